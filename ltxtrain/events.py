@@ -1,0 +1,112 @@
+"""The records that a run emits. Listeners read them; nothing flows back.
+
+A run yields, in this order: ``Notice`` and ``StageStarted`` / ``StageProgress`` / ``StageDone`` for each stage,
+``StepDone`` for each optimiser step, ``CheckpointSaved`` and ``VideoRendered`` in between, ``Exported`` for each file
+that is meant to be used, and ``RunFinished`` last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that the user should know. ``level`` is ``"info"`` or ``"warning"``."""
+
+    message: str
+    level: str = "info"
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """A stage (``"text embeddings"``, ``"latents"``, ``"training"``, ...) begins; ``done`` of ``total`` is there already."""
+
+    stage: str
+    total: int | None = None
+    done: int = 0
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class StageProgress:
+    stage: str
+    done: int
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class StageDone:
+    stage: str
+    seconds: float
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One optimiser step. ``step`` counts from 1.
+
+    ``sigma_bands`` holds the mean loss for each quarter of sigma that was drawn, as ``{"0.25-0.50": 1.31, ...}``;
+    ``grad_norm`` is the global L2 norm before clipping; ``memory_bytes`` is the peak so far (device memory on an
+    accelerator, resident memory on the CPU).
+    """
+
+    step: int
+    total: int
+    epoch: int
+    loss: float
+    lr: float
+    grad_norm: float
+    seconds: float
+    samples_per_second: float
+    sigma_bands: dict[str, float] = field(default_factory=dict)
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class CheckpointSaved:
+    """Emitted only after the checkpoint is committed. ``path`` is relative to the run folder."""
+
+    step: int
+    path: str
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class VideoRendered:
+    """A validation video. ``video`` and ``poster`` are relative to the run folder."""
+
+    step: int
+    name: str
+    prompt: str
+    video: str
+    poster: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file for use elsewhere. ``kind`` is ``"diffusers"``, ``"comfyui"``, ``"report"`` or ``"card"``; ``path`` absolute."""
+
+    kind: str
+    path: str
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    steps: int
+    seconds: float
+
+
+Event = (
+    Notice
+    | StageStarted
+    | StageProgress
+    | StageDone
+    | StepDone
+    | CheckpointSaved
+    | VideoRendered
+    | Exported
+    | RunFinished
+)

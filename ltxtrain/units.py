@@ -1,0 +1,27 @@
+"""Bytes and durations as people read them."""
+
+from __future__ import annotations
+
+
+def format_bytes(count: float) -> str:
+    """``1536`` -> ``'1.5 KiB'``; whole bytes below one KiB."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(value) < 1024:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def format_duration(seconds: float) -> str:
+    """``0.42`` -> ``'0.4 s'``, ``75`` -> ``'1 min 15 s'``, ``7380`` -> ``'2 h 03 min'``, ``200000`` -> ``'2 d 7 h'``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
