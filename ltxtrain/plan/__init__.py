@@ -1,0 +1,1 @@
+"""Everything that can be decided without a GPU. No torch here and below."""

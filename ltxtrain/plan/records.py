@@ -1,0 +1,154 @@
+"""The plan as frozen records. ``train`` executes exactly what stands in them.
+
+Sizes are pixels, times are seconds, memory and disk are bytes. A step is an optimiser step.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ltxtrain.facts.machine import Machine
+
+if TYPE_CHECKING:
+    from ltxtrain.config import TrainConfig
+
+SPATIAL_RATIO = 32  # pixels for one latent cell, in each direction: LTX-Video's VAE
+TEMPORAL_RATIO = 8  # frames for one latent frame, after the first, which has its own
+
+
+@dataclass(frozen=True, order=True)
+class Bucket:
+    """One shape of training samples: width and height are multiples of 32, frames is 8k+1."""
+
+    width: int
+    height: int
+    frames: int
+
+    @property
+    def latent_frames(self) -> int:
+        return (self.frames - 1) // TEMPORAL_RATIO + 1
+
+    @property
+    def latent_height(self) -> int:
+        return self.height // SPATIAL_RATIO
+
+    @property
+    def latent_width(self) -> int:
+        return self.width // SPATIAL_RATIO
+
+    @property
+    def tokens(self) -> int:
+        """The transformer's sequence length for one sample: its patch is one latent cell."""
+        return self.latent_frames * self.latent_height * self.latent_width
+
+    @property
+    def key(self) -> str:
+        """``640x448@121``: for people and for file names."""
+        return f"{self.width}x{self.height}@{self.frames}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One window of one clip, with all that is needed to encode it.
+
+    ``id`` is ``"dataset/path/in/dataset.mp4#window"``. ``start`` counts from the clip's first frame; frame i of the
+    sample is the frame shown at ``start + i / fps``. The frame is scaled to ``resize`` (width, height), then the bucket's
+    size is cut out at ``crop`` (left, top). ``captions`` are alternatives: one of them is drawn at each use.
+    """
+
+    id: str
+    dataset: str
+    path: str
+    captions: tuple[str, ...]
+    start: float
+    fps: float
+    bucket: Bucket
+    resize: tuple[int, int]
+    crop: tuple[int, int]
+    repeats: int
+    i2v: bool
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A clip (or a window of one: ``clip.mp4#3``) that is not trained on, and why."""
+
+    dataset: str
+    path: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class BucketPlan:
+    """``uses`` = samples * (repeats + 1) in one epoch; ``batches`` of ``batch_size`` hold them, the last one filled up."""
+
+    bucket: Bucket
+    samples: int
+    uses: int
+    batches: int
+
+
+@dataclass(frozen=True)
+class PhaseMemory:
+    """Estimated peak of one phase on one device. ``total`` is the sum of the lines and of ``margin``."""
+
+    phase: str
+    device: str
+    lines: tuple[tuple[str, int], ...]
+    total: int
+    margin: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    config: TrainConfig
+    sources: dict[str, str]
+    run_name: str
+    run_dir: Path
+    cache_dir: Path
+    made_clips: bool
+    clips_found: int
+    samples: tuple[Sample, ...]
+    dropped: tuple[Dropped, ...]
+    buckets: tuple[BucketPlan, ...]
+    batch_size: int
+    accumulation: int
+    steps: int
+    steps_per_epoch: int
+    epochs: float
+    disk: tuple[tuple[str, int], ...]
+    memory: tuple[PhaseMemory, ...]
+    notices: tuple[str, ...]
+    warnings: tuple[str, ...]
+    machine: Machine
+
+    @cached_property
+    def clips_used(self) -> int:
+        """Clips with at least one sample. ``clips_found`` = ``clips_used`` + clips that gave none."""
+        return len({(sample.dataset, sample.path) for sample in self.samples})
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole plan as plain JSON values, the resolved configuration and its sources included."""
+        config = self.config.model_dump(mode="json")
+        rest = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("config", "machine")}
+        plain = json.loads(json.dumps(rest, default=_plain))
+        for entry, bucket in zip(plain["buckets"], self.buckets, strict=True):
+            entry["bucket"] |= _derived(bucket.bucket)
+        return plain | {"clips_used": self.clips_used, "machine": asdict(self.machine), "config": config}
+
+
+def _derived(bucket: Bucket) -> dict[str, Any]:
+    return {"key": bucket.key, "latent_frames": bucket.latent_frames, "tokens": bucket.tokens}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (Sample, Dropped, BucketPlan, PhaseMemory)):
+        return asdict(value)
+    raise TypeError(f"no JSON form for {type(value).__name__}")
