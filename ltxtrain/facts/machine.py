@@ -122,7 +122,9 @@ def parse_rocm_smi(text: str) -> tuple[tuple[Gpu, ...], str | None]:
         return (), None
     if not isinstance(found, dict):
         return (), None
-    gpus = [_amd_gpu(card) for name, card in sorted(found.items()) if name.startswith("card") and isinstance(card, dict)]
+    gpus = [
+        _amd_gpu(card) for name, card in sorted(found.items()) if name.startswith("card") and isinstance(card, dict)
+    ]
     system = found.get("system")
     driver = system.get("Driver version") if isinstance(system, dict) else None
     return tuple(gpu for gpu in gpus if gpu.memory_bytes), driver

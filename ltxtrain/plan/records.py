@@ -55,9 +55,10 @@ class Bucket:
 class Sample:
     """One window of one clip, with all that is needed to encode it.
 
-    ``id`` is ``"dataset/path/in/dataset.mp4#window"``. ``start`` counts from the clip's first frame; frame i of the
-    sample is the frame shown at ``start + i / fps``. The frame is scaled to ``resize`` (width, height), then the bucket's
-    size is cut out at ``crop`` (left, top). ``captions`` are alternatives: one of them is drawn at each use.
+    ``id`` is ``"dataset/path/in/dataset.mp4#window"``. ``path`` is absolute. ``start`` counts from the clip's
+    first frame; frame i of the sample is the frame shown at ``start + i / fps``. The frame, turned by its rotation,
+    is scaled to ``resize`` (width, height), then the bucket's size is cut out at ``crop`` (left, top). ``captions`` are
+    alternatives: one of them is drawn at each use.
     """
 
     id: str
@@ -75,7 +76,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Dropped:
-    """A clip (or a window of one: ``clip.mp4#3``) that is not trained on, and why."""
+    """A clip that is not trained on, and why. ``path`` is inside the dataset; ``a.mp4#3`` is one window."""
 
     dataset: str
     path: str
@@ -85,7 +86,7 @@ class Dropped:
 
 @dataclass(frozen=True)
 class BucketPlan:
-    """``uses`` = samples * (repeats + 1) in one epoch; ``batches`` of ``batch_size`` hold them, the last one filled up."""
+    """``uses`` = samples * (repeats + 1) in one epoch; ``batches`` hold them, the last one filled by drawing again."""
 
     bucket: Bucket
     samples: int
@@ -136,7 +137,7 @@ class Plan:
         """The whole plan as plain JSON values, the resolved configuration and its sources included."""
         config = self.config.model_dump(mode="json")
         rest = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("config", "machine")}
-        plain = json.loads(json.dumps(rest, default=_plain))
+        plain: dict[str, Any] = json.loads(json.dumps(rest, default=_plain))
         for entry, bucket in zip(plain["buckets"], self.buckets, strict=True):
             entry["bucket"] |= _derived(bucket.bucket)
         return plain | {"clips_used": self.clips_used, "machine": asdict(self.machine), "config": config}
