@@ -1,0 +1,46 @@
+# `make` alone lists the targets. Everything runs in .venv, which `make setup` makes.
+
+VENV   ?= .venv
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c 'import venv, ensurepip' 2>/dev/null && command -v $$p && break; done)
+# Kind of torch: cpu, cu129 (NVIDIA), rocm72 (AMD), mps (Apple). Empty: mps on a Mac, else cpu.
+TORCH  ?=
+# Where PyTorch's builds are served, for those who have a mirror.
+TORCH_INDEX ?= https://download.pytorch.org/whl
+
+BIN := $(VENV)/bin
+# One thread: with two, small models spend their time waiting for each other.
+OFFLINE := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 WANDB_MODE=offline
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo smoke test lint format bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make .venv and install the locked packages (TORCH=cu129, rocm72 or mps for a GPU; PYTHON=python3.12)
+	@"$(PYTHON)" scripts/setup.py --venv $(VENV) --torch-index $(TORCH_INDEX) $(if $(TORCH),--torch $(TORCH))
+
+demo: setup ## train a LoRA for a tiny model on clips that it makes itself; under a minute
+	@$(OFFLINE) $(BIN)/ltxtrain train --preset smoke
+
+smoke: setup ## the demo in a temporary folder; checks that the files are there
+	@$(OFFLINE) $(BIN)/python scripts/smoke.py
+
+test: setup ## the tests, offline (ARGS="-k cache" to choose)
+	@$(OFFLINE) $(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## format, rules, types, floors and doors, sizes
+	@PATH="$(abspath $(BIN)):$$PATH" scripts/lint.sh
+
+format: setup ## let ruff format the code and mend what it can
+	@$(BIN)/ruff check --fix-only --quiet . && $(BIN)/ruff format .
+
+bench: setup ## measure against a bare loop, side by side; prints ratios
+	@$(OFFLINE) $(BIN)/python -m bench $(ARGS)
+
+lock: setup ## resolve again and rewrite requirements/lock.txt and dev.txt (needs the network)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python scripts/lock.py
+
+clean: ## remove what the targets made, but not .venv, output or cache
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

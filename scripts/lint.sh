@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Runs every check, also after one has failed, and fails if any did. Takes the folder to check (default: the repository).
+set -uo pipefail
+cd "${1:-$(dirname "$0")/..}" || exit 2
+
+failed=()
+check() {
+    local name=$1
+    shift
+    if output=$("$@" 2>&1); then
+        echo "ok      $name"
+    else
+        echo "FAILED  $name: $*"
+        echo "$output"
+        failed+=("$name")
+    fi
+}
+
+check format ruff format --check .
+check rules ruff check .
+check types mypy
+check floors lint-imports --no-cache
+check sizes python scripts/sizes.py
+
+if ((${#failed[@]})); then
+    echo "lint: failed: ${failed[*]}"
+    exit 1
+fi

@@ -1,0 +1,118 @@
+"""Make the virtual environment and install the locked packages, torch and this project into it. Standard library only.
+
+What was installed is remembered in the environment by a digest of the requirement files, so that a second call with
+nothing changed does nothing and needs no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = ROOT / "requirements"
+PYTHONS = ((3, 11), (3, 12), (3, 13))
+STAMP = "ltxtrain-setup"
+# Kind of torch -> the folder of PyTorch's own index that serves it; Apple's comes from the ordinary package index.
+TORCH_FOLDERS = {"cpu": "cpu", "cu129": "cu129", "rocm72": "rocm7.2", "mps": None}
+
+
+def main() -> None:
+    arguments = read_arguments()
+    if sys.version_info[:2] not in PYTHONS:
+        sys.exit(f"error: Python {platform.python_version()} is not supported\nhint: make setup PYTHON=python3.12")
+    python = arguments.venv / "bin" / "python"
+    digest = digest_of_inputs(arguments.torch)
+    stamp = arguments.venv / STAMP
+    if python.exists() and stamp.exists() and stamp.read_text().strip() == digest:
+        print(f"{arguments.venv} is up to date")
+        return
+    if not python.exists():
+        say(f"making {arguments.venv} with Python {platform.python_version()}")
+        run([sys.executable, "-m", "venv", str(arguments.venv)])
+    stamp.unlink(missing_ok=True)
+    started = time.monotonic()
+    say("installing the locked packages")
+    pip(python, "--no-deps", "--require-hashes", "-r", "requirements/lock.txt", "-r", "requirements/dev.txt")
+    install_torch(python, arguments.torch, arguments.torch_index)
+    say("installing ltxtrain itself")
+    pip(python, "--no-deps", "--no-build-isolation", "--no-index", "--editable", ".")
+    stamp.write_text(digest + "\n")
+    say(f"{arguments.venv} is ready ({time.monotonic() - started:.0f} s)")
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Make the virtual environment that the other make targets use.")
+    parser.add_argument("--venv", type=Path, default=Path(".venv"))
+    parser.add_argument("--torch", choices=sorted(TORCH_FOLDERS), default="mps" if sys.platform == "darwin" else "cpu")
+    parser.add_argument("--torch-index", default="https://download.pytorch.org/whl", help="where PyTorch's builds lie")
+    return parser.parse_args()
+
+
+def digest_of_inputs(torch: str) -> str:
+    """Changes whenever something would be installed differently: lists, own metadata, kind of torch, Python, place."""
+    files = ["lock.txt", "dev.txt", *(path.name for path in sorted(REQUIREMENTS.glob(f"torch-{torch}*.txt")))]
+    metadata = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    own = {"project": metadata["project"], "build": metadata["build-system"], "hatch": metadata["tool"]["hatch"]}
+    summary = hashlib.sha256(json.dumps([own, torch, platform.python_version(), str(ROOT)], sort_keys=True).encode())
+    for name in files:
+        summary.update((REQUIREMENTS / name).read_bytes())
+    return summary.hexdigest()
+
+
+def install_torch(python: Path, kind: str, index: str) -> None:
+    """Each kind has a file. GPU builds bring libraries of their own, so they come with dependencies, after the lock."""
+    folder = TORCH_FOLDERS[kind]
+    if folder is None:
+        say("installing torch")
+        return pip(python, "--no-deps", "--require-hashes", "-r", "requirements/torch-mps.txt")
+    if kind != "cpu":
+        say(f"installing torch from {index}/{folder} (several GB)")
+        return pip(python, "--index-url", f"{index}/{folder}", "-r", f"requirements/torch-{kind}.txt")
+    if not hashed_wheel_fits():
+        say(f"installing torch from {index}/{folder} (no hash is known for this Python and processor)")
+        return pip(python, "--no-deps", "--index-url", f"{index}/{folder}", "-r", "requirements/torch-cpu-other.txt")
+    options = ["--no-deps", "--require-hashes", "-r", "requirements/torch-cpu.txt"]
+    say("installing torch for the CPU")
+    # With PyTorch's index added, pip would prefer its file to the same one at hand. So it is asked second.
+    first = subprocess.run(pip_command(python, *options), cwd=ROOT, capture_output=True, text=True, check=False)
+    if first.returncode == 0:
+        return None
+    if "No matching distribution found" not in first.stderr:
+        sys.exit(first.stderr)
+    say(f"the wheel is in none of pip's configured places: taking it from {index}/{folder}")
+    return pip(python, "--index-url", f"{index}/{folder}", *options)
+
+
+def hashed_wheel_fits() -> bool:
+    return sys.version_info[:2] == (3, 11) and sys.platform == "linux" and platform.machine() == "x86_64"
+
+
+def pip_command(python: Path, *options: str) -> list[str]:
+    quiet = ["--quiet", "--disable-pip-version-check", "--no-input"]
+    return [str(python.absolute()), "-m", "pip", "install", *quiet, *options]
+
+
+def pip(python: Path, *options: str) -> None:
+    run(pip_command(python, *options))
+
+
+def run(command: list[str]) -> None:
+    done = subprocess.run(command, cwd=ROOT, check=False)
+    if done.returncode:
+        sys.exit(f"error: this failed: {' '.join(command)}")
+
+
+def say(line: str) -> None:
+    print(f"setup: {line}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
