@@ -1,0 +1,219 @@
+"""What is known of the models: sizes for the memory and disk estimates, without loading a single weight.
+
+Known repositories stand in a table; a local folder is read: ``config.json`` of each part, and the headers of its
+safetensors files, which tell every tensor's shape.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ltxtrain.errors import ModelError
+
+TINY_MODEL = "ltxtrain/tiny"
+DEFAULT_MODEL = "Lightricks/LTX-Video-0.9.5"
+MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
+
+
+@dataclass(frozen=True)
+class TransformerFacts:
+    """LTX's video transformer. ``width`` = heads * head_dim; the patch is one latent cell."""
+
+    params: int
+    layers: int
+    width: int
+    cross_width: int
+    caption_channels: int
+    latent_channels: int = 128
+
+
+@dataclass(frozen=True)
+class VaeFacts:
+    """``encoder_width`` and ``decoder_width`` are the channels at the highest resolution, a quarter of the frame's."""
+
+    params: int
+    encoder_width: int = 128
+    decoder_width: int = 128
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """``file_bytes`` is the size of the weight files, in whatever dtype they are kept."""
+
+    name: str
+    transformer: TransformerFacts
+    text_params: int
+    vae: VaeFacts
+    file_bytes: int
+    local: bool = False
+
+
+def transformer_params(layers: int, width: int, cross_width: int, caption_channels: int, latent: int = 128) -> int:
+    """Parameters of diffusers' ``LTXVideoTransformer3DModel`` with these sizes, counted from its layers."""
+    self_attention = 4 * (width * width + width) + 2 * width
+    cross_attention = 2 * (width * width + width) + 2 * (cross_width * width + width) + 2 * width
+    feed_forward = 8 * width * width + 5 * width
+    block = self_attention + cross_attention + feed_forward + 6 * width
+    time_embedding = (256 * width + width) + (width * width + width) + (6 * width * width + 6 * width)
+    caption_projection = (caption_channels * width + width) + (width * width + width)
+    ends = (latent * width + width) + (width * latent + latent) + 2 * width
+    return layers * block + time_embedding + caption_projection + ends
+
+
+def t5_params(layers: int, width: int, inner: int, feed_forward: int, heads: int, vocabulary: int) -> int:
+    """Parameters of a gated T5 encoder (transformers' ``T5EncoderModel``)."""
+    block = 4 * width * inner + 3 * width * feed_forward + 2 * width
+    return vocabulary * width + layers * block + 32 * heads + width
+
+
+def lora_params(model: TransformerFacts, rank: int, targets: tuple[str, ...]) -> int:
+    """Parameters of a LoRA on the linear layers whose name ends with one of ``targets``: rank * (in + out) for each."""
+    total = 0
+    for name, (inputs, outputs, count) in _linear_layers(model).items():
+        if "all-linear" in targets or any(name == target or name.endswith(f".{target}") for target in targets):
+            total += count * rank * (inputs + outputs)
+    return total
+
+
+def _linear_layers(model: TransformerFacts) -> dict[str, tuple[int, int, int]]:
+    width, cross, layers = model.width, model.cross_width, model.layers
+    table: dict[str, tuple[int, int, int]] = {}
+    for attention, context in (("attn1", width), ("attn2", cross)):
+        for name, inputs in (("to_q", width), ("to_k", context), ("to_v", context), ("to_out.0", width)):
+            table[f"transformer_blocks.{attention}.{name}"] = (inputs, width, layers)
+    table["transformer_blocks.ff.net.0.proj"] = (width, 4 * width, layers)
+    table["transformer_blocks.ff.net.2"] = (4 * width, width, layers)
+    table["proj_in"] = (model.latent_channels, width, 1)
+    table["proj_out"] = (width, model.latent_channels, 1)
+    table["time_embed.emb.timestep_embedder.linear_1"] = (256, width, 1)
+    table["time_embed.emb.timestep_embedder.linear_2"] = (width, width, 1)
+    table["time_embed.linear"] = (width, 6 * width, 1)
+    table["caption_projection.linear_1"] = (model.caption_channels, width, 1)
+    table["caption_projection.linear_2"] = (width, width, 1)
+    return table
+
+
+def _transformer(layers: int, width: int, caption_channels: int) -> TransformerFacts:
+    params = transformer_params(layers, width, width, caption_channels)
+    return TransformerFacts(params, layers, width, width, caption_channels)
+
+
+_T5_XXL_PARAMS = t5_params(layers=24, width=4096, inner=4096, feed_forward=10240, heads=64, vocabulary=32128)
+_VAE_090_PARAMS = 419_193_649
+_VAE_091_PARAMS = 934_976_434
+_VAE_095_PARAMS = 1_246_913_522
+
+
+def _release(name: str, transformer: TransformerFacts, vae_params: int) -> ModelFacts:
+    """A published pipeline: transformer and VAE are kept in bfloat16, the T5-XXL encoder in float32."""
+    files = 2 * transformer.params + 2 * vae_params + 4 * _T5_XXL_PARAMS
+    return ModelFacts(name, transformer, _T5_XXL_PARAMS, VaeFacts(vae_params), files)
+
+
+_LTX_2B = _transformer(layers=28, width=2048, caption_channels=4096)
+_LTX_13B = _transformer(layers=48, width=4096, caption_channels=4096)
+_TINY = _transformer(layers=2, width=64, caption_channels=32)
+_TINY_TEXT_PARAMS = t5_params(layers=2, width=32, inner=32, feed_forward=64, heads=4, vocabulary=260)
+
+KNOWN_MODELS: Mapping[str, ModelFacts] = {
+    facts.name: facts
+    for facts in (
+        _release("Lightricks/LTX-Video", _LTX_2B, _VAE_090_PARAMS),
+        _release("a-r-r-o-w/LTX-Video-0.9.1-diffusers", _LTX_2B, _VAE_091_PARAMS),
+        _release("Lightricks/LTX-Video-0.9.5", _LTX_2B, _VAE_095_PARAMS),
+        _release("Lightricks/LTX-Video-0.9.7-dev", _LTX_13B, _VAE_095_PARAMS),
+        _release("Lightricks/LTX-Video-0.9.7-distilled", _LTX_13B, _VAE_095_PARAMS),
+        _release("Lightricks/LTX-Video-0.9.8-13B-distilled", _LTX_13B, _VAE_095_PARAMS),
+        ModelFacts(TINY_MODEL, _TINY, _TINY_TEXT_PARAMS, VaeFacts(1_100_000, 8, 8), 6_000_000, local=True),
+    )
+}
+
+
+def model_facts(name_or_path: str) -> ModelFacts | None:
+    """Facts of a known repository, or read from a local diffusers folder; None for a repository not known here.
+
+    Raises ``ModelError`` for a local folder that is no diffusers pipeline.
+    """
+    known = KNOWN_MODELS.get(name_or_path)
+    folder = Path(name_or_path).expanduser()
+    if known is not None or not folder.is_dir():
+        return known
+    config = _read_config(folder / "transformer" / "config.json")
+    width = _number(config, "num_attention_heads", 32) * _number(config, "attention_head_dim", 64)
+    transformer_files, text_files, vae_files = (
+        _tensor_sizes(folder / part) for part in ("transformer", "text_encoder", "vae")
+    )
+    return ModelFacts(
+        name=name_or_path,
+        transformer=TransformerFacts(
+            params=transformer_files.params,
+            layers=_number(config, "num_layers", 28),
+            width=width,
+            cross_width=_number(config, "cross_attention_dim", width),
+            caption_channels=_number(config, "caption_channels", 4096),
+            latent_channels=_number(config, "in_channels", 128),
+        ),
+        text_params=text_files.params,
+        vae=_read_vae(folder / "vae" / "config.json", vae_files.params),
+        file_bytes=transformer_files.bytes + text_files.bytes + vae_files.bytes,
+        local=True,
+    )
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    params: int
+    bytes: int
+
+
+def _read_vae(path: Path, params: int) -> VaeFacts:
+    config = _read_config(path)
+    encoder, decoder = config.get("block_out_channels"), config.get("decoder_block_out_channels")
+    return VaeFacts(params, _first_number(encoder, 128), _first_number(decoder, 128))
+
+
+def _tensor_sizes(folder: Path) -> _Sizes:
+    files = sorted(folder.glob("*.safetensors"))
+    counts = [_count_tensors(path) for path in files]
+    return _Sizes(sum(counts), sum(path.stat().st_size for path in files))
+
+
+def _count_tensors(path: Path) -> int:
+    """Number of values in a safetensors file, from its header alone: 8 bytes of length, then JSON."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > MAX_HEADER_BYTES:
+                raise ModelError(f"{path} is no safetensors file", hint="copy or download the model again")
+            header = json.loads(file.read(length))
+        return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} cannot be read as safetensors", hint="copy or download the model again") from error
+
+
+def _read_config(path: Path) -> dict[str, object]:
+    hint = "pretrained_model_name_or_path wants a diffusers folder: model_index.json, transformer/, vae/, text_encoder/"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
+    except ValueError as error:
+        raise ModelError(f"{path} is no JSON", hint=hint) from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} holds no JSON object", hint=hint)
+    return config
+
+
+def _number(config: dict[str, object], key: str, default: int) -> int:
+    value = config.get(key, default)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default
+
+
+def _first_number(values: object, default: int) -> int:
+    if isinstance(values, list) and values and isinstance(values[0], int):
+        return values[0]
+    return default
