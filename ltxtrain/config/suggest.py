@@ -1,0 +1,58 @@
+"""Did you mean ...: the known name nearest to a mistyped one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+
+def edit_distance(left: str, right: str, limit: int) -> int:
+    """Insertions, deletions, replacements and swaps of neighbours between two words; ``limit + 1`` when above ``limit``.
+
+    The optimal string alignment distance (Damerau 1964, without repeated edits of one place).
+    """
+    if abs(len(left) - len(right)) > limit:
+        return limit + 1
+    before: list[int] = []
+    last = list(range(len(right) + 1))
+    for i, char in enumerate(left, start=1):
+        row = [i]
+        for j, other in enumerate(right, start=1):
+            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (char != other))
+            if i > 1 and j > 1 and char == right[j - 2] and left[i - 2] == other:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        if min(row) > limit and min(last) > limit:
+            return limit + 1
+        before, last = last, row
+    return last[-1]
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known name that ``word`` most likely means, or None when nothing is near.
+
+    Fewest edits first. Among equals: the same digits, the same first letter, the same length, then the alphabet.
+    """
+    asked = word.strip().lstrip("-").replace("-", "_").lower()
+    if not asked:
+        return None
+    limit = 1 if len(asked) < 4 else 2 if len(asked) < 8 else 3
+    ranked = []
+    for name in known:
+        distance = edit_distance(asked, name.lower(), limit)
+        if distance <= limit:
+            ranked.append((distance, _digits(asked) != _digits(name), asked[:1] != name[:1], len(asked) != len(name), name))
+    if ranked:
+        return min(ranked)[-1]
+    return _by_words(asked, known)
+
+
+def _by_words(asked: str, known: Iterable[str]) -> str | None:
+    """``rank`` -> ``lora_rank``: a name that holds all the words asked for, if only one does."""
+    words = set(asked.split("_"))
+    holding = [name for name in known if words <= set(name.split("_"))]
+    return holding[0] if len(holding) == 1 else None
+
+
+def _digits(word: str) -> list[str]:
+    return re.findall(r"\d", word)
