@@ -96,7 +96,7 @@ def hashed_wheel_fits() -> bool:
 
 
 def pip_command(python: Path, *options: str) -> list[str]:
-    quiet = ["--quiet", "--disable-pip-version-check", "--no-input"]
+    quiet = ["-qq", "--disable-pip-version-check", "--no-input"]
     return [str(python.absolute()), "-m", "pip", "install", *quiet, *options]
 
 
