@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -91,7 +92,7 @@ def probe_clips(paths: Sequence[Path]) -> list[ClipFacts | MediaError]:
     """Probe many files, in the order given. Threads pay: the decoder's library works outside of Python's lock."""
     if not paths:
         return []
-    import av  # noqa: F401  (imported once here, so that the threads do not race to do it)
+    import av  # noqa: F401 - once, here: the threads would race to do it
 
     workers = min(PROBE_THREADS, os.cpu_count() or 1, len(paths))
     with ThreadPoolExecutor(workers) as pool:
@@ -100,15 +101,49 @@ def probe_clips(paths: Sequence[Path]) -> list[ClipFacts | MediaError]:
 
 def probe_clip(path: Path) -> ClipFacts:
     """Read all of the file's packets and decode its first frame. Raises ``MediaError`` with the reason's code."""
+    import av
+
+    # FFmpeg's errors derive from these built-in ones by kind; a damaged file can raise nearly any of them.
+    try:
+        with open_clip(path) as container:
+            return _probe_container(path, container)
+    except av.error.DecoderNotFoundError as error:
+        raise MediaError("no-video", "its video is in a coding for which there is no decoder") from error
+    except (av.error.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise MediaError("damaged", f"it cannot be read: {reason}") from error
+
+
+@contextmanager
+def open_clip(path: Path) -> Iterator[InputContainer]:
+    """Open a video for reading, and nothing but the video: from an open file, in the format that its bytes tell.
+
+    Raises ``MediaError`` for a file that is no video, and whatever PyAV raises for a damaged one.
+    """
+    import av
+
     with _open_regular_file(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        container_format = sniff_format(file.read(512))
-        if size == 0:
+        head = file.read(512)
+        if not head:
             raise MediaError("empty", "the file is empty (0 bytes)")
+        container_format = sniff_format(head)
         if container_format is None:
             raise MediaError("not-video", "its first bytes are of no video container that is known here")
         file.seek(0)
-        return _probe_file(path, file, size, container_format)
+        options = {"protocol_whitelist": "file"}
+        with av.open(file, "r", format=container_format, options=options, metadata_errors="replace") as container:
+            yield container
+
+
+def video_stream(container: InputContainer) -> VideoStream:
+    """The first stream that moves: a cover picture is a video stream, too, for FFmpeg. Raises ``MediaError``."""
+    for stream in container.streams.video:
+        if "attached_pic" in stream.disposition.name.lower():
+            continue
+        if stream.codec_context is None:
+            raise MediaError("no-video", "its video is in a coding for which there is no decoder")
+        return stream
+    raise MediaError("no-video", "it holds no video stream")
 
 
 def sniff_format(head: bytes) -> str | None:
@@ -139,23 +174,8 @@ def _open_regular_file(path: Path) -> BinaryIO:
         raise MediaError("unreadable", error.strerror or str(error)) from error
 
 
-def _probe_file(path: Path, file: BinaryIO, size: int, container_format: str) -> ClipFacts:
-    import av
-
-    options = {"protocol_whitelist": "file"}
-    # FFmpeg's errors derive from these built-in ones by kind; a damaged file can raise nearly any of them.
-    try:
-        with av.open(file, format=container_format, mode="r", options=options, metadata_errors="replace") as container:
-            return _probe_container(path, container, size)
-    except av.error.DecoderNotFoundError as error:
-        raise MediaError("no-video", "its video is in a coding for which there is no decoder") from error
-    except (av.error.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise MediaError("damaged", f"it cannot be read: {reason}") from error
-
-
-def _probe_container(path: Path, container: InputContainer, size: int) -> ClipFacts:
-    stream = _video_stream(container)
+def _probe_container(path: Path, container: InputContainer) -> ClipFacts:
+    stream = video_stream(container)
     coded = stream.codec_context
     if coded.width * coded.height > MAX_PIXELS:
         raise MediaError("too-large", f"{coded.width}x{coded.height} pixels; at most {MAX_PIXELS} are opened")
@@ -165,11 +185,12 @@ def _probe_container(path: Path, container: InputContainer, size: int) -> ClipFa
         raise MediaError("damaged", "not one frame could be decoded")
     tick = float(stream.time_base or Fraction(1, 1000))
     times = [value * tick for value in ticks]
-    frame_s, variable = _spacing(times, tick, _fallback_rate(stream))
+    rate = _declared_rate(stream)
+    frame_s, variable = _spacing(times, tick, rate)
     width, height = _displayed_size(picture, stream.sample_aspect_ratio)
     return ClipFacts(
         path=path,
-        bytes=size,
+        bytes=path.stat().st_size,
         width=width,
         height=height,
         rotation=picture.rotation,
@@ -177,21 +198,11 @@ def _probe_container(path: Path, container: InputContainer, size: int) -> ClipFa
         declared_frames=stream.frames,
         fps=1 / frame_s,
         first_pts_s=times[0],
-        duration_s=times[-1] - times[0] + frame_s,
+        duration_s=times[-1] - times[0] + min(frame_s, 1 / rate),
         variable_rate=variable,
         codec=coded.name,
         pixel_format=picture.format.name,
     )
-
-
-def _video_stream(container: InputContainer) -> VideoStream:
-    """The first stream that moves: a cover picture is a video stream, too, for FFmpeg."""
-    for stream in container.streams.video:
-        if "attached_pic" not in str(getattr(stream.disposition, "name", stream.disposition)).lower():
-            if stream.codec_context is None:
-                raise MediaError("no-video", "its video is in a coding for which there is no decoder")
-            return stream
-    raise MediaError("no-video", "it holds no video stream")
 
 
 def _read_packets(container: InputContainer, stream: VideoStream) -> tuple[VideoFrame | None, list[int]]:
@@ -213,16 +224,16 @@ def _decoded(packet: Any) -> Iterator[VideoFrame]:
     yield from packet.decode()
 
 
-def _fallback_rate(stream: VideoStream) -> float:
-    """For a clip of a single frame, whose rate nothing can be read from but the container's word."""
+def _declared_rate(stream: VideoStream) -> float:
+    """The container's word. It settles how long the last frame is shown, and the rate of a single frame."""
     rate = stream.average_rate or stream.guessed_rate
     return float(rate) if rate else 25.0
 
 
-def _spacing(times: list[float], tick: float, fallback_rate: float) -> tuple[float, bool]:
+def _spacing(times: list[float], tick: float, declared_rate: float) -> tuple[float, bool]:
     """Seconds from frame to frame, and whether they vary by more than the container's clock explains."""
     if len(times) < 2:
-        return 1 / fallback_rate, False
+        return 1 / declared_rate, False
     gaps = [later - earlier for earlier, later in pairwise(times)]
     usual = median(gaps)
     variable = max(gaps) - min(gaps) > max(0.2 * usual, 2.01 * tick)
