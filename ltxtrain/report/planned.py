@@ -1,0 +1,179 @@
+"""The plan on the page: clips used and dropped, buckets, memory by phase, disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle
+
+from ltxtrain.report.loose import JsonObject, as_count, as_list, as_number, as_object, as_objects, as_pairs, as_text
+from ltxtrain.report.markup import Html, el, join, table
+from ltxtrain.report.run import Run
+from ltxtrain.units import format_bytes
+
+LISTED_CLIPS = 200
+SHADES = 6
+
+
+def plan_section(run: Run) -> Html:
+    if not run.plan:
+        return el("p", "The run folder holds no plan.", class_="empty")
+    return join(
+        (
+            _messages(run.plan),
+            el("h3", "Clips"),
+            _counts(run.plan),
+            _dropped(run.plan),
+            _samples(run.plan),
+            el("h3", "Buckets"),
+            _buckets(run.plan),
+            _memory(run),
+            _disk(run.plan),
+            _as_printed(run.plan_text),
+        )
+    )
+
+
+def clips_used(plan: JsonObject) -> int:
+    if as_number(plan.get("clips_used")) is not None:
+        return as_count(plan.get("clips_used"))
+    return len({(as_text(s.get("dataset")), as_text(s.get("path"))) for s in as_objects(plan.get("samples"))})
+
+
+def _messages(plan: JsonObject) -> Html:
+    warnings = [el("li", el("strong", "Warning: "), as_text(text)) for text in as_list(plan.get("warnings"))]
+    notices = [el("li", as_text(text)) for text in as_list(plan.get("notices"))]
+    return el("ul", *warnings, *notices, class_="messages") if warnings or notices else Html()
+
+
+def _counts(plan: JsonObject) -> Html:
+    samples = as_objects(plan.get("samples"))
+    found, used = as_count(plan.get("clips_found")), clips_used(plan)
+    windows = f", {len(samples)} windows" if len(samples) != used else ""
+    steps, per_epoch = as_count(plan.get("steps")), as_count(plan.get("steps_per_epoch"))
+    epochs = as_number(plan.get("epochs")) or 0.0
+    batch, accumulation = as_count(plan.get("batch_size")), as_count(plan.get("accumulation"))
+    made = " The clips were made for this run." if plan.get("made_clips") is True else ""
+    return el(
+        "p",
+        f"{used} of {found} clips are used{windows}.{made} {steps:,} steps of {batch} x {accumulation} samples "
+        f"(batch x accumulation), {per_epoch:,} to an epoch: {epochs:.4g} epochs.",
+    )
+
+
+def _dropped(plan: JsonObject) -> Html:
+    dropped = as_objects(plan.get("dropped"))
+    if not dropped:
+        return Html()
+    texts = [[as_text(clip.get(name)) for name in ("path", "reason", "detail")] for clip in dropped]
+    rows = [[el("code", path), reason, detail] for path, reason, detail in texts]
+    return table(("Clip", "Reason", "What is the matter"), rows, caption=f"Not trained on ({len(dropped)})")
+
+
+def _samples(plan: JsonObject) -> Html:
+    samples = as_objects(plan.get("samples"))
+    if not samples:
+        return Html()
+    rows = [_sample_row(sample) for sample in samples[:LISTED_CLIPS]]
+    rest = len(samples) - len(rows)
+    return el(
+        "details",
+        el("summary", f"The {len(samples)} samples with their captions"),
+        table(("Clip", "From", "Bucket", "Uses in an epoch", "Caption"), rows, caption="Trained on", numeric=(1, 3)),
+        el("p", f"{rest} more stand in dataset.jsonl.", class_="note") if rest else None,
+    )
+
+
+def _sample_row(sample: JsonObject) -> list[str]:
+    captions = [as_text(caption) for caption in as_list(sample.get("captions"))]
+    return [
+        el("code", as_text(sample.get("path"))),
+        f"{as_number(sample.get('start')) or 0.0:.2f} s",
+        _bucket_name(as_object(sample.get("bucket"))),
+        str(as_count(sample.get("repeats")) + 1),
+        " | ".join(captions),
+    ]
+
+
+def _bucket_name(bucket: JsonObject) -> str:
+    width, height, frames = (as_count(bucket.get(name)) for name in ("width", "height", "frames"))
+    return f"{width} x {height}, {frames} frames"
+
+
+def _buckets(plan: JsonObject) -> Html:
+    entries = as_objects(plan.get("buckets"))
+    total = sum(as_count(entry.get("uses")) for entry in entries)
+    rows = [_bucket_row(entry, total) for entry in entries]
+    headings = ("Size and frames", "Tokens", "Samples", "Uses", "Batches", "Share")
+    return table(headings, rows, caption="Shapes that are trained, in one epoch", numeric=(1, 2, 3, 4))
+
+
+def _bucket_row(entry: JsonObject, total: int) -> list[str]:
+    bucket = as_object(entry.get("bucket"))
+    uses = as_count(entry.get("uses"))
+    share = 100 * uses / total if total else 0.0
+    bar = el("span", "", class_="bar", style=f"width:{share:.1f}%")
+    counts = (as_count(bucket.get("tokens")), as_count(entry.get("samples")), uses, as_count(entry.get("batches")))
+    return [
+        _bucket_name(bucket),
+        *(f"{count:,}" for count in counts),
+        el("span", bar, class_="bar-room", title=f"{share:.1f} %"),
+    ]
+
+
+def _memory(run: Run) -> Html:
+    phases = as_objects(run.plan.get("memory"))
+    if not phases:
+        return Html()
+    capacity = _capacity(run.plan)
+    top = max([capacity, *(as_count(phase.get("total")) for phase in phases), 1])
+    measured = max((step.memory_bytes or 0.0 for step in run.steps), default=0.0)
+    note = f"The device has {format_bytes(capacity)}." if capacity else ""
+    if measured:
+        note += f" Measured peak in training: {format_bytes(measured)}."
+    return join(
+        (
+            el("h3", "Memory by phase"),
+            el("p", "Estimated peaks, line by line, with a margin. " + note),
+            el("div", *(_phase(phase, top, capacity) for phase in phases), class_="phases"),
+        )
+    )
+
+
+def _phase(phase: JsonObject, top: int, capacity: int) -> Html:
+    lines = [*as_pairs(phase.get("lines")), ("margin", as_count(phase.get("margin")))]
+    lines = [(name, size) for name, size in lines if size]
+    total = as_count(phase.get("total"))
+    pieces = [
+        el("span", "", class_=f"shade-{shade}", style=f"width:{100 * size / top:.2f}%")
+        for shade, (_, size) in zip(cycle(range(SHADES)), lines, strict=False)
+    ]
+    names = [
+        el("li", f"{name} {format_bytes(size)}", class_=f"shade-{shade}")
+        for shade, (name, size) in zip(cycle(range(SHADES)), lines, strict=False)
+    ]
+    mark = el("span", "", class_="capacity", style=f"left:{100 * capacity / top:.2f}%") if capacity else None
+    title = f"{as_text(phase.get('phase'))} ({as_text(phase.get('device'))}): {format_bytes(total)}"
+    over = " - more than the device has" if capacity and total > capacity else ""
+    stack = el("div", *pieces, mark, class_="stack", aria_hidden="true")
+    return el("div", el("h4", title + over), stack, el("ul", *names, class_="legend"), class_="phase")
+
+
+def _capacity(plan: JsonObject) -> int:
+    """Bytes of the first GPU; of the machine where there is none."""
+    machine = as_object(plan.get("machine"))
+    gpus: Sequence[JsonObject] = as_objects(machine.get("gpus"))
+    return as_count((gpus[0] if gpus else machine).get("memory_bytes"))
+
+
+def _disk(plan: JsonObject) -> Html:
+    pairs = as_pairs(plan.get("disk"))
+    if not pairs:
+        return Html()
+    rows = [(what, format_bytes(size)) for what, size in pairs]
+    return join((el("h3", "Disk"), table(("What", "Size"), rows, caption="Estimated need", numeric=(1,))))
+
+
+def _as_printed(plan_text: str) -> Html:
+    if not plan_text.strip():
+        return Html()
+    return el("details", el("summary", "The plan as it was printed"), el("pre", plan_text))

@@ -1,0 +1,81 @@
+"""The curves of one run: which numbers of metrics.jsonl are drawn, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from ltxtrain.report.curves import Chart, Point, Series, chart_html, smooth, smoothing_span
+from ltxtrain.report.markup import Html, el, join
+from ltxtrain.report.run import Run, Step
+
+LINES_OF_BANDS = 4
+
+
+def curves_section(run: Run) -> Html:
+    """Loss first, then learning rate, loss by sigma, gradient norm and seconds per step."""
+    if not run.steps:
+        return el("p", "No training step has been recorded yet.", class_="empty")
+    rest = join(chart_html(chart) for chart in side_charts(run.steps))
+    return join((chart_html(loss_chart(run.steps)), el("div", rest, class_="charts")))
+
+
+def loss_chart(steps: Sequence[Step]) -> Chart:
+    points = _points(steps, lambda step: step.loss)
+    return Chart(
+        "loss", "Loss", _with_mean(points), note="Single steps differ most by the sigma that was drawn; the mean tells."
+    )
+
+
+def side_charts(steps: Sequence[Step]) -> tuple[Chart, ...]:
+    rate = Series("learning rate", _points(steps, lambda step: step.lr))
+    return (
+        Chart("lr", "Learning rate", (rate,)),
+        Chart("sigma", "Loss by sigma", band_series(steps), note="Means by quarter of sigma; 1 is pure noise."),
+        Chart(
+            "grad-norm",
+            "Gradient norm before clipping",
+            _with_mean(_points(steps, lambda step: step.grad_norm)),
+            robust=True,
+        ),
+        Chart("seconds", "Seconds per step", _with_mean(_points(steps, lambda step: step.seconds)), robust=True),
+    )
+
+
+def band_series(steps: Sequence[Step]) -> tuple[Series, ...]:
+    """One smoothed line for each sigma band, over the steps in which the band was drawn."""
+    names = sorted({name for step in steps for name, _ in step.sigma_bands})[:LINES_OF_BANDS]
+    series = []
+    for index, name in enumerate(names):
+        points = _points(steps, partial(_band, name))
+        series.append(Series(name, smooth(points, smoothing_span(len(points))), f"band-{index}"))
+    return tuple(series)
+
+
+def _with_mean(points: tuple[Point, ...]) -> tuple[Series, Series]:
+    span = smoothing_span(len(points))
+    return Series("each step", points, "raw"), Series(f"mean over about {span} steps", smooth(points, span), "main")
+
+
+def _band(name: str, step: Step) -> float | None:
+    return dict(step.sigma_bands).get(name)
+
+
+def smoothed_loss(steps: Sequence[Step]) -> tuple[float, float] | None:
+    """Mean loss over the first and over the last steps, as many as the smooth line spans; None below two steps."""
+    losses = [y for _, y in _points(steps, lambda step: step.loss)]
+    if len(losses) < 2:
+        return None
+    count = min(smoothing_span(len(losses)), len(losses) // 2)
+    return sum(losses[:count]) / count, sum(losses[-count:]) / count
+
+
+def typical_seconds(steps: Sequence[Step]) -> float | None:
+    """The median of a step's seconds: the first steps, which warm up, do not count for more than they are."""
+    ordered = sorted(step.seconds for step in steps if step.seconds is not None)
+    return ordered[len(ordered) // 2] if ordered else None
+
+
+def _points(steps: Sequence[Step], read: Callable[[Step], float | None]) -> tuple[Point, ...]:
+    found = ((float(step.step), read(step)) for step in steps)
+    return tuple((x, y) for x, y in found if y is not None)
