@@ -127,6 +127,12 @@ def version_rows(run: Run) -> list[tuple[str, str]]:
     return _flat("", facts)
 
 
+def config_hash(run: Run) -> str:
+    """The hash that the run names itself, in run.json or in the adapter's metadata, else the digest of config.toml."""
+    named = [run.manifest, *(file.metadata for file in run.exports)]
+    return next((as_text(facts["config_hash"]) for facts in named if facts.get("config_hash")), run.config_sha256)
+
+
 def _flat(prefix: str, value: object) -> list[tuple[str, str]]:
     if isinstance(value, Mapping):
         return [row for key, entry in as_object(value).items() for row in _flat(f"{prefix} {key}".strip(), entry)]

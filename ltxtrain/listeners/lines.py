@@ -1,0 +1,134 @@
+"""Progress where there is no terminal: a container's log, a file, a pipe. One plain line now and then, never a bar."""
+
+from __future__ import annotations
+
+import math
+import time
+from types import TracebackType
+from typing import Self, TextIO
+
+from ltxtrain.events import (
+    CheckpointSaved,
+    Event,
+    Notice,
+    StageDone,
+    StageProgress,
+    StageStarted,
+    StepDone,
+    VideoRendered,
+)
+from ltxtrain.listeners.progress import (
+    TRAINING,
+    Clock,
+    Remaining,
+    checkpoint_line,
+    done_line,
+    eta,
+    percent,
+    plain,
+    remaining_in,
+    started_line,
+    step_text,
+    video_line,
+)
+
+QUIET_SECONDS = 60.0  # a stage says something at least this often, however long a tenth of it takes
+
+
+class LineListener:
+    """Writes a line for the first step of a stage, for each tenth of it (or each ``every`` steps), and each minute."""
+
+    def __init__(self, stream: TextIO, every: int | None = None, clock: Clock = time.monotonic) -> None:
+        self._stream = stream
+        self._every = every
+        self._clock = clock
+        self._stages: dict[str, _Stage] = {}
+        self._losses: list[float] = []
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Notice():
+                self._write(f"{'warning: ' if event.level == 'warning' else ''}{plain(event.message)}")
+            case StageStarted():
+                self._stages[event.stage] = _Stage(event, self._every, self._clock)
+                self._write(started_line(event))
+            case StageProgress():
+                self._progress(event)
+            case StepDone():
+                self._step(event)
+            case StageDone():
+                self._stages.pop(event.stage, None)
+                self._write(done_line(event))
+            case CheckpointSaved():
+                self._write(checkpoint_line(event))
+            case VideoRendered():
+                self._write(video_line(event))
+            case _:
+                pass
+
+    def close(self) -> None:
+        """Nothing to restore: lines are written whole."""
+        self._stream.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _progress(self, event: StageProgress) -> None:
+        stage = self._stages.get(event.stage)
+        if stage is None or not stage.is_due(event.done):
+            return
+        parts = (
+            f"{event.stage}: {event.done}{stage.of_total(event.done)}",
+            event.detail,
+            eta(stage.remaining.seconds()),
+        )
+        self._write(plain(", ".join(part for part in parts if part)))
+
+    def _step(self, event: StepDone) -> None:
+        """The loss in the line is the mean since the line before: single steps differ too much to be read."""
+        started = StageStarted(TRAINING, event.total, event.step - 1, "steps")
+        stage = self._stages.setdefault(TRAINING, _Stage(started, self._every, self._clock))
+        self._losses.append(event.loss)
+        if not stage.is_due(event.step):
+            return
+        mean = sum(self._losses) / len(self._losses)
+        self._losses.clear()
+        parts = (
+            f"step {event.step}{stage.of_total(event.step)}",
+            step_text(event, mean),
+            eta(stage.remaining.seconds()),
+        )
+        self._write(", ".join(part for part in parts if part))
+
+    def _write(self, line: str) -> None:
+        self._stream.write(f"{line}\n")
+        self._stream.flush()
+
+
+class _Stage:
+    """When a stage spoke last, and how long it will go on."""
+
+    def __init__(self, event: StageStarted, every: int | None, clock: Clock) -> None:
+        self.remaining: Remaining = remaining_in(event, clock)
+        self._total = event.total
+        self._first = event.done + 1
+        self._every = every or max(1, math.ceil((event.total or 0) / 10))
+        self._clock = clock
+        self._spoke = clock()
+
+    def is_due(self, done: int) -> bool:
+        """True for the first unit, each ``every``, the last, and after a minute of silence."""
+        self.remaining.update(done)
+        due = done == self._first or done % self._every == 0 or done == self._total
+        if not due and self._clock() - self._spoke < QUIET_SECONDS:
+            return False
+        self._spoke = self._clock()
+        return True
+
+    def of_total(self, done: int) -> str:
+        return f"/{self._total}{percent(done, self._total)}" if self._total else ""

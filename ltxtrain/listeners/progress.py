@@ -1,0 +1,82 @@
+"""What every view of a run needs: remaining time, and one line of text for each event. No terminal, no colour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ltxtrain.events import CheckpointSaved, StageDone, StageStarted, StepDone, VideoRendered
+from ltxtrain.units import format_bytes, format_duration
+
+TRAINING = "training"
+WARM_UP_STEPS = 3  # the first steps compile kernels and fill caches: they tell nothing of the others
+WARM_UP_ITEMS = 1
+
+Clock = Callable[[], float]
+
+
+class Remaining:
+    """Seconds that are left, from the pace since the warm-up; validation and checkpoints in between count as they fall."""
+
+    def __init__(self, done: int, total: int | None, *, warm_up: int, clock: Clock) -> None:
+        self._clock = clock
+        self._total = total
+        self._first = done + warm_up
+        self._since: tuple[int, float] | None = None
+        self._now: tuple[int, float] | None = None
+
+    def update(self, done: int) -> None:
+        self._now = (done, self._clock())
+        if self._since is None and done >= self._first:
+            self._since = self._now
+
+    def seconds(self) -> float | None:
+        """None until one unit has been measured after the warm-up, or where the total is not known."""
+        if self._total is None or self._since is None or self._now is None or self._now[0] <= self._since[0]:
+            return None
+        pace = (self._now[1] - self._since[1]) / (self._now[0] - self._since[0])
+        return max(0.0, pace * (self._total - self._now[0]))
+
+
+def remaining_in(event: StageStarted, clock: Clock) -> Remaining:
+    warm_up = WARM_UP_STEPS if event.stage == TRAINING else WARM_UP_ITEMS
+    return Remaining(event.done, event.total, warm_up=warm_up, clock=clock)
+
+
+def plain(text: str) -> str:
+    """On one line, without control characters: a caption or a file name must not steer the terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def eta(seconds: float | None) -> str:
+    return "" if seconds is None else f"ETA {format_duration(seconds)}"
+
+
+def started_line(event: StageStarted) -> str:
+    """``latents: 12 clips, 3 of them there already``."""
+    unit = f" {event.unit}" if event.unit else ""
+    count = f": {event.total}{unit}" if event.total is not None else ""
+    there = f", {event.done} of them there already" if event.done and event.total is not None else ""
+    return plain(f"{event.stage}{count}{there}")
+
+
+def done_line(event: StageDone) -> str:
+    detail = f", {event.detail}" if event.detail else ""
+    return plain(f"{event.stage}: done in {format_duration(event.seconds)}{detail}")
+
+
+def step_text(event: StepDone, loss: float) -> str:
+    """``loss 0.4312, lr 1.0e-04, 1.52 s/step``; the caller says over which steps ``loss`` is a mean."""
+    return f"loss {loss:.4f}, lr {event.lr:.1e}, {event.seconds:.2f} s/step"
+
+
+def checkpoint_line(event: CheckpointSaved) -> str:
+    size, seconds = format_bytes(event.bytes), format_duration(event.seconds)
+    return plain(f"checkpoint at step {event.step}: {event.path} ({size}, {seconds})")
+
+
+def video_line(event: VideoRendered) -> str:
+    return plain(f"video at step {event.step}: {event.video} ({format_duration(event.seconds)})")
+
+
+def percent(done: int, total: int | None) -> str:
+    return f" ({100 * done // total} %)" if total else ""

@@ -1,0 +1,288 @@
+"""``README.md`` of a run: the model card, ready for the Hub. Counts and settings, never captions or private paths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from string import Template
+
+from ltxtrain.files import write_atomically
+from ltxtrain.plan.folder import RunFolder
+from ltxtrain.report.curves import number
+from ltxtrain.report.loose import as_count, as_list, as_number, as_object, as_objects, as_text
+from ltxtrain.report.planned import clips_used
+from ltxtrain.report.run import Run, Video, read_run
+from ltxtrain.report.sections import config_hash, show_value
+from ltxtrain.report.training import smoothed_loss, typical_seconds
+from ltxtrain.units import format_duration
+
+TINY_MODEL = "ltxtrain/tiny"
+TAGS = ("ltx-video", "lora", "text-to-video", "diffusers", "template:sd-lora")
+DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
+TRAINING = (
+    "lora_type",
+    "lora_rank",
+    "lora_alpha",
+    "lora_dropout",
+    "peft_lora_target_modules",
+    "optimizer",
+    "learning_rate",
+    "lr_scheduler",
+    "lr_warmup_steps",
+    "max_grad_norm",
+    "grad_clip_method",
+    "train_batch_size",
+    "gradient_accumulation_steps",
+    "mixed_precision",
+    "base_model_precision",
+    "flow_schedule_shift",
+    "flow_schedule_auto_shift",
+    "caption_dropout_probability",
+    "ltx_train_mode",
+    "ltx_i2v_prob",
+    "framerate",
+    "seed",
+)
+RENDERING = (
+    "validation_resolution",
+    "validation_num_video_frames",
+    "validation_num_inference_steps",
+    "validation_guidance",
+    "validation_guidance_rescale",
+    "validation_negative_prompt",
+    "validation_seed",
+)
+
+CARD = Template("""\
+$front
+# $title
+
+A LoRA of $base, trained for $steps steps with ltxtrain.
+
+$gallery
+$license
+
+## Trained on
+
+$data
+
+## Use it with diffusers
+
+```python
+$snippet
+```
+
+## Use it with ComfyUI
+
+$comfyui
+
+## Training settings
+
+$training
+
+## Settings of the videos
+
+$rendering
+
+## How it was made
+
+$versions
+""")
+
+SNIPPET = Template("""\
+import torch
+from diffusers import LTXPipeline
+from diffusers.utils import export_to_video
+
+pipe = LTXPipeline.from_pretrained($base, torch_dtype=torch.bfloat16)
+pipe.load_lora_weights($folder, weight_name=$weights)
+pipe.to("cuda")  # "mps" on an Apple machine, "cpu" without an accelerator
+
+frames = pipe(
+    prompt=$prompt,
+    negative_prompt=$negative,
+    width=$width,
+    height=$height,
+    num_frames=$frames,
+    num_inference_steps=$steps,
+    guidance_scale=$guidance,
+    generator=torch.Generator("cpu").manual_seed($seed),
+).frames[0]
+export_to_video(frames, "video.mp4", fps=$fps)""")
+
+
+def write_card(run_dir: Path) -> Path:
+    """Write ``run_dir/README.md`` from the files of the run folder and return its path.
+
+    The same folder gives the same bytes. Raises DataError where ``run_dir`` is no run folder.
+    """
+    path = RunFolder(run_dir).readme
+    write_atomically(path, render_card(read_run(run_dir)))
+    return path
+
+
+def render_card(run: Run) -> str:
+    return CARD.substitute(
+        front=_front_matter(run),
+        title=_inline(run.name),
+        base=_base_link(run),
+        steps=f"{run.done_steps:,}",
+        gallery="<Gallery />\n" if _shown(run) else "No validation video was rendered in this run.\n",
+        license=_license_sentence(run),
+        data=_data(run),
+        snippet=usage_snippet(run),
+        comfyui=_comfyui(run),
+        training=_settings_table(run, TRAINING),
+        rendering=_settings_table(run, RENDERING),
+        versions=_versions(run),
+    )
+
+
+def usage_snippet(run: Run, folder: str = "export") -> str:
+    """Python that renders the first validation prompt with the exported adapter; ``folder`` is where the file lies."""
+    shown = _shown(run)
+    facts = shown[0].facts if shown else {}
+    return SNIPPET.substitute(
+        base=repr(run.base_model or "Lightricks/LTX-Video-0.9.5"),
+        folder=repr(folder),
+        weights=repr(DIFFUSERS_FILE),
+        prompt=repr(shown[0].prompt if shown else as_text(run.setting("validation_prompt")) or "a prompt of yours"),
+        negative=repr(as_text(run.setting("validation_negative_prompt"))),
+        width=as_count(facts.get("width")) or 768,
+        height=as_count(facts.get("height")) or 512,
+        frames=as_count(facts.get("frames")) or 121,
+        steps=as_count(facts.get("steps")) or 30,
+        guidance=f"{3.0 if (guidance := as_number(facts.get('guidance'))) is None else guidance:g}",
+        seed=as_count(facts.get("seed")) if facts.get("seed") is not None else 42,
+        fps=as_count(run.setting("framerate")) or 25,
+    )
+
+
+def _front_matter(run: Run) -> str:
+    """The YAML that the Hub reads, written by its own library."""
+    from huggingface_hub import ModelCardData
+
+    widget = [{"text": video.prompt or video.name, "output": {"url": _relative(run, video)}} for video in _shown(run)]
+    license_facts = {"license": "other", "license_name": "see-base-model"}
+    if _is_on_hub(run):
+        license_facts["license_link"] = f"https://huggingface.co/{run.base_model}"
+    elif run.base_model == TINY_MODEL:
+        license_facts = {"license": "apache-2.0"}
+    facts = {
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-video",
+        "tags": list(TAGS),
+        **license_facts,
+        **({"base_model": run.base_model, "base_model_relation": "adapter"} if _is_on_hub(run) else {}),
+        **({"instance_prompt": trigger} if (trigger := as_text(run.setting("instance_prompt"))) else {}),
+        **({"widget": widget} if widget else {}),
+    }
+    return f"---\n{ModelCardData(**facts).to_yaml(line_break=chr(10)).strip()}\n---"
+
+
+def _shown(run: Run) -> list[Video]:
+    """The videos of the last step that has any file."""
+    there = [video for video in run.videos if video.file and video.step > 0]
+    last = max((video.step for video in there), default=0)
+    return [video for video in there if video.step == last]
+
+
+def _relative(run: Run, video: Video) -> str:
+    return video.file.relative_to(run.root).as_posix() if video.file else ""
+
+
+def _is_on_hub(run: Run) -> bool:
+    return "/" in run.base_model and run.base_model != TINY_MODEL
+
+
+def _base_link(run: Run) -> str:
+    if _is_on_hub(run):
+        return f"[{run.base_model}](https://huggingface.co/{run.base_model})"
+    return "the built-in tiny test model" if run.base_model == TINY_MODEL else _inline(run.base_model or "LTX-Video")
+
+
+def _license_sentence(run: Run) -> str:
+    if run.base_model == TINY_MODEL:
+        return "The base is a random test model without a licence of its own: this adapter is of use for tests only."
+    return "The weights of the base model carry their own licence, and it holds for this adapter too: read it there."
+
+
+def _data(run: Run) -> str:
+    if not run.plan:
+        return "The run folder holds no plan."
+    samples = as_objects(run.plan.get("samples"))
+    batch, accumulation = as_count(run.plan.get("batch_size")), as_count(run.plan.get("accumulation"))
+    lines = [
+        f"- {clips_used(run.plan)} clips of {as_count(run.plan.get('clips_found'))} found, {_windows(len(samples))}"
+        f"{' (made by ltxtrain itself: moving shapes)' if run.plan.get('made_clips') is True else ''}",
+        f"- {as_number(run.plan.get('epochs')) or 0:.4g} epochs planned, {batch * accumulation} samples for each step",
+        *(_bucket_line(as_object(entry)) for entry in as_list(run.plan.get("buckets"))),
+    ]
+    losses = smoothed_loss(run.steps)
+    if losses:
+        lines.append(f"- mean loss {number(losses[0])} over the first steps, {number(losses[1])} over the last")
+    seconds = typical_seconds(run.steps)
+    if seconds is not None:
+        lines.append(f"- {format_duration(sum(step.seconds or 0 for step in run.steps))} of training, {_machine(run)}")
+    return "\n".join(lines)
+
+
+def _bucket_line(entry: object) -> str:
+    bucket = as_object(as_object(entry).get("bucket"))
+    width, height, frames = (as_count(bucket.get(name)) for name in ("width", "height", "frames"))
+    return f"- {_windows(as_count(as_object(entry).get('samples')))} at {width} x {height}, {frames} frames"
+
+
+def _windows(count: int) -> str:
+    return "1 window" if count == 1 else f"{count} windows"
+
+
+def _machine(run: Run) -> str:
+    machine = as_object(run.plan.get("machine"))
+    gpus = as_objects(machine.get("gpus"))
+    return f"on {_inline(as_text((gpus[0] if gpus else {}).get('name')) or as_text(machine.get('cpu')) or 'a CPU')}"
+
+
+def _comfyui(run: Run) -> str:
+    name = next((file.name for file in run.exports if file.name.endswith("_comfyui.safetensors")), "")
+    file = f"`export/{name}`" if name else "the file from `export/` that ends with `_comfyui.safetensors`"
+    return (
+        f"Put {file} into `models/loras`, add the node *LoraLoaderModelOnly* between the checkpoint loader and the "
+        "sampler of an LTX-Video workflow, and choose the file there. Strength 1 is what was trained."
+    )
+
+
+def _settings_table(run: Run, names: Sequence[str]) -> str:
+    found = [(name, _without_folders(run.setting(name))) for name in names]
+    rows = [(f"`{name}`", f"`{_cell(show_value(value))}`") for name, value in found if value is not None]
+    return _markdown_table(("Setting", "Value"), rows) if rows else "The run folder holds no configuration."
+
+
+def _without_folders(value: object) -> object:
+    """A setting that names a file tells its name only: the card is for others."""
+    return PurePosixPath(value).name if isinstance(value, str) and value.startswith(("/", "~", ".")) else value
+
+
+def _versions(run: Run) -> str:
+    rows = [(name, f"`{_cell(as_text(value))}`") for name, value in as_object(run.manifest.get("versions")).items()]
+    for key in ("python", "git_commit", "dataset_fingerprint"):
+        if run.manifest.get(key):
+            rows.append((key.replace("_", " "), f"`{_cell(as_text(run.manifest[key]))}`"))
+    if config_hash(run):
+        rows.append(("config hash", f"`{config_hash(run)}`"))
+    return _markdown_table(("What", "Value"), rows) if rows else "The run folder holds no manifest."
+
+
+def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """One line, without what would end the cell or its code span."""
+    return " ".join(text.replace("|", "\\|").replace("`", "'").split())
+
+
+def _inline(text: str) -> str:
+    """Text that markdown and HTML leave alone."""
+    return "".join(f"\\{char}" if char in "\\`*_[]<>#|" else char for char in " ".join(text.split()))
