@@ -1,0 +1,235 @@
+"""Combinations that cannot work and can be told from the configuration alone, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ltxtrain.config.catalogue import options
+from ltxtrain.config.schema import TrainConfig
+from ltxtrain.errors import Fault
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """``keys`` do not go together because of ``problem``. The fault stands where the last given of them stands."""
+
+    keys: tuple[str, ...]
+    problem: str
+    suggestion: str = ""
+
+
+def conflict_faults(config: TrainConfig, sources: Mapping[str, str], skip: frozenset[str] = frozenset()) -> list[Fault]:
+    """All conflicts of ``config`` as faults, but for those that touch a key in ``skip``."""
+    faults = []
+    for check in _CHECKS:
+        for conflict in check(config):
+            if skip & set(conflict.keys):
+                continue
+            given = [key for key in conflict.keys if sources.get(key, "default") != "default"]
+            key = given[-1] if given else conflict.keys[-1]
+            source = sources.get(key, "")
+            faults.append(Fault(key, conflict.problem, "" if source == "default" else source, conflict.suggestion))
+    return faults
+
+
+def half_period_meant(config: TrainConfig) -> bool:
+    """Whether ``lr_scheduler`` is ``cosine`` with a warm-up as long as the run: the guides' half-period curve is meant."""
+    schedule = config.schedule
+    return schedule.lr_scheduler == "cosine" and 0 < schedule.max_train_steps <= schedule.lr_warmup_steps
+
+
+def _length(config: TrainConfig) -> Iterator[Conflict]:
+    schedule = config.schedule
+    if schedule.max_train_steps and schedule.num_train_epochs:
+        yield Conflict(
+            ("max_train_steps", "num_train_epochs"),
+            f"both max_train_steps {schedule.max_train_steps} and num_train_epochs {schedule.num_train_epochs} are set",
+            "set one of them to 0",
+        )
+
+
+def _learning_rate(config: TrainConfig) -> Iterator[Conflict]:
+    schedule, optimizer = config.schedule, config.optimizer
+    ends = ("polynomial", "cosine", "sine", "cosine_with_restarts", "cosine_half_period")
+    if schedule.lr_scheduler in ends and schedule.lr_end >= optimizer.learning_rate:
+        yield Conflict(
+            ("lr_scheduler", "lr_end", "learning_rate"),
+            f"{schedule.lr_scheduler} falls to lr_end {schedule.lr_end:g}, which is not below learning_rate "
+            f"{optimizer.learning_rate:g}",
+            "lower lr_end",
+        )
+    if schedule.lr_scheduler in ("linear", "polynomial") and 0 < schedule.max_train_steps < schedule.lr_warmup_steps:
+        yield Conflict(
+            ("max_train_steps", "lr_warmup_steps"),
+            f"a warm-up of {schedule.lr_warmup_steps} steps is longer than the run of {schedule.max_train_steps}",
+            "lower lr_warmup_steps",
+        )
+    if (optimizer.optimizer_beta1 is None) != (optimizer.optimizer_beta2 is None):
+        yield Conflict(
+            ("optimizer_beta1", "optimizer_beta2"), "optimizer_beta1 and optimizer_beta2 go together", "give both or neither"
+        )
+    if optimizer.lr_scale_sqrt and not optimizer.lr_scale:
+        yield Conflict(("lr_scale_sqrt",), "lr_scale_sqrt needs lr_scale", "set lr_scale to true")
+    yield from _optimizer_settings(optimizer.optimizer_config)
+
+
+def _optimizer_settings(text: str | None) -> Iterator[Conflict]:
+    try:
+        parse_optimizer_settings(text)
+    except ValueError as error:
+        yield Conflict(("optimizer_config",), str(error), "write name=value,name=value")
+
+
+def parse_optimizer_settings(text: str | None) -> dict[str, float | bool | str]:
+    """``"weight_decay=0.01,eps=1e-8"`` -> ``{"weight_decay": 0.01, "eps": 1e-08}``. Raises ValueError."""
+    settings: dict[str, float | bool | str] = {}
+    for part in (text or "").split(","):
+        if not part.strip():
+            continue
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not name.isidentifier() or not value:
+            raise ValueError("is not a list of name=value")
+        if name in settings:
+            raise ValueError(f"{name} is given twice")
+        settings[name] = _setting_value(value)
+    return settings
+
+
+def _setting_value(value: str) -> float | bool | str:
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    if number != number or number in (float("inf"), float("-inf")):
+        raise ValueError(f"{value} is not a number to train with")
+    return number
+
+
+def _flow(config: TrainConfig) -> Iterator[Conflict]:
+    flow = config.objective
+    if flow.flow_schedule_auto_shift and flow.flow_schedule_shift:
+        yield Conflict(
+            ("flow_schedule_shift", "flow_schedule_auto_shift"),
+            f"a fixed shift of {flow.flow_schedule_shift:g} and an automatic one exclude each other",
+            "leave out flow_schedule_shift",
+        )
+    if flow.flow_use_uniform_schedule and flow.flow_use_beta_schedule:
+        yield Conflict(
+            ("flow_use_uniform_schedule", "flow_use_beta_schedule"), "sigma cannot be drawn in two ways", "keep one"
+        )
+    if flow.flow_custom_timesteps is not None and not flow.flow_custom_timesteps:
+        yield Conflict(("flow_custom_timesteps",), "the list of timesteps is empty", "leave it out")
+    if flow.flow_custom_timesteps and not all(0 < step <= 1000 for step in flow.flow_custom_timesteps):
+        yield Conflict(("flow_custom_timesteps",), "a timestep must be above 0 and at most 1000")
+    if flow.snr_gamma is not None:
+        yield Conflict(("snr_gamma",), "LTX-Video is a flow model: signal-to-noise weights do not apply", "leave it out")
+    if flow.masked_loss_probability > 0:
+        yield Conflict(("masked_loss_probability",), "LTX-Video cannot train with a masked loss", "leave it out")
+    if config.validation.evaluation_type == "clip":
+        yield Conflict(("evaluation_type",), "CLIP scores do not apply to videos", "set it to none")
+    if config.validation.validation_guidance_skip_layers:
+        yield Conflict(("validation_guidance_skip_layers",), "LTX-Video cannot skip layers while guiding", "leave it out")
+
+
+def _quantised(config: TrainConfig) -> Iterator[Conflict]:
+    precision = config.precision
+    base = precision.base_model_precision
+    quantised = base != "no_change" or precision.quantization_config is not None
+    if base == "nf4-bnb" and config.speed.dynamo_backend != "no":
+        yield Conflict(
+            ("base_model_precision", "dynamo_backend"), "NF4 does not work with torch.compile", "set dynamo_backend to no"
+        )
+    if quantised and config.model.model_type == "full":
+        yield Conflict(
+            ("base_model_precision", "model_type"), "a quantised base model cannot be trained in full", "train a LoRA"
+        )
+    if quantised and config.launch.fsdp_enable:
+        yield Conflict(("base_model_precision", "fsdp_enable"), "a quantised base model cannot be sharded by FSDP")
+    if base == "fp8-quanto":
+        yield Conflict(("base_model_precision",), "LTX-Video does not work in fp8-quanto", "use fp8-torchao or int8-quanto")
+    if base == "nf4-bnb" and config.adapter.lora_init_type in ("pissa", "olora"):
+        yield Conflict(
+            ("base_model_precision", "lora_init_type"), f"{config.adapter.lora_init_type} cannot start from NF4 weights"
+        )
+    if quantised and config.adapter.lora_init_type == "loftq":
+        yield Conflict(("base_model_precision", "lora_init_type"), "loftq needs a base model that is not quantised")
+    if precision.mixed_precision == "fp8" and base != "fp8-torchao":
+        yield Conflict(("mixed_precision", "base_model_precision"), "mixed_precision fp8 needs base_model_precision fp8-torchao")
+    if precision.base_model_default_dtype == "fp32" and config.optimizer.optimizer == "adamw_bf16":
+        yield Conflict(("base_model_default_dtype", "optimizer"), "adamw_bf16 needs bf16 weights", "use torch-adamw")
+
+
+def _memory(config: TrainConfig) -> Iterator[Conflict]:
+    memory = config.memory
+    ways = [
+        name
+        for name in ("enable_group_offload", "enable_model_cpu_offload", "ramtorch", "musubi_blocks_to_swap")
+        if getattr(memory, name)
+    ]
+    if len(ways) > 1:
+        yield Conflict(tuple(ways), f"{' and '.join(ways)} move the same weights", "keep one")
+    if memory.gradient_checkpointing_interval and not memory.gradient_checkpointing:
+        yield Conflict(
+            ("gradient_checkpointing", "gradient_checkpointing_interval"),
+            "an interval needs gradient_checkpointing",
+            "set gradient_checkpointing to true",
+        )
+    if config.crepa.crepa_enabled and config.crepa.crepa_drop_vae_encoder and config.cache.vae_cache_ondemand:
+        yield Conflict(
+            ("crepa_drop_vae_encoder", "vae_cache_ondemand"), "without the VAE's encoder no clip can be encoded on demand"
+        )
+    if config.launch.context_parallel_size > 1 and not config.launch.fsdp_enable:
+        yield Conflict(("context_parallel_size",), "context_parallel_size needs fsdp_enable")
+
+
+def _data(config: TrainConfig) -> Iterator[Conflict]:
+    data = config.data
+    named = [name for name in ("instance_data_dir", "data_backend_config", "datasets") if getattr(data, name)]
+    if len(named) > 1:
+        yield Conflict(tuple(named), f"data is named {len(named)} times: {', '.join(named)}", "keep one")
+    if data.resolution_type == "area" and data.resolution > 20:
+        yield Conflict(
+            ("resolution_type", "resolution"), f"{data.resolution:g} megapixels is too large", "or write resolution_type pixel_area"
+        )
+    if data.resolution_type != "area" and data.resolution < 32:
+        yield Conflict(
+            ("resolution_type", "resolution"), f"a resolution of {data.resolution:g} pixels is too small", "at least 32"
+        )
+    if data.maximum_image_size is not None and data.target_downsample_size is None:
+        yield Conflict(("maximum_image_size",), "maximum_image_size needs target_downsample_size", "give both")
+    if data.maximum_image_size is not None and data.resolution_type == "area" and data.maximum_image_size > 5:
+        yield Conflict(("maximum_image_size",), "more than 5 megapixels", "write megapixels, such as 1.0")
+    if data.maximum_image_size is not None and data.resolution_type == "pixel" and data.maximum_image_size < 512:
+        yield Conflict(("maximum_image_size",), "below 512 pixels", "write pixels, such as 1024")
+    if data.video_windows_per_clip > 1 and data.video_window != "uniform":
+        yield Conflict(
+            ("video_windows_per_clip", "video_window"), "several windows need video_window uniform", "set video_window"
+        )
+    if data.caption_strategy == "instanceprompt" and not data.instance_prompt:
+        yield Conflict(("caption_strategy", "instance_prompt"), "instanceprompt needs an instance_prompt")
+    for name in ("only_instance_prompt", "prepend_instance_prompt"):
+        if getattr(data, name) and not data.instance_prompt and not data.datasets and not data.data_backend_config:
+            yield Conflict((name, "instance_prompt"), f"{name} needs an instance_prompt")
+
+
+def _outputs(config: TrainConfig) -> Iterator[Conflict]:
+    checkpoint = config.checkpoint
+    if checkpoint.disk_low_action == "script" and not checkpoint.disk_low_script:
+        yield Conflict(("disk_low_action", "disk_low_script"), "the action script needs disk_low_script")
+    if config.publishing.push_checkpoints_to_hub and not config.publishing.push_to_hub:
+        yield Conflict(("push_checkpoints_to_hub",), "push_checkpoints_to_hub needs push_to_hub", "set push_to_hub to true")
+    if config.validation.validation_method == "external-script" and not config.validation.validation_external_script:
+        yield Conflict(("validation_method",), "external-script needs validation_external_script")
+    if config.validation.validation_preview and config.tracking.webhook_config is None:
+        yield Conflict(("validation_preview",), "previews are sent by webhook_config, which is not set")
+
+
+Check = Callable[[TrainConfig], Iterator[Conflict]]
+
+_CHECKS: tuple[Check, ...] = (_length, _learning_rate, _flow, _quantised, _memory, _data, _outputs)
+
+

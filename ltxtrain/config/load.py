@@ -1,0 +1,174 @@
+"""Reading a configuration: all layers, all faults in one pass, and the source of every value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ltxtrain.config.catalogue import options
+from ltxtrain.config.conflicts import conflict_faults
+from ltxtrain.config.explain import problem_of
+from ltxtrain.config.layers import Layer, document_layer, environment_layer, flag_layer
+from ltxtrain.config.presets import preset_chain
+from ltxtrain.config.read_entries import read_entries
+from ltxtrain.config.schema import TrainConfig
+from ltxtrain.config.secrets import HIDDEN, shown
+from ltxtrain.config.settings import layered
+from ltxtrain.config.text import Document, read_document
+from ltxtrain.config.unbuilt import asked_unbuilt, idle_notices
+from ltxtrain.errors import ConfigError, Fault
+
+FLAVOURS = {"0.9.5": "Lightricks/LTX-Video-0.9.5", "0.9.0": "Lightricks/LTX-Video"}
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    """A checked configuration. ``sources`` tells for each option where its value comes from."""
+
+    config: TrainConfig
+    sources: dict[str, str]
+    notices: tuple[str, ...]
+    presets: tuple[str, ...]
+
+
+def load_config(
+    presets: Sequence[str] = (),
+    files: Sequence[Path] = (),
+    *,
+    env: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None,
+    set_aside_unbuilt: bool = False,
+) -> LoadedConfig:
+    """Read and check a configuration; later layers win: defaults, presets, files, environment, flags.
+
+    ``env`` defaults to the environment of the process. ``set_aside_unbuilt`` puts options that are not built yet back to
+    their defaults, with a notice for each, instead of refusing them. Raises ConfigError with every fault.
+    """
+    layers, faults = _layers(presets, files, os.environ if env is None else env, flags or {})
+    for layer in layers:
+        faults += layer.faults
+    values, sources, hidden = _merged(layers)
+    notices = [notice for layer in layers for notice in layer.notices]
+    _derive(values, sources, notices)
+    config, bad, more = _checked([*(layer.values for layer in layers), _derived(values, layers)], values, sources, hidden)
+    faults += more
+    broken = frozenset(bad | {fault.key for fault in faults})
+    faults += conflict_faults(config, sources, skip=broken)
+    asked = asked_unbuilt(config, sources)
+    if asked and set_aside_unbuilt:
+        for name, fault in asked.items():
+            notices.append(f"{fault}".split(" (built")[0].removesuffix(" (leave it out)") + ": set aside")
+            sources[name] = f"default, instead of {sources[name]}"
+            values.pop(name, None)
+        config, _, _ = _checked([values], values, sources, hidden)
+    else:
+        faults += asked.values()
+    if faults:
+        raise ConfigError(_once(faults), hint=_hint(faults, asked))
+    notices += idle_notices(config, sources)
+    return LoadedConfig(config, sources, tuple(dict.fromkeys(notices)), tuple(presets))
+
+
+def _hint(faults: Sequence[Fault], asked: Mapping[str, Fault]) -> str | None:
+    if asked and len(asked) == len(faults):
+        return "--set-aside-unbuilt goes on without the options that are not built yet"
+    return None
+
+
+def _once(faults: Sequence[Fault]) -> list[Fault]:
+    return list({str(fault): fault for fault in faults}.values())
+
+
+def _layers(
+    presets: Sequence[str], files: Sequence[Path], env: Mapping[str, str], flags: Mapping[str, object]
+) -> tuple[list[Layer], list[Fault]]:
+    layers: list[Layer] = []
+    faults: list[Fault] = []
+    try:
+        for preset in preset_chain(tuple(presets)):
+            layers.append(document_layer(preset.document, env, source=f"preset {preset.name}"))
+    except ConfigError as error:
+        faults += error.faults
+    for path in files:
+        try:
+            layers.append(document_layer(read_document(path), env))
+        except ConfigError as error:
+            faults += error.faults
+    layers.append(environment_layer(env))
+    layers.append(flag_layer(flags, env))
+    for layer in layers:
+        _read_datasets(layer)
+    return layers, faults
+
+
+def _read_datasets(layer: Layer) -> None:
+    """Turn the raw list of data sets of a layer into checked entries."""
+    raw = layer.values.get("datasets")
+    if raw is None:
+        return
+    document, path = layer.documents.get("datasets", (Document(layer.sources["datasets"], None, {}), ()))
+    entries = read_entries(raw, document, path)
+    layer.faults += entries.faults
+    if entries.faults:
+        del layer.values["datasets"]
+    else:
+        layer.values["datasets"] = tuple(entries.entries)
+
+
+def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, str], set[str]]:
+    values: dict[str, Any] = {}
+    sources = dict.fromkeys(options(), "default")
+    hidden: set[str] = set()
+    for layer in layers:
+        values |= layer.values
+        sources |= {name: layer.sources[name] for name in layer.values}
+        hidden = (hidden - set(layer.values)) | layer.hidden
+    return values, sources, hidden
+
+
+def _derive(values: dict[str, Any], sources: dict[str, str], notices: list[str]) -> None:
+    """What one option's value settles about another, as documented."""
+    flavour = values.get("model_flavour")
+    if flavour in FLAVOURS and "pretrained_model_name_or_path" not in values:
+        values["pretrained_model_name_or_path"] = FLAVOURS[flavour]
+        sources["pretrained_model_name_or_path"] = f"model_flavour, {sources['model_flavour']}"
+    warmup = values.get("lr_warmup_steps")
+    if values.get("lr_scheduler") == "constant" and isinstance(warmup, int) and warmup > 0:
+        values["lr_scheduler"] = "constant_with_warmup"
+        notices.append(f"lr_scheduler constant with lr_warmup_steps {warmup} is read as constant_with_warmup")
+
+
+def _derived(values: Mapping[str, Any], layers: Sequence[Layer]) -> dict[str, Any]:
+    """What ``_derive`` changed, as the strongest layer."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged |= layer.values
+    return {name: value for name, value in values.items() if name not in merged or merged[name] is not value}
+
+
+def _checked(
+    layers: Sequence[Mapping[str, Any]], values: Mapping[str, Any], sources: Mapping[str, str], hidden: set[str]
+) -> tuple[TrainConfig, set[str], list[Fault]]:
+    """The configuration without its bad values, the names of those, and a fault for each."""
+    try:
+        return layered(layers), set(), []
+    except ValidationError as error:
+        faults = []
+        bad = set()
+        for detail in error.errors(include_url=False):
+            name = str(detail["loc"][1])
+            if name in bad:
+                continue
+            bad.add(name)
+            show = HIDDEN if name in hidden else shown(name, values.get(name))
+            problem = problem_of(detail, lambda _, show=show: show)
+            source = sources[name]
+            from_flag = source.startswith("--")
+            faults.append(Fault(source if from_flag else name, problem, "" if from_flag else source))
+        good = [{name: value for name, value in layer.items() if name not in bad} for layer in layers]
+        return layered(good), bad, faults
