@@ -137,8 +137,10 @@ def open_clip(path: Path) -> Iterator[InputContainer]:
 
 def video_stream(container: InputContainer) -> VideoStream:
     """The first stream that moves: a cover picture is a video stream, too, for FFmpeg. Raises ``MediaError``."""
+    from av.stream import Disposition
+
     for stream in container.streams.video:
-        if "attached_pic" in stream.disposition.name.lower():
+        if Disposition.attached_pic in stream.disposition:
             continue
         if stream.codec_context is None:
             raise MediaError("no-video", "its video is in a coding for which there is no decoder")

@@ -2,12 +2,155 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from ltxtrain.facts.reasons import EXPLANATIONS
+from ltxtrain.units import format_bytes, format_duration
+
 if TYPE_CHECKING:
-    from ltxtrain.plan.records import Plan
+    from ltxtrain.facts.machine import Machine
+    from ltxtrain.plan.records import Dropped, PhaseMemory, Plan
+
+WIDTH = 100
+LABEL = 12
 
 
 def render_plan(plan: Plan) -> str:
     """At most 100 columns, aligned, no colour. Ends with a newline."""
-    return f"{plan.run_name}\n"
+    blocks = [
+        _head(plan),
+        _clips(plan),
+        _buckets(plan),
+        _memory(plan),
+        _disk(plan),
+        _sentences("Notices", plan.notices),
+        _sentences("Warnings", plan.warnings),
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+def _head(plan: Plan) -> list[str]:
+    config = plan.config
+    adapter = f"LoRA of rank {config.adapter.lora_rank} on {config.model.pretrained_model_name_or_path}"
+    optimizer = f"{config.optimizer.optimizer}, {config.schedule.lr_scheduler}, peak {config.optimizer.learning_rate:g}"
+    effective = plan.batch_size * plan.accumulation
+    batch = (
+        f"{plan.batch_size} x {plan.accumulation} accumulated = {effective}"
+        if plan.accumulation > 1
+        else f"{effective}"
+    )
+    return [
+        f"Plan for run {plan.run_name}",
+        *_field("train", adapter),
+        *_field("steps", f"{plan.steps} ({plan.steps_per_epoch} in an epoch, {plan.epochs:.1f} epochs), batch {batch}"),
+        *_field("optimiser", optimizer),
+        *_field("machine", _machine(plan.machine)),
+        *_field("output", str(plan.run_dir)),
+        *_field("cache", str(plan.cache_dir)),
+    ]
+
+
+def _machine(machine: Machine) -> str:
+    host = f"{machine.cpu}, {machine.cores} cores, {format_bytes(machine.memory_bytes)}"
+    if not machine.gpus:
+        return f"no GPU found: {host}"
+    counts = Counter((gpu.name, gpu.memory_bytes) for gpu in machine.gpus)
+    gpus = ", ".join(f"{count} x {name} ({format_bytes(memory)})" for (name, memory), count in counts.items())
+    return f"{gpus}; {host}"
+
+
+def _clips(plan: Plan) -> list[str]:
+    seconds = sum(sample.bucket.frames / sample.fps for sample in plan.samples)
+    origin = " (made for this run)" if plan.made_clips else ""
+    windows = f", {len(plan.samples)} windows" if len(plan.samples) != plan.clips_used else ""
+    lines = [
+        f"Clips{origin}: {plan.clips_found} found, {plan.clips_used} used{windows}, {len(plan.dropped)} left out; "
+        f"{format_duration(seconds)} of video"
+    ]
+    by_reason: dict[str, list[Dropped]] = {}
+    for entry in plan.dropped:
+        by_reason.setdefault(entry.reason, []).append(entry)
+    for reason, entries in sorted(by_reason.items()):
+        lines.append(f"  left out as {reason} ({dict(EXPLANATIONS).get(reason, '')}): {len(entries)}")  # type: ignore[call-overload]
+        rows = [[entry.path, entry.detail] for entry in entries]
+        lines += _table(rows, indent=4)
+    return lines
+
+
+def _buckets(plan: Plan) -> list[str]:
+    rows = [["size", "frames", "samples", "uses", "batches", "tokens"]]
+    rows += [
+        [
+            f"{entry.bucket.width}x{entry.bucket.height}",
+            str(entry.bucket.frames),
+            str(entry.samples),
+            str(entry.uses),
+            str(entry.batches),
+            str(entry.bucket.tokens),
+        ]
+        for entry in plan.buckets
+    ]
+    return ["Buckets (uses and batches in one epoch)", *_table(rows, indent=2, right=range(1, 6))]
+
+
+def _memory(plan: Plan) -> list[str]:
+    if not plan.memory:
+        return []
+    lines = ["Memory, estimated peak of each phase"]
+    for phase in plan.memory:
+        lines.append(
+            f"  {phase.phase} on {phase.device}: {format_bytes(phase.total)}{_of_available(plan.machine, phase)}"
+        )
+        rows = [[name, format_bytes(size)] for name, size in (*phase.lines, ("margin", phase.margin))]
+        lines += _table(rows, indent=4, right=(1,))
+    return lines
+
+
+def _of_available(machine: Machine, phase: PhaseMemory) -> str:
+    if phase.device in ("cpu", "main memory") or not machine.gpus:
+        available = machine.memory_bytes
+    else:
+        available = min(gpu.memory_bytes for gpu in machine.gpus)
+    return f" of {format_bytes(available)}" if available else ""
+
+
+def _disk(plan: Plan) -> list[str]:
+    if not plan.disk:
+        return []
+    total = sum(size for _, size in plan.disk)
+    rows = [[name, format_bytes(size)] for name, size in plan.disk]
+    return [f"Disk, estimated: {format_bytes(total)}", *_table(rows, indent=2, right=(1,))]
+
+
+def _sentences(title: str, sentences: Sequence[str]) -> list[str]:
+    if not sentences:
+        return []
+    wrapped = (textwrap.wrap(text, WIDTH, initial_indent="  - ", subsequent_indent="    ") for text in sentences)
+    return [title, *(line for lines in wrapped for line in lines)]
+
+
+def _field(label: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=f"  {label:<{LABEL - 2}}", subsequent_indent=" " * LABEL, break_long_words=False
+    ) or [f"  {label}"]
+
+
+def _table(rows: Sequence[Sequence[str]], indent: int, right: Iterable[int] = ()) -> list[str]:
+    """Columns padded to their widest cell; a last column that does not fit is wrapped under itself."""
+    numbers = set(right)
+    widths = [min(64, max(len(row[column]) for row in rows)) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if i in numbers else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        before = " " * indent + "  ".join(cells[:-1]) + "  "
+        last = cells[-1] if len(row) - 1 in numbers else row[-1]
+        parts = textwrap.wrap(last, max(20, WIDTH - len(before)), drop_whitespace=len(row) - 1 not in numbers) or [""]
+        lines.append((before + parts[0]).rstrip())
+        lines += [(" " * len(before) + part).rstrip() for part in parts[1:]]
+    return lines
