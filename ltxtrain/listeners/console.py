@@ -41,7 +41,7 @@ LOSS_MEMORY = 0.95  # the bar shows an exponential mean of the loss over about 4
 
 
 def console_listener(stream: TextIO | None = None, every: int | None = None) -> BarListener | LineListener:
-    """A listener for ``stream`` (stderr): bars where it is a terminal, else a line for each tenth or each ``every`` steps.
+    """Bars where ``stream`` (stderr) is a terminal, else a plain line for each tenth of a stage or each ``every``.
 
     Use it as a context manager, or call ``close()``: that gives the terminal back, whatever ended the run.
     """

@@ -15,7 +15,7 @@ Clock = Callable[[], float]
 
 
 class Remaining:
-    """Seconds that are left, from the pace since the warm-up; validation and checkpoints in between count as they fall."""
+    """Seconds that are left, from the pace since the warm-up, with the validation and checkpoints in between."""
 
     def __init__(self, done: int, total: int | None, *, warm_up: int, clock: Clock) -> None:
         self._clock = clock

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import io
+import re
+
+from ltxtrain.events import Event, Notice, StageDone, StageProgress, StageStarted, StepDone
+from ltxtrain.listeners.lines import LineListener
+
+
+class HandClock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def step(number: int, total: int, loss: float) -> StepDone:
+    return StepDone(number, total, 1, loss, 1e-4, 0.3, 1.5, 0.7)
+
+
+def lines_for(events: list[Event], *, every: int | None = None, seconds: float = 1.0) -> list[str]:
+    stream, clock = io.StringIO(), HandClock()
+    with LineListener(stream, every, clock) as listener:
+        for event in events:
+            clock.now += seconds
+            listener(event)
+    return stream.getvalue().splitlines()
+
+
+def steps_of(lines: list[str]) -> list[int]:
+    return [int(found.group(1)) for line in lines if (found := re.match(r"step (\d+)/", line))]
+
+
+def test_a_line_for_the_first_step_and_each_tenth() -> None:
+    lines = lines_for([StageStarted("training", 200, 0, "steps"), *(step(n, 200, 1.0) for n in range(1, 201))])
+    assert steps_of(lines) == [1, *range(20, 201, 20)]
+
+
+def test_a_line_each_so_many_steps_when_asked() -> None:
+    lines = lines_for([StageStarted("training", 20, 0, "steps"), *(step(n, 20, 1.0) for n in range(1, 21))], every=5)
+    assert steps_of(lines) == [1, 5, 10, 15, 20]
+
+
+def test_long_steps_are_told_each_minute() -> None:
+    events: list[Event] = [StageStarted("training", 1000, 0, "steps"), *(step(n, 1000, 1.0) for n in range(1, 10))]
+    assert steps_of(lines_for(events, seconds=25.0)) == [1, 4, 7]
+
+
+def test_the_loss_is_the_mean_since_the_line_before() -> None:
+    losses = [8.0, 1.0, 2.0, 3.0, 4.0]
+    lines = lines_for([step(n, 5, loss) for n, loss in enumerate(losses, start=1)], every=5)
+    assert [re.search(r"loss ([\d.]+)", line).group(1) for line in lines] == ["8.0000", "2.5000"]
+
+
+def test_a_step_line_tells_share_rate_pace_and_remaining_time() -> None:
+    lines = lines_for([StageStarted("training", 100, 0, "steps"), *(step(n, 100, 0.5) for n in range(1, 11))])
+    assert lines[0] == "training: 100 steps"
+    assert lines[-1] == "step 10/100 (10 %), loss 0.5000, lr 1.0e-04, 1.50 s/step, ETA 1 min 30 s"
+
+
+def test_stages_tell_where_they_start_and_how_long_they_took() -> None:
+    lines = lines_for(
+        [
+            StageStarted("latents", 12, 3, "clips"),
+            *(StageProgress("latents", done) for done in range(4, 13)),
+            StageDone("latents", 75.0, "9 clips encoded"),
+        ]
+    )
+    assert lines[0] == "latents: 12 clips, 3 of them there already"
+    assert lines[1].startswith("latents: 4/12 (33 %)")
+    assert lines[-1] == "latents: done in 1 min 15 s, 9 clips encoded"
+
+
+def test_every_event_of_a_run_gives_whole_plain_lines(run_events: list[Event]) -> None:
+    lines = lines_for(run_events)
+    text = "\n".join(lines)
+    assert "\x1b" not in text and "\r" not in text
+    assert "asked for 125 frames, training 121" in lines
+    assert "warning: bottles.mp4 has a variable frame rate" in lines
+    assert "checkpoint at step 10: checkpoints/step-00000010 (2.0 KiB, 0.2 s)" in lines
+    assert "video at step 10: samples/step-00000010/ball.mp4 (3.0 s)" in lines
+    assert steps_of(lines) == [1, *range(2, 21, 2)]
+
+
+def test_a_notice_cannot_fake_a_second_line() -> None:
+    assert lines_for([Notice("a\nwarning: b\x1b[31m")]) == ["a warning: b [31m"]
