@@ -27,15 +27,13 @@ class Watched:
 
 def watch(arguments: Sequence[str], cwd: Path, lines_of: Path | None = None, threads: int = 1) -> Watched:
     """Run ``python ARGUMENTS`` in ``cwd``. Stops the whole measurement when the command fails."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("LTXTRAIN_")}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # as on a user's machine: modules are compiled once
-    root = str(Path(__file__).resolve().parent.parent)
-    environment |= {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "PYTHONPATH": root, "NO_COLOR": "1"}
     log = cwd / "log.txt"
     arrivals: list[float] = []
     with log.open("w") as output, (cwd / "answer.txt").open("w+") as answer:
         began = time.perf_counter()
-        child = subprocess.Popen([sys.executable, *arguments], cwd=cwd, env=environment, stdout=answer, stderr=output)
+        child = subprocess.Popen(
+            [sys.executable, *arguments], cwd=cwd, env=environment(threads), stdout=answer, stderr=output
+        )
         while True:
             pid, status, usage = os.wait4(child.pid, os.WNOHANG)
             now = time.perf_counter() - began
@@ -51,3 +49,11 @@ def watch(arguments: Sequence[str], cwd: Path, lines_of: Path | None = None, thr
     if child.returncode:
         sys.exit(f"bench: {' '.join(arguments)} left with code {child.returncode}\n{log.read_text()[-4000:]}")
     return Watched(now, usage.ru_maxrss * RSS_UNIT, tuple(arrivals), text)
+
+
+def environment(threads: int = 1) -> dict[str, str]:
+    """This process's environment without our options in it, offline, for a command of this checkout."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("LTXTRAIN_")}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)  # as on a user's machine: a module is compiled once
+    root = str(Path(__file__).resolve().parent.parent)
+    return kept | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "PYTHONPATH": root, "NO_COLOR": "1"}

@@ -1,0 +1,55 @@
+"""``python -m bench [help] [train]``: run the measurements and print one table. ``--save`` keeps it in bench/results."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import tempfile
+from pathlib import Path
+
+from bench import help_time, train_job
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "av")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("what", nargs="*", choices=["help", "train"], help="what to measure (default: all)")
+    parser.add_argument(
+        "--vae", choices=["0.9.1", "0.9.5"], default="0.9.1", help="whose VAE, at a quarter of its width"
+    )
+    parser.add_argument("--save", action="store_true", help="write the table to bench/results")
+    arguments = parser.parse_args()
+    wanted = arguments.what or ["help", "train"]
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="ltxtrain-bench-") as folder:
+        if "help" in wanted:
+            (Path(folder) / "help").mkdir()
+            rows += help_time.measure(Path(folder) / "help")
+        if "train" in wanted:
+            rows += train_job.measure(Path(folder) / "train", arguments.vae)
+    table = text_of(rows, arguments.vae)
+    print(table)
+    if arguments.save:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"cpu-vae-{arguments.vae}.md").write_text(table)
+
+
+def text_of(rows: list[tuple[str, str, str]], vae: str) -> str:
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    lines = [
+        f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {versions}; "
+        f"VAE of {vae} at a quarter of its width; one thread except where two are named.",
+        "",
+        "| what | measured | aim |",
+        "|---|---|---|",
+        *(f"| {what} | {measured} | {aim} |" for what, measured, aim in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
