@@ -12,6 +12,7 @@ from ltxtrain.plan.text import render_plan
 from ltxtrain.plan.toml import dump_toml
 
 if TYPE_CHECKING:
+    from ltxtrain.config import TrainConfig
     from ltxtrain.plan.records import Plan
 
 
@@ -68,11 +69,20 @@ class RunFolder:
 
 def write_plan_files(plan: Plan, folder: RunFolder) -> None:
     """Write config.toml (which loads back), plan.json, plan.txt and dataset.jsonl."""
-    write_atomically(folder.config_toml, dump_toml(plan.config.model_dump(mode="json", exclude_none=True)))
+    write_atomically(folder.config_toml, render_config(plan.config))
     write_atomically(folder.plan_json, json.dumps(plan.to_json(), indent=1, ensure_ascii=False) + "\n")
     write_atomically(folder.plan_txt, render_plan(plan))
     lines = [json.dumps(line, ensure_ascii=False) for line in _dataset_lines(plan)]
     write_atomically(folder.dataset_jsonl, "".join(f"{line}\n" for line in lines))
+
+
+def render_config(config: TrainConfig) -> str:
+    """The configuration as TOML: what differs from the defaults, and the defaults as comments."""
+    values = config.model_dump(mode="json", exclude_none=True)
+    values["data"]["datasets"] = [entry.model_dump(mode="json", exclude_unset=True) for entry in config.data.datasets]
+    chosen = config.model_dump(mode="json", exclude_defaults=True)
+    names = {name for section in values.values() for name in section}
+    return dump_toml(values, commented=frozenset(names - {name for section in chosen.values() for name in section}))
 
 
 def _dataset_lines(plan: Plan) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ltxtrain.config import LoadedConfig, TrainConfig, dataset_notices, resolve_datasets
@@ -96,11 +96,6 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
     )
 
 
-def base_model(config: TrainConfig) -> str:
-    """The model that is trained: the one that is named, else the release of ``model_flavour``."""
-    return config.model.pretrained_model_name_or_path
-
-
 def lora_targets(config: TrainConfig) -> tuple[str, ...]:
     """Names of the modules that get a LoRA, from the option's list or from the JSON file that it names."""
     given = config.adapter.peft_lora_target_modules
@@ -166,8 +161,8 @@ def _needs(
     machine: Machine,
     run_dir: Path,
 ) -> Needs:
-    name = base_model(config)
-    model = model_facts(name)
+    name = config.model.pretrained_model_name_or_path
+    model = _model_facts(config)
     if model is None:
         warning = f"{name} is not known here and not on this disk: its memory and disk needs are not estimated"
         return Needs((), (), (warning,))
@@ -195,6 +190,14 @@ def _needs(
     ]
     warnings = (*notices.memory_warnings(memory, machine), *disk.disk_warnings(places))
     return Needs(tuple(line for line in lines if line[1]), memory, warnings)
+
+
+def _model_facts(config: TrainConfig) -> ModelFacts | None:
+    """Sizes of the base model, with another transformer in it where one is named and its sizes are known."""
+    model = model_facts(config.model.pretrained_model_name_or_path)
+    other = config.model.pretrained_transformer_model_name_or_path
+    found = model_facts(other) if model is not None and other else None
+    return replace(model, transformer=found.transformer) if model is not None and found is not None else model
 
 
 def _training_setup(config: TrainConfig, machine: Machine, videos: Sequence[ValidationVideo]) -> TrainingSetup:
@@ -226,8 +229,3 @@ def _videos_rendered(
     times = (steps // interval if interval else 0) + 2  # and before the first step, and after the last
     shapes = Counter(Bucket(video.width, video.height, video.frames) for video in videos)
     return tuple((shape, count * times) for shape, count in sorted(shapes.items()))
-
-
-def known_model(config: TrainConfig) -> ModelFacts | None:
-    """Sizes of the run's base model, where they are known."""
-    return model_facts(base_model(config))

@@ -9,11 +9,27 @@ from collections.abc import Mapping, Sequence
 Table = Mapping[str, object]
 
 
-def dump_toml(root: Table) -> str:
-    """Plain values, then ``[sections]``, then ``[[lists of tables]]``. None has no TOML form and is left out."""
+def dump_toml(root: Table, commented: frozenset[str] = frozenset()) -> str:
+    """Plain values, then ``[sections]``, then ``[[lists of tables]]``. None has no TOML form and is left out.
+
+    Of a section's own keys, those in ``commented`` are written as comments: to be seen, not to be read back.
+    """
     lines: list[str] = []
     _dump_table(root, (), lines)
+    if commented:
+        lines = _comment(lines, commented)
     return "\n".join(lines).strip() + "\n"
+
+
+def _comment(lines: list[str], names: frozenset[str]) -> list[str]:
+    """Values never span lines here, so a line of a section is one key; lists of tables are left alone."""
+    done, in_section = [], True
+    for line in lines:
+        if line.startswith("["):
+            in_section = not line.startswith("[[")
+        key = line.partition(" = ")[0]
+        done.append(f"# {line}" if in_section and key in names else line)
+    return done
 
 
 def _dump_table(table: Table, path: tuple[str, ...], lines: list[str]) -> None:

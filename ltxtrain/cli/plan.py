@@ -1,0 +1,41 @@
+"""``ltxtrain plan``: what a run would do, before it costs anything."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ltxtrain.config import LoadedConfig, TrainConfig
+    from ltxtrain.plan.records import Plan
+
+
+def plan(loaded: LoadedConfig, *, as_json: bool = False) -> None:
+    """Print the plan: as text, or whole as JSON. Nothing is trained, downloaded or written to the run's folder."""
+    made = plan_of(loaded)
+    if as_json:
+        json.dump(made.to_json(), sys.stdout, indent=1, ensure_ascii=False)
+        print()
+        return
+    from ltxtrain.plan.text import render_plan
+
+    print(render_plan(made), end="")
+
+
+def plan_of(loaded: LoadedConfig) -> Plan:
+    """The plan of a configuration. Clips that the run makes itself are made first, into the cache, if not there yet."""
+    from ltxtrain.plan.make import make_plan
+
+    return make_plan(loaded, data_dir=made_clips_folder(loaded.config))
+
+
+def made_clips_folder(config: TrainConfig) -> Path | None:
+    """The folder of the clips that are made because no data is named; None when data is named, or none asked for."""
+    data = config.data
+    if not data.made_clips or data.instance_data_dir or data.datasets or data.data_backend_config:
+        return None
+    from ltxtrain.data.made import make_clips
+
+    return make_clips(config.cache.cache_dir / "clips", data.made_clips)
