@@ -79,7 +79,9 @@ class PrecisionConfig(Section):
     quantization_config: dict[str, Any] | LocalPath | None = option(
         None, "A quantisation described in full, as a JSON object or file, instead of base_model_precision."
     )
-    text_encoder_1_precision: Precision = option("no_change", "Quantise the T5 text encoder while captions are encoded.")
+    text_encoder_1_precision: Precision = option(
+        "no_change", "Quantise the T5 text encoder while captions are encoded."
+    )
     text_encoder_2_precision: Precision = option("no_change", "LTX-Video has one text encoder; kept for old files.")
     text_encoder_3_precision: Precision = option("no_change", "LTX-Video has one text encoder; kept for old files.")
     text_encoder_4_precision: Precision = option("no_change", "LTX-Video has one text encoder; kept for old files.")
@@ -133,8 +135,8 @@ class SpeedConfig(Section):
     sageattention_usage: Literal["inference", "training", "training+inference"] = option(
         "inference", "When SageAttention is used."
     )
-    dynamo_backend: Literal["no", "eager", "aot_eager", "inductor", "cudagraphs", "onnxrt", "tensorrt", "ipex"] = option(
-        "no", "Compile the transformer with torch.compile and this backend."
+    dynamo_backend: Literal["no", "eager", "aot_eager", "inductor", "cudagraphs", "onnxrt", "tensorrt", "ipex"] = (
+        option("no", "Compile the transformer with torch.compile and this backend.")
     )
     dynamo_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None = option(
         None, "How hard torch.compile tries."

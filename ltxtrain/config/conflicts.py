@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ltxtrain.config.catalogue import options
+from ltxtrain.config.explain import placed
 from ltxtrain.config.schema import TrainConfig
 from ltxtrain.errors import Fault
 
@@ -28,9 +29,9 @@ def conflict_faults(config: TrainConfig, sources: Mapping[str, str], skip: froze
             if skip & set(conflict.keys):
                 continue
             given = [key for key in conflict.keys if sources.get(key, "default") != "default"]
-            key = given[-1] if given else conflict.keys[-1]
-            source = sources.get(key, "")
-            faults.append(Fault(key, conflict.problem, "" if source == "default" else source, conflict.suggestion))
+            name = given[-1] if given else conflict.keys[-1]
+            key, source = placed(name, sources.get(name, "default"))
+            faults.append(Fault(key, conflict.problem, source, conflict.suggestion))
     return faults
 
 
@@ -68,7 +69,9 @@ def _learning_rate(config: TrainConfig) -> Iterator[Conflict]:
         )
     if (optimizer.optimizer_beta1 is None) != (optimizer.optimizer_beta2 is None):
         yield Conflict(
-            ("optimizer_beta1", "optimizer_beta2"), "optimizer_beta1 and optimizer_beta2 go together", "give both or neither"
+            ("optimizer_beta1", "optimizer_beta2"),
+            "optimizer_beta1 and optimizer_beta2 go together",
+            "give both or neither",
         )
     if optimizer.lr_scale_sqrt and not optimizer.lr_scale:
         yield Conflict(("lr_scale_sqrt",), "lr_scale_sqrt needs lr_scale", "set lr_scale to true")
@@ -126,13 +129,17 @@ def _flow(config: TrainConfig) -> Iterator[Conflict]:
     if flow.flow_custom_timesteps and not all(0 < step <= 1000 for step in flow.flow_custom_timesteps):
         yield Conflict(("flow_custom_timesteps",), "a timestep must be above 0 and at most 1000")
     if flow.snr_gamma is not None:
-        yield Conflict(("snr_gamma",), "LTX-Video is a flow model: signal-to-noise weights do not apply", "leave it out")
+        yield Conflict(
+            ("snr_gamma",), "LTX-Video is a flow model: signal-to-noise weights do not apply", "leave it out"
+        )
     if flow.masked_loss_probability > 0:
         yield Conflict(("masked_loss_probability",), "LTX-Video cannot train with a masked loss", "leave it out")
     if config.validation.evaluation_type == "clip":
         yield Conflict(("evaluation_type",), "CLIP scores do not apply to videos", "set it to none")
     if config.validation.validation_guidance_skip_layers:
-        yield Conflict(("validation_guidance_skip_layers",), "LTX-Video cannot skip layers while guiding", "leave it out")
+        yield Conflict(
+            ("validation_guidance_skip_layers",), "LTX-Video cannot skip layers while guiding", "leave it out"
+        )
 
 
 def _quantised(config: TrainConfig) -> Iterator[Conflict]:
@@ -141,7 +148,9 @@ def _quantised(config: TrainConfig) -> Iterator[Conflict]:
     quantised = base != "no_change" or precision.quantization_config is not None
     if base == "nf4-bnb" and config.speed.dynamo_backend != "no":
         yield Conflict(
-            ("base_model_precision", "dynamo_backend"), "NF4 does not work with torch.compile", "set dynamo_backend to no"
+            ("base_model_precision", "dynamo_backend"),
+            "NF4 does not work with torch.compile",
+            "set dynamo_backend to no",
         )
     if quantised and config.model.model_type == "full":
         yield Conflict(
@@ -150,7 +159,9 @@ def _quantised(config: TrainConfig) -> Iterator[Conflict]:
     if quantised and config.launch.fsdp_enable:
         yield Conflict(("base_model_precision", "fsdp_enable"), "a quantised base model cannot be sharded by FSDP")
     if base == "fp8-quanto":
-        yield Conflict(("base_model_precision",), "LTX-Video does not work in fp8-quanto", "use fp8-torchao or int8-quanto")
+        yield Conflict(
+            ("base_model_precision",), "LTX-Video does not work in fp8-quanto", "use fp8-torchao or int8-quanto"
+        )
     if base == "nf4-bnb" and config.adapter.lora_init_type in ("pissa", "olora"):
         yield Conflict(
             ("base_model_precision", "lora_init_type"), f"{config.adapter.lora_init_type} cannot start from NF4 weights"
@@ -158,7 +169,9 @@ def _quantised(config: TrainConfig) -> Iterator[Conflict]:
     if quantised and config.adapter.lora_init_type == "loftq":
         yield Conflict(("base_model_precision", "lora_init_type"), "loftq needs a base model that is not quantised")
     if precision.mixed_precision == "fp8" and base != "fp8-torchao":
-        yield Conflict(("mixed_precision", "base_model_precision"), "mixed_precision fp8 needs base_model_precision fp8-torchao")
+        yield Conflict(
+            ("mixed_precision", "base_model_precision"), "mixed_precision fp8 needs base_model_precision fp8-torchao"
+        )
     if precision.base_model_default_dtype == "fp32" and config.optimizer.optimizer == "adamw_bf16":
         yield Conflict(("base_model_default_dtype", "optimizer"), "adamw_bf16 needs bf16 weights", "use torch-adamw")
 
@@ -180,7 +193,8 @@ def _memory(config: TrainConfig) -> Iterator[Conflict]:
         )
     if config.crepa.crepa_enabled and config.crepa.crepa_drop_vae_encoder and config.cache.vae_cache_ondemand:
         yield Conflict(
-            ("crepa_drop_vae_encoder", "vae_cache_ondemand"), "without the VAE's encoder no clip can be encoded on demand"
+            ("crepa_drop_vae_encoder", "vae_cache_ondemand"),
+            "without the VAE's encoder no clip can be encoded on demand",
         )
     if config.launch.context_parallel_size > 1 and not config.launch.fsdp_enable:
         yield Conflict(("context_parallel_size",), "context_parallel_size needs fsdp_enable")
@@ -193,7 +207,9 @@ def _data(config: TrainConfig) -> Iterator[Conflict]:
         yield Conflict(tuple(named), f"data is named {len(named)} times: {', '.join(named)}", "keep one")
     if data.resolution_type == "area" and data.resolution > 20:
         yield Conflict(
-            ("resolution_type", "resolution"), f"{data.resolution:g} megapixels is too large", "or write resolution_type pixel_area"
+            ("resolution_type", "resolution"),
+            f"{data.resolution:g} megapixels is too large",
+            "or write resolution_type pixel_area",
         )
     if data.resolution_type != "area" and data.resolution < 32:
         yield Conflict(
@@ -221,7 +237,9 @@ def _outputs(config: TrainConfig) -> Iterator[Conflict]:
     if checkpoint.disk_low_action == "script" and not checkpoint.disk_low_script:
         yield Conflict(("disk_low_action", "disk_low_script"), "the action script needs disk_low_script")
     if config.publishing.push_checkpoints_to_hub and not config.publishing.push_to_hub:
-        yield Conflict(("push_checkpoints_to_hub",), "push_checkpoints_to_hub needs push_to_hub", "set push_to_hub to true")
+        yield Conflict(
+            ("push_checkpoints_to_hub",), "push_checkpoints_to_hub needs push_to_hub", "set push_to_hub to true"
+        )
     if config.validation.validation_method == "external-script" and not config.validation.validation_external_script:
         yield Conflict(("validation_method",), "external-script needs validation_external_script")
     if config.validation.validation_preview and config.tracking.webhook_config is None:
@@ -231,5 +249,3 @@ def _outputs(config: TrainConfig) -> Iterator[Conflict]:
 Check = Callable[[TrainConfig], Iterator[Conflict]]
 
 _CHECKS: tuple[Check, ...] = (_length, _learning_rate, _flow, _quantised, _memory, _data, _outputs)
-
-

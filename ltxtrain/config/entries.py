@@ -10,7 +10,9 @@ from ltxtrain.config.option import Fraction, LocalPath, Section, option
 
 
 class VideoSettings(Section):
-    num_frames: int | None = option(None, "Frames of a training video; not set means the global num_frames.", ge=1, le=1025)
+    num_frames: int | None = option(
+        None, "Frames of a training video; not set means the global num_frames.", ge=1, le=1025
+    )
     min_frames: int | None = option(None, "Leave out clips with fewer frames; not set means num_frames.", ge=1)
     max_frames: int | None = option(None, "Leave out clips with more frames.", ge=1)
     is_i2v: bool = option(True, "Also teach to go on from a first frame.")
@@ -96,9 +98,9 @@ class DatasetEntry(Section):
     timestep_sampling_offset: float = option(0.0, "Move the draw of sigma for these clips.")
     conditioning: tuple[dict[str, Any], ...] | dict[str, Any] | None = option(None, "Conditioning made from the clips.")
     conditioning_data: str | tuple[str, ...] | None = option(None, "The entries that condition this one.")
-    conditioning_type: (
-        Literal["controlnet", "mask", "segmentation", "reference_strict", "reference_loose"] | None
-    ) = option(None, "What a conditioning entry is for.")
+    conditioning_type: Literal["controlnet", "mask", "segmentation", "reference_strict", "reference_loose"] | None = (
+        option(None, "What a conditioning entry is for.")
+    )
     source_dataset_id: str | None = option(None, "The entry that this one conditions.")
     video: VideoSettings = VideoSettings()
     vae_cache_clear_each_epoch: bool = option(False, "Encode the clips anew in each epoch.")

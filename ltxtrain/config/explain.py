@@ -51,3 +51,10 @@ def problem_of(error: ErrorDetails, show: Callable[[Any], str]) -> str:
     if kind in _PLAIN:
         return _PLAIN[kind]
     return "does not fit"
+
+
+def placed(name: str, source: str) -> tuple[str, str]:
+    """The key and the source of a fault about ``name``: a flag is its own source, a default has none."""
+    if source.startswith("--"):
+        return source, ""
+    return name, "" if source == "default" else source

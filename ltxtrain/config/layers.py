@@ -36,7 +36,9 @@ def document_layer(document: Document, env: Mapping[str, str], *, source: str | 
     layer = Layer()
     if not isinstance(document.data, dict):
         kind = "a list" if isinstance(document.data, list) else "a single value"
-        hint = "a list of data sets is named by data_backend_config" if kind == "a list" else "write {...} around the keys"
+        hint = (
+            "a list of data sets is named by data_backend_config" if kind == "a list" else "write {...} around the keys"
+        )
         layer.faults.append(Fault("", f"holds {kind}, not options", document.name, hint))
         return layer
     for path, key, raw, section in _pairs(document.data):
@@ -122,9 +124,7 @@ def _add(
     _store(layer, option, value, written=written, label=label, place=place, remembered=remembered)
 
 
-def _store(
-    layer: Layer, option: Option, value: Any, *, written: str, label: str, place: str, remembered: str
-) -> None:
+def _store(layer: Layer, option: Option, value: Any, *, written: str, label: str, place: str, remembered: str) -> None:
     first = layer.written.get(option.name)
     if first is not None and written == "ignore_final_epochs" != first:
         return
@@ -141,7 +141,9 @@ def _secret_fault(key: str, raw: object, label: str, place: str) -> Fault | None
     if raw in (None, ""):
         return None
     if is_secret_key(name) and name not in options():
-        return Fault(label, "a secret does not belong in a configuration", place, "set HF_TOKEN or HF_TOKEN_FILE instead")
+        return Fault(
+            label, "a secret does not belong in a configuration", place, "set HF_TOKEN or HF_TOKEN_FILE instead"
+        )
     if holds_token(raw, name) or _nested_secret(raw):
         return Fault(label, "holds what looks like a secret", place, "remove it; tokens come from the environment")
     return None

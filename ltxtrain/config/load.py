@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from ltxtrain.config.catalogue import options
 from ltxtrain.config.conflicts import conflict_faults
-from ltxtrain.config.explain import problem_of
+from ltxtrain.config.explain import placed, problem_of
 from ltxtrain.config.layers import Layer, document_layer, environment_layer, flag_layer
 from ltxtrain.config.presets import preset_chain
 from ltxtrain.config.read_entries import read_entries
@@ -55,7 +55,9 @@ def load_config(
     values, sources, hidden = _merged(layers)
     notices = [notice for layer in layers for notice in layer.notices]
     _derive(values, sources, notices)
-    config, bad, more = _checked([*(layer.values for layer in layers), _derived(values, layers)], values, sources, hidden)
+    config, bad, more = _checked(
+        [*(layer.values for layer in layers), _derived(values, layers)], values, sources, hidden
+    )
     faults += more
     broken = frozenset(bad | {fault.key for fault in faults})
     faults += conflict_faults(config, sources, skip=broken)
@@ -167,8 +169,7 @@ def _checked(
             bad.add(name)
             show = HIDDEN if name in hidden else shown(name, values.get(name))
             problem = problem_of(detail, lambda _, show=show: show)
-            source = sources[name]
-            from_flag = source.startswith("--")
-            faults.append(Fault(source if from_flag else name, problem, "" if from_flag else source))
+            key, source = placed(name, sources[name])
+            faults.append(Fault(key, problem, source))
         good = [{name: value for name, value in layer.items() if name not in bad} for layer in layers]
         return layered(good), bad, faults

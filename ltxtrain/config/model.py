@@ -46,7 +46,9 @@ class AdapterConfig(Section):
     lora_type: Literal["standard", "lycoris"] = option(
         "standard", "The kind of adapter: LoRA by peft, or one of the LyCORIS family."
     )
-    lora_rank: int = option(16, "The rank of the LoRA. A smaller rank is a smaller file that learns less.", ge=1, le=256)
+    lora_rank: int = option(
+        16, "The rank of the LoRA. A smaller rank is a smaller file that learns less.", ge=1, le=256
+    )
     lora_alpha: float | None = option(None, "The scale of the LoRA; not set means equal to the rank.", gt=0)
     lora_dropout: float = option(0.0, "The share of adapter inputs that is dropped.", ge=0, lt=1, documented=0.1)
     lora_init_type: Literal["default", "gaussian", "loftq", "olora", "pissa"] = option(
@@ -73,5 +75,3 @@ class AdapterConfig(Section):
     def alpha(self) -> float:
         """The scale that is used: ``lora_alpha``, or the rank."""
         return float(self.lora_rank) if self.lora_alpha is None else self.lora_alpha
-
-

@@ -22,7 +22,9 @@ Gigabytes = Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*([KMGT]i?)?B?$")]
 
 
 class CheckpointConfig(Section):
-    output_dir: LocalPath = option(Path("output"), "The folder that runs are written to.", documented="simpletuner-results")
+    output_dir: LocalPath = option(
+        Path("output"), "The folder that runs are written to.", documented="simpletuner-results"
+    )
     run_name: Annotated[str, AfterValidator(_plain_name)] | None = option(
         None, "The run's folder in output_dir; not set means the last preset's name, or 'run'."
     )

@@ -34,7 +34,9 @@ def resolve_datasets(data: DataConfig) -> tuple[VideoDataset, ...]:
         raise ConfigError(faults)
     datasets = tuple(_settled(data, entry) for entry in listed.entries if _is_used(entry))
     if not datasets:
-        raise DataError("no data set is left to train on", hint="give one entry of dataset_type video that is not disabled")
+        raise DataError(
+            "no data set is left to train on", hint="give one entry of dataset_type video that is not disabled"
+        )
     return datasets
 
 

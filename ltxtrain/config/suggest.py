@@ -41,7 +41,9 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     for name in known:
         distance = edit_distance(asked, name.lower(), limit)
         if distance <= limit:
-            ranked.append((distance, _digits(asked) != _digits(name), asked[:1] != name[:1], len(asked) != len(name), name))
+            ranked.append(
+                (distance, _digits(asked) != _digits(name), asked[:1] != name[:1], len(asked) != len(name), name)
+            )
     if ranked:
         return min(ranked)[-1]
     return _by_words(asked, known)

@@ -102,10 +102,14 @@ def parse_json(text: str, name: str) -> Document:
         raise ConfigError([Fault("", *_json_syntax(text, name, error))]) from None
     except _Constant as error:
         line = _line_of_word(text, error.word)
-        faults.append(Fault("", f"{error.word} is not a number to train with", f"{name}:{line}", "write a finite number"))
+        faults.append(
+            Fault("", f"{error.word} is not a number to train with", f"{name}:{line}", "write a finite number")
+        )
         raise ConfigError(faults) from None
     except (ValueError, RecursionError):
-        raise ConfigError([Fault("", "holds a number that is too long to read", name, "write a shorter number")]) from None
+        raise ConfigError(
+            [Fault("", "holds a number that is too long to read", name, "write a shorter number")]
+        ) from None
     if faults:
         raise ConfigError(faults)
     return Document(name, data, lines)
@@ -214,7 +218,9 @@ def parse_toml(text: str, name: str) -> Document:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([_toml_syntax(str(error), text, name)]) from None
     except (ValueError, RecursionError):
-        raise ConfigError([Fault("", "holds a number that is too long to read", name, "write a shorter number")]) from None
+        raise ConfigError(
+            [Fault("", "holds a number that is too long to read", name, "write a shorter number")]
+        ) from None
     return Document(name, data, lines)
 
 
@@ -228,7 +234,9 @@ def _toml_syntax(message: str, text: str, name: str) -> Fault:
     if "overwrite" in words or "twice" in words or "mutate" in words:
         return Fault(shown, "is given twice", f"{name}:{line}", "keep one")
     if "Invalid value" in words:
-        return Fault(shown, "is not TOML: this is no value", f"{name}:{line}", "put text in quotes; write true or false")
+        return Fault(
+            shown, "is not TOML: this is no value", f"{name}:{line}", "put text in quotes; write true or false"
+        )
     if ":" in written and "=" not in written:
         return Fault("", "is not TOML: keys and values are joined by =", f"{name}:{line}", "write key = value")
     return Fault(shown, f"is not TOML: {words[:1].lower()}{words[1:]}", f"{name}:{line}")

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from ltxtrain.config.catalogue import options
 from ltxtrain.config.entries import DatasetEntry
+from ltxtrain.config.explain import placed
 from ltxtrain.config.schema import TrainConfig
 from ltxtrain.config.secrets import shown
 from ltxtrain.errors import Fault
@@ -219,7 +220,8 @@ def asked_unbuilt(config: TrainConfig, sources: Mapping[str, str]) -> dict[str, 
         if not any(value == known and isinstance(value, bool) == isinstance(known, bool) for known in built):
             instead = " or ".join(shown(name, known) for known in built if known is not None)
             suggestion = f"built: {instead}" if instead and not option.kinds == {"bool"} else "leave it out"
-            asked[name] = Fault(name, f"{shown(name, value)} is not built yet", sources.get(name, ""), suggestion)
+            key, source = placed(name, sources.get(name, "default"))
+            asked[name] = Fault(key, f"{shown(name, value)} is not built yet", source, suggestion)
     return asked
 
 
@@ -295,7 +297,11 @@ def unbuilt_entry_faults(entry: DatasetEntry, place: str) -> list[Fault]:
     """The keys of a data set that ask for something that is not built yet."""
     if entry.dataset_type in UNBUILT_DATASET_TYPES:
         if entry.conditioning_type in ("mask", "segmentation"):
-            return [Fault(f"{entry.id}.conditioning_type", "LTX-Video cannot train with a masked loss", place, "leave it out")]
+            return [
+                Fault(
+                    f"{entry.id}.conditioning_type", "LTX-Video cannot train with a masked loss", place, "leave it out"
+                )
+            ]
         problem = f"{entry.dataset_type} is not built yet"
         return [Fault(f"{entry.id}.dataset_type", problem, place, "built: video, text_embeds; or set disabled")]
     if entry.dataset_type == "text_embeds":

@@ -1,0 +1,164 @@
+"""The table of commands, and how one of them is run.
+
+Each command is one function in one module, imported only when it is asked for; Typer reads its parameters. The list that
+``ltxtrain --help`` prints is this table, so it costs no import at all.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ltxtrain.errors import ConfigError, Fault, LtxtrainError
+
+
+@dataclass(frozen=True)
+class Command:
+    """``target`` is ``module:function``; an empty one is a command that is not built yet."""
+
+    target: str
+    summary: str
+
+
+COMMANDS: dict[str, Command] = {
+    "train": Command("ltxtrain.cli.train:train", "plan, cache, train, export and report, or go on after a stop"),
+    "plan": Command("ltxtrain.cli.plan:plan", "show what train would do, without a GPU"),
+    "cache": Command("ltxtrain.cli.cache:cache", "compute latents and prompt embeddings, and stop there"),
+    "sample": Command("ltxtrain.cli.sample:sample", "render a prompt with a trained adapter"),
+    "export": Command("ltxtrain.cli.export:export", "write the adapter of a run for diffusers and ComfyUI"),
+    "report": Command("ltxtrain.cli.report:report", "write the report page of a run"),
+    "validate": Command("ltxtrain.cli.validate:validate", "check a configuration and tell where each value comes from"),
+    "presets": Command("ltxtrain.cli.presets:presets", "list the presets, or show one"),
+    "options": Command("ltxtrain.cli.options_list:options_list", "list all options, or search them"),
+    "schema": Command("ltxtrain.cli.schema:schema", "print the JSON Schema of a configuration, for editors"),
+    "configure": Command("", "write a configuration by questions and answers"),
+    "doctor": Command("", "check this machine"),
+    "dataset": Command("", "fetch, inspect, split and caption clips"),
+    "reproduce": Command("", "run a finished run again"),
+    "launch": Command("", "train on several GPUs"),
+}
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the program and return its exit code. Every error becomes ``error:`` and ``hint:`` lines on stderr."""
+    words = list(argv)
+    debug = _take_debug(words)
+    try:
+        return _dispatch(words)
+    except LtxtrainError as error:
+        if debug:
+            raise
+        return _tell(error.message.splitlines(), error.hint, error.exit_code)
+    except KeyboardInterrupt:
+        return _tell(["interrupted"], None, 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        if debug:
+            raise
+        return _tell_unexpected(error)
+
+
+def _take_debug(words: list[str]) -> bool:
+    asked = "--debug" in words
+    while "--debug" in words:
+        words.remove("--debug")
+    return asked
+
+
+def _tell(lines: Sequence[str], hint: str | None, code: int) -> int:
+    for line in lines:
+        print(f"error: {line}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
+    return code
+
+
+def _tell_unexpected(error: Exception) -> int:
+    """Typer's own complaints about a command line, which can tell themselves; anything else is a defect of ours."""
+    own_words = getattr(error, "format_message", None)
+    if callable(own_words):
+        return _tell([str(own_words())], "--help shows how the command is written", 2)
+    first = (str(error).splitlines() or [""])[0]
+    problem = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    return _tell([f"this is a defect of ltxtrain: {problem}"], "run it again with --debug and report what it prints", 1)
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(_help_text())
+        return 0 if words else 2
+    if words[0] in ("--version", "-V"):
+        from ltxtrain import __version__
+
+        print(f"ltxtrain {__version__}")
+        return 0
+    name, arguments = words[0], words[1:]
+    if name not in COMMANDS:
+        raise _unknown_command(name)
+    if not COMMANDS[name].target:
+        raise ConfigError(
+            [Fault("", f"the command {name} is not built yet")], hint="`ltxtrain --help` lists those that are"
+        )
+    return _run_typer(name, arguments)
+
+
+def _help_text() -> str:
+    rows = [(name, command.summary) for name, command in COMMANDS.items() if command.target]
+    later = ", ".join(name for name, command in COMMANDS.items() if not command.target)
+    listed = "\n".join(f"  {name:<10} {summary}" for name, summary in rows)
+    return f"""usage: ltxtrain COMMAND [--preset NAME] [--config FILE] [--OPTION VALUE]...
+
+Train a LoRA of LTX-Video from a folder of clips.
+
+{listed}
+
+Not built yet: {later}.
+
+  --version  print the version
+  --debug    show the traceback of an error
+  --help     after a command: its own help
+
+Begin with `ltxtrain train --preset smoke`, then `ltxtrain train --preset low-vram --data CLIPS`."""
+
+
+def _unknown_command(name: str) -> ConfigError:
+    from ltxtrain.config.suggest import nearest
+
+    if name.startswith("-"):
+        return ConfigError(
+            [Fault("", "options come after the command")], hint="such as `ltxtrain train --preset smoke`"
+        )
+    near = nearest(name, COMMANDS)
+    return ConfigError(
+        [Fault("", f"there is no command {name[:40]!r}")],
+        hint=f"did you mean {near}?" if near else "`ltxtrain --help` lists the commands",
+    )
+
+
+def _run_typer(name: str, arguments: list[str]) -> int:
+    import typer
+    import typer.main
+
+    function = _imported(COMMANDS[name].target)
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    takes_options = "ctx" in inspect.signature(function).parameters
+    settings: dict[str, Any] = {"help_option_names": ["--help", "-h"]}
+    if takes_options:
+        settings |= {"ignore_unknown_options": True, "allow_extra_args": True}
+    epilog = "Every option that `ltxtrain options` lists is a flag as well: --lora-rank 4." if takes_options else None
+    app.command(name, context_settings=settings, epilog=epilog)(function)
+    code = typer.main.get_command(app)(args=arguments, prog_name=f"ltxtrain {name}", standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+def _imported(target: str) -> Callable[..., Any]:
+    module, _, function = target.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found

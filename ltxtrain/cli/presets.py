@@ -1,0 +1,56 @@
+"""``ltxtrain presets list|show NAME``."""
+
+from __future__ import annotations
+
+import json
+
+from ltxtrain.cli.options import Action, AsJson, PresetName
+from ltxtrain.errors import ConfigError, Fault
+
+
+def presets(action: Action = "list", name: PresetName = None, as_json: AsJson = False) -> None:
+    """List the presets, or show what one of them sets."""
+    if action == "list" and name is None:
+        _list(as_json)
+    elif action == "show" and name is not None:
+        _show(name, as_json)
+    else:
+        raise ConfigError([Fault("presets", "is followed by list, or by show NAME")])
+
+
+def _list(as_json: bool) -> None:
+    from ltxtrain.config.presets import preset_names, read_preset
+
+    found = [read_preset(name) for name in preset_names()]
+    if as_json:
+        rows = {
+            preset.name: {
+                "title": preset.title,
+                "hardware": preset.hardware,
+                "memory": preset.memory,
+                "measured": preset.measured,
+                "extends": list(preset.extends),
+            }
+            for preset in found
+        }
+        print(json.dumps(rows, indent=2))
+        return
+    width = max(len(preset.name) for preset in found)
+    for preset in found:
+        print(f"{preset.name:<{width}}  {preset.title}")
+        print(f"{'':<{width}}  {preset.hardware}; {preset.memory}; {preset.measured}")
+
+
+def _show(name: str, as_json: bool) -> None:
+    from ltxtrain.config.layers import document_layer
+    from ltxtrain.config.presets import preset_chain, read_preset
+
+    asked = read_preset(name)
+    if not as_json:
+        print(asked.path.read_text(encoding="utf-8").rstrip())
+        return
+    values: dict[str, object] = {}
+    for preset in preset_chain((name,)):
+        values |= document_layer(preset.document, {}).values
+    about = {"name": name, "title": asked.title, "extends": list(asked.extends), "values": values}
+    print(json.dumps(about, indent=2, default=str))

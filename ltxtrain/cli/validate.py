@@ -1,0 +1,83 @@
+"""``ltxtrain validate``: is this configuration good, and where does each value come from?"""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from ltxtrain.cli.options import AsJson, Configs, Context, Explain, Presets, SetAside, read_config
+from ltxtrain.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from ltxtrain.config import LoadedConfig
+
+
+def validate(
+    ctx: Context,
+    preset: Presets = None,
+    config: Configs = None,
+    set_aside_unbuilt: SetAside = False,
+    explain: Explain = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a configuration without running anything. Needs no GPU and no data."""
+    try:
+        loaded = read_config(ctx, preset, config, set_aside_unbuilt)
+        notices = [*loaded.notices, *_dataset_notices(loaded)]
+    except ConfigError as error:
+        if as_json:
+            print(json.dumps({"ok": False, "faults": [vars(fault) for fault in error.faults]}, indent=2))
+        else:
+            _tell_unbuilt()
+        raise
+    if as_json:
+        print(json.dumps({"ok": True, "values": _values(loaded), "notices": notices}, indent=2))
+        return
+    for notice in notices:
+        print(f"note: {notice}", file=sys.stderr)
+    _tell_unbuilt()
+    if explain:
+        _explain(loaded)
+    given = sum(source != "default" for source in loaded.sources.values())
+    print(f"the configuration is good: {given} of {len(loaded.sources)} options are set", file=sys.stderr)
+
+
+def _dataset_notices(loaded: LoadedConfig) -> list[str]:
+    """Check the list of data sets too, when there is one on this machine."""
+    from ltxtrain.config import dataset_notices, resolve_datasets
+
+    data = loaded.config.data
+    if data.data_backend_config is not None and not data.data_backend_config.exists():
+        return [
+            f"data_backend_config {data.data_backend_config} is not on this machine: it is checked when a run is planned"
+        ]
+    if not data.datasets and data.data_backend_config is None:
+        return []
+    try:
+        resolve_datasets(data)
+    except DataError as error:
+        return [error.message]
+    return list(dataset_notices(data))
+
+
+def _values(loaded: LoadedConfig) -> dict[str, dict[str, Any]]:
+    tree = loaded.config.model_dump(mode="json")
+    flat = {name: value for section in tree.values() for name, value in section.items()}
+    return {name: {"value": flat[name], "source": source} for name, source in loaded.sources.items()}
+
+
+def _explain(loaded: LoadedConfig) -> None:
+    for section, values in loaded.config.model_dump(mode="json").items():
+        print(f"[{section}]")
+        for name, value in values.items():
+            print(f"{name} = {json.dumps(value, ensure_ascii=False)}  # {loaded.sources[name]}")
+        print()
+
+
+def _tell_unbuilt() -> None:
+    from ltxtrain.config.unbuilt import UNBUILT
+
+    text = f"not built yet, in full or in part ({len(UNBUILT)} options): {', '.join(UNBUILT)}"
+    print(textwrap.fill(text, width=120, subsequent_indent="  "), file=sys.stderr)
