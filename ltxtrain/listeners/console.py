@@ -10,6 +10,7 @@ from typing import Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from ltxtrain.events import (
@@ -61,11 +62,12 @@ class BarListener:
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),  # what the words leave over
             MofNCompleteColumn(),
             TextColumn("{task.fields[told]}", markup=False),
             console=self._console,
             transient=True,
+            expand=True,
             refresh_per_second=4,
             redirect_stdout=False,
             redirect_stderr=stream is sys.stderr,
