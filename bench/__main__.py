@@ -1,4 +1,4 @@
-"""``python -m bench [help] [train]``: run the measurements and print one table. ``--save`` keeps it in bench/results."""
+"""``python -m bench [help] [train]``: measure and print one table. ``--save`` keeps it in bench/results."""
 
 from __future__ import annotations
 

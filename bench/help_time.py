@@ -21,7 +21,7 @@ def measure(folder: Path) -> list[tuple[str, str, str]]:
 
 
 def min_of_each(folder: Path, commands: dict[str, list[str]]) -> dict[str, float]:
-    """Seconds of each command, the least of ``ROUNDS`` that are taken in turn, after one of each that is not counted."""
+    """Seconds of each command: the least of ``ROUNDS`` taken in turn, after one of each that is not counted."""
     best = dict.fromkeys(commands, float("inf"))
     for turn in range(ROUNDS + 1):
         for name, arguments in commands.items():
