@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,55 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         return build_run(tmp_path / "red-ball", RunRecipe(**changes))
 
     return make
+
+
+@dataclass
+class Element:
+    tag: str
+    attributes: dict[str, str]
+    text: str = ""
+    parents: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> list[str]:
+        return self.attributes.get("class", "").split()
+
+
+VOID = {"meta", "link", "input", "img", "source", "br"}
+
+
+class Page(HTMLParser):
+    """The page's elements in document order, each with the text inside it; refuses tags that do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[Element] = []
+        self._open: list[Element] = []
+        self.feed(text)
+        self.close()
+        assert not self._open, f"left open: {[element.tag for element in self._open]}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        element = Element(tag, {name: value or "" for name, value in attrs}, parents=tuple(e.tag for e in self._open))
+        self.elements.append(element)
+        if tag not in VOID:
+            self._open.append(element)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open and self._open[-1].tag == tag, f"</{tag}> closes {[e.tag for e in self._open[-3:]]}"
+        self._open.pop()
+
+    def handle_data(self, data: str) -> None:
+        for element in self._open:
+            element.text += data
+
+    def all(self, tag: str, class_: str | None = None) -> list[Element]:
+        return [e for e in self.elements if e.tag == tag and (class_ is None or class_ in e.classes)]
+
+    def by_id(self, key: str) -> Element:
+        return next(e for e in self.elements if e.attributes.get("id") == key)
+
+
+@pytest.fixture(scope="session")
+def parse_page() -> Callable[[str], Page]:
+    return Page

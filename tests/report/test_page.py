@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ltxtrain.errors import DataError
+from ltxtrain.report.curves import smooth, smoothing_span
+from ltxtrain.report.page import write_report
+
+EVIL = "<img src=x onerror=alert(1)>\"'</script><script>alert(2)</script>&amp;"
+
+
+def lines_of(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def page(made_run: Path, parse_page: Callable):
+    return parse_page(write_report(made_run).read_text(encoding="utf-8"))
+
+
+def test_the_page_stands_in_the_run_folder(made_run: Path) -> None:
+    assert write_report(made_run) == made_run / "report.html"
+
+
+def test_the_same_folder_gives_the_same_bytes(made_run: Path) -> None:
+    first = write_report(made_run).read_bytes()
+    assert write_report(made_run).read_bytes() == first
+
+
+def test_headline_facts(page) -> None:
+    names = [element.text for element in page.all("dt")]
+    facts = dict(zip(names, [element.text for element in page.all("dd")], strict=True))
+    assert facts["Steps"] == "60 of 60"
+    assert facts["Clips"] == "4 of 5"
+    assert facts["LoRA rank"].startswith("16")
+    assert facts["Peak memory"] == "9.1 GiB"
+    assert page.all("h1")[0].text == "red-ball"
+    assert page.all("span", "state")[0].text == "finished"
+
+
+def test_nothing_is_asked_of_the_network(page) -> None:
+    for element in page.elements:
+        for name in ("src", "href", "poster", "action", "srcset", "data"):
+            value = element.attributes.get(name, "")
+            assert not re.match(r"\s*([a-z]+:)?//|\s*(?!data:)[a-z]+:", value, re.IGNORECASE), (element.tag, value[:80])
+    style = page.all("style")[0].text + page.all("script")[0].text
+    assert "http" not in style and "@import" not in style and "url(" not in style
+
+
+def test_only_our_own_script_may_run(page) -> None:
+    (policy,) = (e.attributes["content"] for e in page.all("meta") if "http-equiv" in e.attributes)
+    (script,) = page.all("script")
+    digest = base64.b64encode(hashlib.sha256(script.text.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+
+
+def test_the_drawn_loss_is_the_recorded_loss(made_run: Path, page) -> None:
+    lines = lines_of(made_run)
+    losses = [(line["step"], line["loss"]) for line in lines]
+    assert drawn(page, "Loss", "each step") == [pytest.approx(pair, rel=1e-3) for pair in losses]
+    means = smooth(losses, smoothing_span(len(losses)))
+    assert drawn(page, "Loss", "mean over about 5 steps") == [pytest.approx(pair, rel=1e-3) for pair in means]
+
+
+def test_the_learning_rate_and_each_sigma_band_are_drawn(made_run: Path, page) -> None:
+    lines = lines_of(made_run)
+    assert drawn(page, "Learning rate", "learning rate") == [
+        pytest.approx((line["step"], line["lr"]), rel=1e-3) for line in lines
+    ]
+    for band in ("0.00-0.25", "0.25-0.50", "0.50-0.75", "0.75-1.00"):
+        steps = [line["step"] for line in lines if band in line["sigma_bands"]]
+        assert [round(step) for step, _ in drawn(page, "Loss by sigma", band)] == steps
+
+
+def drawn(page, title: str, name: str) -> list[tuple[float, float]]:
+    """Read a line back out of its path, as a reader of the page's own script would."""
+    svg = next(e for e in page.all("svg") if e.attributes["aria-label"].startswith(f"{title}. "))
+    start = page.elements.index(svg)
+    path = next(e for e in page.elements[start:] if e.attributes.get("data-name") == name)
+    x_low, x_high = (float(part) for part in svg.attributes["data-x"].split())
+    y_low, y_high = (float(part) for part in svg.attributes["data-y"].split())
+    pairs = [pair.split(" ") for pair in path.attributes["d"].removeprefix("M").split("L")]
+    return [(x_low + float(x) / 1000 * (x_high - x_low), y_high - float(y) / 1000 * (y_high - y_low)) for x, y in pairs]
+
+
+def test_axes_carry_ticks_and_the_curve_a_description(page) -> None:
+    svg = page.all("svg")[0]
+    assert svg.attributes["role"] == "img"
+    assert "at step 1" in svg.attributes["aria-label"] and "at step 60" in svg.attributes["aria-label"]
+    below = next(e for e in page.elements if "x-labels" in e.classes)
+    assert below.text == "0204060"
+
+
+def test_the_plan_is_told(page) -> None:
+    plan = page.by_id("plan").text
+    for part in (
+        "4 of 5 clips are used",
+        "tiny.mp4",
+        "96 x 64 is below 256",
+        "768 x 512, 121 frames",
+        "Warning: tiny.mp4 is not used",
+        "transformer 4.0 GiB",
+        "The device has 24.0 GiB. Measured peak in training: 9.1 GiB.",
+        "500.0 MiB",
+        "red-ball: 4 of 5 clips",
+    ):
+        assert part in plan
+
+
+def test_every_setting_stands_with_its_value_and_source(made_run: Path, page) -> None:
+    rows = [e.text for e in page.all("tr") if e.parents[-1] == "tbody"]
+    assert "lora_rank16--lora-rankadapter" in rows
+    assert "seed42defaultmodel" in rows
+    settings = [
+        name for section in json.loads((made_run / "plan.json").read_text())["config"].values() for name in section
+    ]
+    text = page.by_id("configuration").text
+    assert all(name in text for name in settings)
+
+
+def test_files_and_versions_are_told(made_run: Path, page) -> None:
+    digest = hashlib.sha256((made_run / "export" / "pytorch_lora_weights.safetensors").read_bytes()).hexdigest()
+    assert digest in page.by_id("files").text
+    assert "BF16" in page.by_id("files").text
+    assert "torch2.13.0" in page.by_id("versions").text
+    assert "2026-11-22T10:00:00Z" in page.by_id("versions").text
+
+
+def test_headings_descend_without_gaps_and_controls_have_names(page) -> None:
+    levels = [int(e.tag[1]) for e in page.elements if re.fullmatch(r"h\d", e.tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    labelled = {e.attributes.get("for") for e in page.all("label")}
+    for field in page.all("input"):
+        assert field.attributes["id"] in labelled or "label" in field.parents
+    assert all(e.attributes.get("aria-label") for e in page.all("video"))
+    assert all("alt" in e.attributes for e in page.all("img"))
+    ids = [e.attributes["id"] for e in page.elements if "id" in e.attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_untrusted_texts_stay_text(make_run: Callable[..., Path], parse_page: Callable) -> None:
+    run = make_run(steps=4, validated=(0, 4), prompts={"evil": EVIL}, caption=EVIL)
+    plan = json.loads((run / "plan.json").read_text())
+    plan["dropped"][0]["path"] = plan["dropped"][0]["detail"] = EVIL
+    plan["config"]["data"]["instance_data_dir"] = plan["run_name"] = EVIL
+    plan["warnings"] = [EVIL]
+    (run / "plan.json").write_text(json.dumps(plan))
+    (run / "plan.txt").write_text(EVIL)
+    (run / "run.json").write_text(json.dumps({"versions": {EVIL: EVIL}, "events": [{EVIL: EVIL}]}))
+    page = parse_page(write_report(run).read_text(encoding="utf-8"))
+    assert len(page.all("script")) == 1
+    assert not any(name.startswith("on") for e in page.elements for name in e.attributes)
+    assert not page.all("img")
+    assert page.all("h1")[0].text == EVIL
+    assert page.all("p", "caption")[0].text == EVIL
+    assert page.by_id("plan").text.count(EVIL) == 1 + 2 + 4 + 1  # warning, dropped, samples, as printed
+
+
+@pytest.mark.parametrize(
+    "part", ["plan.json", "run.json", "config.toml", "metrics.jsonl", "plan.txt", "samples", "export"]
+)
+def test_a_run_without_a_part_still_has_a_page(make_run: Callable[..., Path], parse_page: Callable, part: str) -> None:
+    run = make_run(steps=4, validated=(4,))
+    path = run / part
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    page = parse_page(write_report(run).read_text(encoding="utf-8"))
+    missing = [e.text for e in page.all("p", "missing")]
+    told = part in {"plan.json", "run.json", "config.toml", "metrics.jsonl"}
+    assert missing == ([f"Not in this folder, or not readable: {part}."] if told else [])
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"\xff\xfe\x00", b'{"steps": "many", "buckets": 3, "memory": [1, {}]}']
+)
+def test_broken_files_do_not_stop_the_page(make_run: Callable[..., Path], content: bytes) -> None:
+    run = make_run(steps=2, validated=(2,))
+    for name in ("plan.json", "run.json", "config.toml", "samples/step-00000002/index.json"):
+        (run / name).write_bytes(content)
+    for file in (run / "export").iterdir():
+        file.write_bytes(content)
+    assert "Loss" in write_report(run).read_text(encoding="utf-8")
+
+
+def test_a_run_killed_while_writing_its_metrics(make_run: Callable[..., Path], parse_page: Callable) -> None:
+    run = make_run(steps=10, planned=100, validated=())
+    with (run / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 9, "loss": 0.125, "lr": 1e-4}\n{"step": 11, "loss": NaN}\n{"step": 12, "lo')
+    page = parse_page(write_report(run).read_text(encoding="utf-8"))
+    assert page.all("span", "state")[0].text == "stopped at step 11 of 100"
+    points = drawn(page, "Loss", "each step")
+    assert [round(step) for step, _ in points] == list(range(1, 11))
+    assert dict((round(step), value) for step, value in points)[9] == pytest.approx(0.125, rel=1e-3)
+
+
+def test_before_the_first_step_the_page_shows_the_plan(make_run: Callable[..., Path], parse_page: Callable) -> None:
+    run = make_run(steps=0, planned=100, validated=())
+    page = parse_page(write_report(run).read_text(encoding="utf-8"))
+    assert page.all("span", "state")[0].text == "not trained yet"
+    assert "No training step has been recorded yet." in page.by_id("curves").text
+    assert "4 of 5 clips are used" in page.by_id("plan").text
+
+
+def test_a_long_run_stays_a_small_page(make_run: Callable[..., Path]) -> None:
+    run = make_run(steps=20_000, planned=20_000, validated=())
+    assert write_report(run).stat().st_size < 500_000
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is no run folder") as caught:
+        write_report(tmp_path)
+    assert caught.value.exit_code == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_runs_inside_the_output_folder_are_named(make_run: Callable[..., Path]) -> None:
+    run = make_run(steps=1, validated=())
+    with pytest.raises(DataError) as caught:
+        write_report(run.parent)
+    assert caught.value.hint == "runs in it: red-ball"
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        write_report(tmp_path / "nowhere")
