@@ -18,6 +18,7 @@ from ltxtrain.files import write_atomically
 from ltxtrain.plan.folder import RunFolder
 
 if TYPE_CHECKING:
+    from ltxtrain.config import TrainConfig
     from ltxtrain.plan.records import Plan
 
 SCHEMA = 1
@@ -33,6 +34,9 @@ PACKAGES = (
     "torch",
     "transformers",
 )
+
+# Options that say where something lies or what it is called.
+PLACES = ("instance_data_dir", "data_backend_config", "cache_dir", "output_dir", "run_name", "resume_from_checkpoint")
 
 
 def write_manifest(plan: Plan, folder: RunFolder, model: dict[str, Any], event: dict[str, Any]) -> None:
@@ -81,6 +85,15 @@ def dataset_fingerprint(plan: Plan) -> str:
         facts = {key: value for key, value in asdict(sample).items() if key != "path"}
         samples.append([facts, file_sha256(Path(sample.path), memo)])
     return sha256_of("samples-1", samples)
+
+
+def config_sha256(config: TrainConfig) -> str:
+    """A digest of the settings that decide the result. Where files lie and what a run is called do not count."""
+    values = config.model_dump(mode="json")
+    for name in PLACES:
+        for section in values.values():
+            section.pop(name, None)
+    return sha256_of("config-1", values)
 
 
 def package_versions() -> dict[str, str]:

@@ -1,0 +1,114 @@
+"""The cache of latents and prompt embeddings: one safetensors file an entry, named by what it was made from.
+
+An entry's key is a digest of everything that changes its content. The file carries that key and a checksum of its
+tensors; whatever does not fit is a miss, never a crash and never silent use. Several processes may fill one cache:
+each writes its own temporary file, and the last rename wins with the same bytes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from ltxtrain.errors import DataError
+from ltxtrain.facts.digests import sha256_of
+from ltxtrain.files import write_atomically
+
+GZIP_MAGIC = b"\x1f\x8b"
+KEY, CHECKSUM = "ltxtrain_key", "ltxtrain_sha256"
+HEADER_LENGTH_BYTES = 8
+
+
+def entry_key(kind: str, made_from: Mapping[str, object]) -> str:
+    """The key of an entry, from plain values that describe everything its content depends on."""
+    return sha256_of(kind, dict(made_from))
+
+
+def entry_path(cache_dir: Path, kind: str, key: str) -> Path:
+    return cache_dir / kind / key[:2] / f"{key}.safetensors"
+
+
+def write_entry(path: Path, key: str, tensors: Mapping[str, torch.Tensor], *, compress: bool = False) -> int:
+    """Commit an entry and return its size in bytes. Raises ``DataError`` when a tensor is not finite."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise DataError(f"{path.name}: {name} came out with NaN or infinity, so it is not cached")
+    content = save(dict(tensors), {KEY: key, CHECKSUM: _checksum(tensors)})
+    content = gzip.compress(content, compresslevel=1, mtime=0) if compress else content
+    write_atomically(path, content)
+    return len(content)
+
+
+def read_entry(path: Path, key: str) -> dict[str, torch.Tensor] | None:
+    """The entry's tensors, or None when it is absent, damaged, or another one."""
+    try:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if content.startswith(GZIP_MAGIC) else content
+        metadata, tensors = _metadata(content), load(content)
+    except (OSError, EOFError, ValueError, SafetensorError, gzip.BadGzipFile):
+        return None
+    if metadata.get(KEY) != key or metadata.get(CHECKSUM) != _checksum(tensors):
+        return None
+    return tensors
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    length = int.from_bytes(content[:HEADER_LENGTH_BYTES], "little")
+    header = json.loads(content[HEADER_LENGTH_BYTES : HEADER_LENGTH_BYTES + length])
+    found: dict[str, str] = header.get("__metadata__", {})
+    return found
+
+
+def _checksum(tensors: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+@dataclass
+class EntryReader:
+    """Reads entries during training and keeps them in memory up to ``budget_bytes``."""
+
+    budget_bytes: int
+    _kept: dict[Path, dict[str, torch.Tensor]] = field(default_factory=dict)
+
+    def read(self, path: Path, key: str) -> dict[str, torch.Tensor]:
+        """Raises ``DataError`` when the entry has gone or changed since it was made."""
+        if path in self._kept:
+            return self._kept[path]
+        tensors = read_entry(path, key)
+        if tensors is None:
+            raise DataError(f"the cache entry {path} is missing or damaged", hint="start again: it will be made anew")
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        if size <= self.budget_bytes:
+            self.budget_bytes -= size
+            self._kept[path] = tensors
+        return tensors
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a cache entry lies and which key it must carry."""
+
+    path: Path
+    key: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that caching hands to training: latents by sample id, prompt embeddings by text, digests of the model's parts."""
+
+    latents: Mapping[str, Entry]
+    prompts: Mapping[str, Entry]
+    digests: Mapping[str, str]

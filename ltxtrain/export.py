@@ -1,0 +1,87 @@
+"""From a checkpoint to files that other programs load: diffusers' layout and ComfyUI's, in float32 and a chosen dtype."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from ltxtrain import __version__
+from ltxtrain.errors import CheckpointError
+from ltxtrain.events import Event, Exported
+from ltxtrain.files import write_atomically
+from ltxtrain.learn.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, newest_valid
+from ltxtrain.learn.device import DTYPES
+from ltxtrain.model.layouts import comfyui_layout, diffusers_layout, diffusers_metadata
+from ltxtrain.plan.folder import RunFolder
+
+DIFFUSERS_NAME = "pytorch_lora_weights"
+
+
+def iter_export(run_dir: Path, *, dtype: str = "bf16", checkpoint: Path | None = None) -> Iterator[Event]:
+    """Write the adapter of ``run_dir``'s newest valid checkpoint, or of ``checkpoint``, into ``run_dir/export``.
+
+        pytorch_lora_weights.safetensors        diffusers, float32
+        NAME_comfyui.safetensors                ComfyUI, float32, with alpha
+        ..._bf16.safetensors                    both once more in ``dtype`` (bf16, fp16; nothing more for fp32)
+
+    The same checkpoint always gives the same bytes. Raises ``CheckpointError`` when there is none.
+    """
+    folder = RunFolder(run_dir)
+    chosen = _chosen(folder, checkpoint)
+    about = chosen.state["about"]
+    comfyui_name = f"{about['run']}_comfyui"
+    for kind in dict.fromkeys(("fp32", dtype)):
+        suffix = "" if kind == "fp32" else f"_{kind}"
+        adapter = {name: tensor.to(DTYPES[kind]) for name, tensor in chosen.adapter.items()}
+        metadata = _metadata(chosen, kind)
+        diffusers = diffusers_layout(adapter)
+        comfyui = comfyui_layout(adapter, about["alpha"])
+        yield _write(folder.export / f"{DIFFUSERS_NAME}{suffix}.safetensors", diffusers, metadata, f"diffusers {kind}")
+        yield _write(folder.export / f"{comfyui_name}{suffix}.safetensors", comfyui, metadata, f"comfyui {kind}")
+
+
+def _chosen(folder: RunFolder, checkpoint: Path | None) -> Checkpoint:
+    if checkpoint is not None:
+        return load_checkpoint(checkpoint)
+    if not list_checkpoints(folder.checkpoints):
+        raise CheckpointError(f"{folder.root} has no checkpoint to export", hint="train first, or name the run's folder")
+    newest, _ = newest_valid(folder.checkpoints)
+    assert newest is not None  # newest_valid raises when there are checkpoints and none is valid
+    return newest
+
+
+def _write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], kind: str) -> Exported:
+    """Write the bytes ourselves: ``save_file`` would give mode 0600 whatever the umask says, and does not sync."""
+    write_atomically(path, save(dict(tensors), dict(metadata)))
+    return Exported(kind, str(path))
+
+
+def _metadata(checkpoint: Checkpoint, kind: str) -> dict[str, str]:
+    """What the file says of itself; ModelSpec 1.0.1 fields where there is one. No time and no place: same bytes again."""
+    about: dict[str, Any] = checkpoint.state["about"]
+    libraries = {name: version(name) for name in ("torch", "diffusers", "peft", "safetensors")}
+    return {
+        "format": "pt",
+        "lora_adapter_metadata": diffusers_metadata(about["peft_config"]),
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": "ltx-video/lora",
+        "modelspec.implementation": "https://github.com/huggingface/diffusers",
+        "modelspec.title": about["run"],
+        "modelspec.resolution": ", ".join(about["resolutions"]),
+        "base_model": about["base_model"],
+        "base_model_revision": about["base_model_revision"] or "",
+        "base_model_transformer_sha256": about["base_model_sha256"],
+        "rank": str(about["rank"]),
+        "alpha": f"{about['alpha']:g}",
+        "step": str(checkpoint.step),
+        "dtype": kind,
+        "config_sha256": about["config_sha256"],
+        "ltxtrain_version": __version__,
+        "library_versions": json.dumps(libraries, sort_keys=True),
+    }

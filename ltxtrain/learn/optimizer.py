@@ -1,0 +1,71 @@
+"""The optimiser and gradient clipping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ltxtrain.config import parse_optimizer_settings
+from ltxtrain.config.optim import OptimizerConfig
+from ltxtrain.errors import ConfigError, Fault
+
+# The optimiser's settings that `optimizer_config` may override. eps is torch's own.
+ADAMW_DEFAULTS: dict[str, float | bool] = {"weight_decay": 1e-2, "eps": 1e-8}
+ADAMW_SETTINGS = ("weight_decay", "eps", "amsgrad")
+ADAMW_BETAS = (0.9, 0.999)
+
+
+def make_optimizer(parameters: Sequence[torch.nn.Parameter], section: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW on ``parameters``. Raises ``ConfigError`` for a setting in ``optimizer_config`` that AdamW does not have."""
+    given = parse_optimizer_settings(section.optimizer_config)
+    unknown = sorted(name for name, value in given.items() if name not in ADAMW_SETTINGS or isinstance(value, str))
+    if unknown:
+        problem = f"torch-adamw cannot take {', '.join(unknown)}"
+        raise ConfigError([Fault("optimizer_config", problem, "", "it takes " + ", ".join(ADAMW_SETTINGS))])
+    betas = ADAMW_BETAS
+    if section.optimizer_beta1 is not None and section.optimizer_beta2 is not None:
+        betas = (section.optimizer_beta1, section.optimizer_beta2)
+    settings: dict[str, Any] = ADAMW_DEFAULTS | given
+    return torch.optim.AdamW(list(parameters), lr=section.learning_rate, betas=betas, **settings)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def clip_gradients(parameters: Sequence[torch.nn.Parameter], method: str, limit: float) -> float:
+    """Clip in place and return the global L2 norm from before. ``limit`` 0 clips nothing.
+
+    ``norm`` scales all gradients together so that their norm is at most ``limit``; ``value`` clamps each element.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if limit > 0 and method == "norm":
+        torch.nn.utils.clip_grads_with_norm_(list(parameters), limit, norm)
+    elif limit > 0:
+        torch.nn.utils.clip_grad_value_(list(parameters), limit)
+    return float(norm)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """The optimiser's state as ``{"<state>|<parameter>": tensor}``, for a safetensors file."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return {
+        f"{key}|{name}": value.detach().cpu().clone()
+        for name, parameter in zip(names, parameters, strict=True)
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_optimizer_tensors(
+    optimizer: torch.optim.Optimizer, names: Sequence[str], tensors: dict[str, torch.Tensor]
+) -> None:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    index = {name: position for position, name in enumerate(names)}
+    for label, tensor in tensors.items():
+        key, name = label.split("|", 1)
+        state.setdefault(index[name], {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,64 @@
+"""Where a run goes on: which checkpoint, and whether it belongs to this run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ltxtrain.errors import CheckpointError
+from ltxtrain.learn.checkpoint import (
+    Checkpoint,
+    checkpoint_name,
+    list_checkpoints,
+    load_checkpoint,
+    newest_valid,
+    quarantine,
+    step_of,
+)
+
+MAX_TOLD = 8
+
+
+def choose_checkpoint(folder: Path, wanted: str) -> tuple[Checkpoint | None, list[str]]:
+    """The checkpoint to go on from, and sentences about what was found on the way.
+
+    ``wanted`` is ``resume_from_checkpoint``: ``latest``, the name of a checkpoint, a step's number, a path, or empty to
+    start afresh (earlier checkpoints are put aside, not deleted). Raises ``CheckpointError`` when a named one is absent
+    or invalid, or when all are invalid: a run never starts over by itself.
+    """
+    if wanted == "latest":
+        return newest_valid(folder)
+    if not wanted:
+        aside = [quarantine(path, "superseded").name for path in list_checkpoints(folder)]
+        return None, [f"starting afresh; earlier checkpoints are put aside as {', '.join(aside)}"] if aside else []
+    named = folder / (checkpoint_name(int(wanted)) if wanted.isdigit() else wanted)
+    path = Path(wanted) if os.sep in wanted else named
+    if not path.is_dir():
+        there = ", ".join(found.name for found in list_checkpoints(folder)) or "none"
+        raise CheckpointError(
+            f"there is no checkpoint {path} (from resume_from_checkpoint)", hint=f"checkpoints of this run: {there}"
+        )
+    chosen = load_checkpoint(path)
+    newer = [found for found in list_checkpoints(folder) if step_of(found) > chosen.step]
+    aside = [quarantine(found, "superseded").name for found in newer]
+    return chosen, [f"going back; later checkpoints are put aside as {', '.join(aside)}"] if aside else []
+
+
+def check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], folder: Path) -> None:
+    """Raise ``CheckpointError`` when base model, adapter or data are not those of the checkpoint."""
+    differing = sorted(part for part in current if saved.get(part) != current[part])
+    if differing:
+        raise CheckpointError(
+            f"{folder} holds a run with another {' and another '.join(differing)}",
+            hint="name a new run with --run_name NAME, or start over in this one with --resume_from_checkpoint=",
+        )
+
+
+def changed_settings(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """``["learning_rate 0.0001 -> 5e-05", ...]``: what now applies and was another value when the checkpoint was made."""
+    changed = [
+        f"{name} {saved[name]} -> {value}" for name, value in sorted(current.items()) if saved.get(name, value) != value
+    ]
+    return changed[:MAX_TOLD] + ([f"and {len(changed) - MAX_TOLD} more"] if len(changed) > MAX_TOLD else [])

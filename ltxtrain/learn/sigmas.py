@@ -1,0 +1,47 @@
+"""Noise levels: how sigma is drawn and shifted. Formulas as documented for flow matching (Esser et al. 2024, section 3.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from ltxtrain.config.objective import ObjectiveConfig
+from ltxtrain.learn.draws import Place
+
+BANDS = 4
+
+
+def draw_sigma(place: Place, sample: str, objective: ObjectiveConfig, shift: float) -> float:
+    """One sigma in (0, 1): logit-normal unless the uniform or the beta schedule is on, then shifted."""
+    scalars = place.scalars("sigma", sample)
+    if objective.flow_use_uniform_schedule:
+        sigma = float(scalars.random())
+    elif objective.flow_use_beta_schedule:
+        sigma = float(scalars.beta(objective.flow_beta_schedule_alpha, objective.flow_beta_schedule_beta))
+    else:
+        sigma = 1.0 / (1.0 + math.exp(-objective.flow_sigmoid_scale * float(scalars.standard_normal())))
+    return shift_sigma(sigma, shift)
+
+
+def shift_sigma(sigma: float, shift: float) -> float:
+    """``s*sigma / (1 + (s-1)*sigma)``: above 1 the draws move to high noise, below 1 to low noise."""
+    return shift * sigma / (1.0 + (shift - 1.0) * sigma)
+
+
+def shift_for(objective: ObjectiveConfig, tokens: int, scheduler: Mapping[str, float]) -> float:
+    """The shift in force: the fixed one, or for ``flow_schedule_auto_shift`` the scheduler's line through sequence length.
+
+    ``tokens`` is the transformer's own sequence length (its patch is 1). The automatic shift is exp(mu), with mu on the
+    line through (base_image_seq_len, base_shift) and (max_image_seq_len, max_shift).
+    """
+    if not objective.flow_schedule_auto_shift:
+        return objective.flow_schedule_shift or 1.0
+    low, high = scheduler["base_image_seq_len"], scheduler["max_image_seq_len"]
+    slope = (scheduler["max_shift"] - scheduler["base_shift"]) / (high - low)
+    return math.exp(scheduler["base_shift"] + slope * (tokens - low))
+
+
+def band_of(sigma: float) -> str:
+    """The quarter of [0, 1] that ``sigma`` lies in, as ``"0.25-0.50"``."""
+    index = min(int(sigma * BANDS), BANDS - 1)
+    return f"{index / BANDS:.2f}-{(index + 1) / BANDS:.2f}"

@@ -1,0 +1,61 @@
+"""SIGINT and SIGTERM: the first asks the run to save and leave, the second leaves at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from ltxtrain.errors import Interrupted
+
+WATCHED = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopFlag:
+    """Set by a signal, polled by every loop between two units of work."""
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+
+    def request(self, number: int) -> None:
+        if self.signal_number is not None:
+            os._exit(128 + number)
+        self.signal_number = number
+
+    @property
+    def requested(self) -> bool:
+        return self.signal_number is not None
+
+    def leave(self, saved: str) -> Interrupted:
+        """The exception to raise once ``saved`` (said in the message) is safe."""
+        number = self.signal_number or signal.SIGINT
+        return Interrupted(
+            f"stopped by {signal.Signals(number).name}; {saved}",
+            signal_number=int(number),
+            hint="start the same command again to go on",
+        )
+
+    def check(self, saved: str) -> None:
+        if self.requested:
+            raise self.leave(saved)
+
+
+@contextmanager
+def watch_signals(stop: StopFlag) -> Iterator[None]:
+    """Route the signals to ``stop`` inside; the handlers that were there before come back after."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop.request(number)
+
+    before = {number: signal.signal(number, handle) for number in WATCHED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,88 @@
+"""Videos from the transformer as it stands, through diffusers' ``LTXPipeline`` and cached prompt embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXPipeline, LTXVideoTransformer3DModel
+
+from ltxtrain.model.text import PromptEmbedding
+from ltxtrain.model.vae import needs_tiling, set_tiling
+
+
+@dataclass(frozen=True)
+class RenderSettings:
+    """Documented validation settings. Sizes are pixels, multiples of 32; ``frames`` is 8k+1."""
+
+    width: int
+    height: int
+    frames: int
+    framerate: float
+    inference_steps: int
+    guidance: float
+    guidance_rescale: float
+    seed: int
+    tiled: bool = False
+
+
+def make_render_pipeline(
+    transformer: LTXVideoTransformer3DModel, vae: AutoencoderKLLTXVideo, scheduler: FlowMatchEulerDiscreteScheduler
+) -> LTXPipeline:
+    pipeline = LTXPipeline(scheduler=scheduler, vae=vae, text_encoder=None, tokenizer=None, transformer=transformer)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@torch.no_grad()
+def render_video(
+    pipeline: LTXPipeline,
+    prompt: PromptEmbedding,
+    negative: PromptEmbedding,
+    settings: RenderSettings,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> np.ndarray | None:
+    """uint8 frames [F, H, W, 3], or None when ``should_stop`` said so between two denoising steps.
+
+    The noise comes from a CPU generator of ``settings.seed``: the same on every device.
+    """
+    set_tiling(pipeline.vae, needs_tiling(settings.width, settings.height, settings.frames, asked=settings.tiled))
+    device, dtype = pipeline.transformer.device, pipeline.transformer.dtype
+
+    def batch(embedding: PromptEmbedding) -> tuple[torch.Tensor, torch.Tensor]:
+        return embedding.embeds_LD[None].to(device, dtype), embedding.mask_L[None].to(device)
+
+    def after_step(pipe: LTXPipeline, step: int, timestep: torch.Tensor, tensors: dict[str, Any]) -> dict[str, Any]:
+        if should_stop():
+            raise _StopRendering
+        return tensors
+
+    embeds_BLD, mask_BL = batch(prompt)
+    negative_BLD, negative_mask_BL = batch(negative)
+    with suppress(_StopRendering), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        video_BFHWC = pipeline(
+            prompt_embeds=embeds_BLD,
+            prompt_attention_mask=mask_BL,
+            negative_prompt_embeds=negative_BLD,
+            negative_prompt_attention_mask=negative_mask_BL,
+            width=settings.width,
+            height=settings.height,
+            num_frames=settings.frames,
+            frame_rate=settings.framerate,
+            num_inference_steps=settings.inference_steps,
+            guidance_scale=settings.guidance,
+            guidance_rescale=settings.guidance_rescale,
+            generator=torch.Generator("cpu").manual_seed(settings.seed),
+            output_type="np",
+            callback_on_step_end=after_step,
+        ).frames
+        return (np.asarray(video_BFHWC[0]) * 255.0).round().clip(0, 255).astype(np.uint8)
+    return None
+
+
+class _StopRendering(Exception):
+    """Leaves the pipeline's loop early; never seen outside this module."""

@@ -1,0 +1,41 @@
+"""One forward pass of the LTX transformer on latents.
+
+Shape legend: B batch, C latent channels (128), F latent frames, H W latent size, S = F*H*W tokens, L text tokens, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import LTXPipeline, LTXVideoTransformer3DModel
+
+TEMPORAL_RATIO = 8
+SPATIAL_RATIO = 32
+
+
+def predict_velocity(
+    transformer: LTXVideoTransformer3DModel,
+    noisy_BCFHW: torch.Tensor,
+    sigma: torch.Tensor,
+    embeds_BLD: torch.Tensor,
+    mask_BL: torch.Tensor,
+    framerate: float,
+) -> torch.Tensor:
+    """The model's velocity for noisy latents, as [B, C, F, H, W].
+
+    ``sigma`` is [B], or [B, S] where tokens differ (first-frame conditioning). The model is called with timestep
+    ``1000 * sigma`` and with the rotary scale of ``LTXPipeline``: (8 / framerate, 32, 32), so its time axis is in seconds.
+    """
+    _, _, frames, height, width = noisy_BCFHW.shape
+    tokens_BSC = LTXPipeline._pack_latents(noisy_BCFHW, 1, 1)
+    velocity_BSC = transformer(
+        hidden_states=tokens_BSC,
+        encoder_hidden_states=embeds_BLD,
+        timestep=sigma * 1000.0,
+        encoder_attention_mask=mask_BL,
+        num_frames=frames,
+        height=height,
+        width=width,
+        rope_interpolation_scale=(TEMPORAL_RATIO / framerate, SPATIAL_RATIO, SPATIAL_RATIO),
+        return_dict=False,
+    )[0]
+    return LTXPipeline._unpack_latents(velocity_BSC, frames, height, width, 1, 1)

@@ -1,0 +1,55 @@
+"""Frames to latents and back.
+
+Shape legend: B batch, C channels, F frames, H W height and width (pixels or latents, as the name says).
+The range is a contract: the VAE was trained on pixels in [-1, 1], and nothing downstream would notice another one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLLTXVideo, LTXPipeline
+
+# Above this many pixels in a clip the encoder works in tiles of 512 x 512 that overlap by 64.
+TILE_ABOVE_PIXELS = 768 * 512 * 161
+
+
+def to_pixels(frames_FHWC: np.ndarray) -> torch.Tensor:
+    """uint8 frames to ``pixels_BCFHW`` float32 in [-1, 1], B = 1."""
+    pixels_FHWC = torch.from_numpy(frames_FHWC).to(torch.float32) / 127.5 - 1.0
+    return pixels_FHWC.permute(3, 0, 1, 2).unsqueeze(0)
+
+
+def needs_tiling(width: int, height: int, frames: int, *, asked: bool) -> bool:
+    """Tiled when asked for, and when the clip is so large that one pass would be the run's memory peak."""
+    return asked or width * height * frames > TILE_ABOVE_PIXELS
+
+
+def set_tiling(vae: AutoencoderKLLTXVideo, tiled: bool) -> None:
+    """Say every flag that changes what ``encode`` computes, since one of them (framewise decoding) changes encoding too."""
+    vae.use_framewise_encoding = False
+    vae.use_framewise_decoding = False
+    vae.use_slicing = False
+    if tiled:
+        vae.enable_tiling()
+    else:
+        vae.disable_tiling()
+
+
+@torch.no_grad()
+def encode_frames(vae: AutoencoderKLLTXVideo, frames_FHWC: np.ndarray, *, tiled: bool) -> torch.Tensor:
+    """uint8 frames [F, H, W, 3] to normalised ``latents_CFHW`` in the VAE's dtype, on the CPU.
+
+    The posterior's mode, normalised with the VAE's own mean and standard deviation. F must be 8k+1 and H, W multiples
+    of 32: the VAE would floor other sizes silently, so they are a ``ValueError`` here.
+    """
+    frames, height, width, _ = frames_FHWC.shape
+    if frames % 8 != 1 or height % 32 or width % 32:
+        raise ValueError(f"{frames} frames of {width}x{height}: want 8k+1 frames and multiples of 32 pixels")
+    set_tiling(vae, tiled)
+    pixels_BCFHW = to_pixels(frames_FHWC).to(device=vae.device, dtype=vae.dtype)
+    latents_BCFHW = vae.encode(pixels_BCFHW).latent_dist.mode().float()
+    normalised_BCFHW = LTXPipeline._normalize_latents(
+        latents_BCFHW, vae.latents_mean.float(), vae.latents_std.float(), vae.config.scaling_factor
+    )
+    return normalised_BCFHW[0].to(dtype=vae.dtype, device="cpu").contiguous()
