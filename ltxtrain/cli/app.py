@@ -1,7 +1,7 @@
 """The table of commands, and how one of them is run.
 
-Each command is one function in one module, imported only when it is asked for; Typer reads its parameters. The list that
-``ltxtrain --help`` prints is this table, so it costs no import at all.
+Each command is one function in one module, imported only when it is asked for; Typer reads its parameters. The list
+that ``ltxtrain --help`` prints is this table, so it costs no import at all.
 """
 
 from __future__ import annotations

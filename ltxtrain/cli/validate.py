@@ -29,8 +29,6 @@ def validate(
     except ConfigError as error:
         if as_json:
             print(json.dumps({"ok": False, "faults": [vars(fault) for fault in error.faults]}, indent=2))
-        else:
-            _tell_unbuilt()
         raise
     if as_json:
         print(json.dumps({"ok": True, "values": _values(loaded), "notices": notices}, indent=2))
@@ -51,7 +49,8 @@ def _dataset_notices(loaded: LoadedConfig) -> list[str]:
     data = loaded.config.data
     if data.data_backend_config is not None and not data.data_backend_config.exists():
         return [
-            f"data_backend_config {data.data_backend_config} is not on this machine: it is checked when a run is planned"
+            f"data_backend_config {data.data_backend_config} is not on this machine: "
+            "it is checked when a run is planned"
         ]
     if not data.datasets and data.data_backend_config is None:
         return []

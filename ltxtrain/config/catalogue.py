@@ -20,7 +20,7 @@ BOUND_NAMES = ("ge", "gt", "le", "lt")
 
 @dataclass(frozen=True)
 class Option:
-    """One option of the schema. ``kinds`` holds ``bool int float text path list object``, ``choices`` the fixed values."""
+    """One option. ``kinds`` holds some of ``bool int float text path list object``, ``choices`` the fixed values."""
 
     name: str
     section: str

@@ -137,7 +137,7 @@ def _bool_word(option: Option, text: str) -> bool:
     raise Refused(f"{shown(option.name, text)} is neither true nor false", "write true or false")
 
 
-def _number_word(option: Option, text: str) -> int | float:
+def _number_word(option: Option, text: str) -> Any:
     if _WORDS_FOR_NAN.fullmatch(text):
         raise Refused(f"{text} is not a number to train with", "write a finite number")
     if not _NUMBER.fullmatch(text) or len(text) > 64:

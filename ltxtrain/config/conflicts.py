@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from ltxtrain.config.catalogue import options
 from ltxtrain.config.explain import placed
 from ltxtrain.config.schema import TrainConfig
 from ltxtrain.errors import Fault
@@ -36,7 +34,7 @@ def conflict_faults(config: TrainConfig, sources: Mapping[str, str], skip: froze
 
 
 def half_period_meant(config: TrainConfig) -> bool:
-    """Whether ``lr_scheduler`` is ``cosine`` with a warm-up as long as the run: the guides' half-period curve is meant."""
+    """Whether ``cosine`` has a warm-up as long as the run: then the guides' half-period curve is meant."""
     schedule = config.schedule
     return schedule.lr_scheduler == "cosine" and 0 < schedule.max_train_steps <= schedule.lr_warmup_steps
 

@@ -23,7 +23,8 @@ class DataConfig(Section):
     )
     resolution_type: ResolutionType = option(
         "pixel_area",
-        "What resolution means: the edge of a square of the same area (pixel_area), megapixels (area), the short side (pixel).",
+        "What resolution means: the side of a square of the same area (pixel_area), megapixels (area), "
+        "or the short side (pixel).",
     )
     minimum_image_size: float = option(0.0, "Leave out clips smaller than this.", ge=0, documented=None)
     maximum_image_size: float | None = option(None, "Shrink clips larger than this before cropping.", gt=0)

@@ -10,8 +10,8 @@ from pathlib import Path
 class VideoDataset:
     """One set of clips. All values are resolved: entry first, then the global option, then the default.
 
-    ``resolution`` and ``minimum_image_size`` are in the unit of ``resolution_type``. ``min_frames`` and ``max_frames`` are
-    as configured; rounding to 8k+1 is the plan's.
+    ``resolution`` and ``minimum_image_size`` are in the unit of ``resolution_type``. ``min_frames`` and ``max_frames``
+    are as configured; rounding to 8k+1 is the plan's.
     """
 
     id: str

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from pydantic_core import ErrorDetails
 
@@ -39,15 +38,15 @@ _PLAIN: Mapping[str, str] = {
 }
 
 
-def problem_of(error: ErrorDetails, show: Callable[[Any], str]) -> str:
-    """One sentence without a subject, such as ``300 is out of range: at most 256``."""
+def problem_of(error: ErrorDetails, value: str) -> str:
+    """One sentence about ``value`` as it may be shown, such as ``300 is out of range: at most 256``."""
     kind = error["type"]
     context = error.get("ctx", {})
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
-        return f"{show(error['input'])} is out of range: {words} {context[name]:g}"
+        return f"{value} is out of range: {words} {context[name]:g}"
     if kind == "value_error":
-        return f"{show(error['input'])} does not fit: {context['error']}"
+        return f"{value} does not fit: {context['error']}"
     if kind in _PLAIN:
         return _PLAIN[kind]
     return "does not fit"

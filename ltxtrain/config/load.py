@@ -23,6 +23,7 @@ from ltxtrain.config.text import Document, read_document
 from ltxtrain.config.unbuilt import asked_unbuilt, idle_notices
 from ltxtrain.errors import ConfigError, Fault
 
+RIVALS = (("instance_data_dir", "data_backend_config", "datasets"), ("max_train_steps", "num_train_epochs"))
 FLAVOURS = {"0.9.5": "Lightricks/LTX-Video-0.9.5", "0.9.0": "Lightricks/LTX-Video"}
 
 
@@ -46,12 +47,13 @@ def load_config(
 ) -> LoadedConfig:
     """Read and check a configuration; later layers win: defaults, presets, files, environment, flags.
 
-    ``env`` defaults to the environment of the process. ``set_aside_unbuilt`` puts options that are not built yet back to
-    their defaults, with a notice for each, instead of refusing them. Raises ConfigError with every fault.
+    ``env`` defaults to the environment of the process. ``set_aside_unbuilt`` puts options that are not built yet back
+    to their defaults, with a notice for each, instead of refusing them. Raises ConfigError with every fault.
     """
     layers, faults = _layers(presets, files, os.environ if env is None else env, flags or {})
     for layer in layers:
         faults += layer.faults
+    _drop_rivals(layers)
     values, sources, hidden = _merged(layers)
     notices = [notice for layer in layers for notice in layer.notices]
     _derive(values, sources, notices)
@@ -122,6 +124,20 @@ def _read_datasets(layer: Layer) -> None:
         layer.values["datasets"] = tuple(entries.entries)
 
 
+def _drop_rivals(layers: Sequence[Layer]) -> None:
+    """Of options that say one thing in several ways, the strongest layer's way counts, and the others are told."""
+    for rivals in RIVALS:
+        winner: str | None = None
+        for layer in reversed(layers):
+            given = [name for name in rivals if layer.values.get(name)]
+            for name in given if winner else ():
+                if winner and name != winner:
+                    del layer.values[name]
+                    layer.notices.append(f"{winner} replaces {name} of {layer.sources[name]}")
+            if given and winner is None:
+                winner = given[-1]
+
+
 def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, str], set[str]]:
     values: dict[str, Any] = {}
     sources = dict.fromkeys(options(), "default")
@@ -167,9 +183,8 @@ def _checked(
             if name in bad:
                 continue
             bad.add(name)
-            show = HIDDEN if name in hidden else shown(name, values.get(name))
-            problem = problem_of(detail, lambda _, show=show: show)
+            value = HIDDEN if name in hidden else shown(name, values.get(name))
             key, source = placed(name, sources[name])
-            faults.append(Fault(key, problem, source))
+            faults.append(Fault(key, problem_of(detail, value), source))
         good = [{name: value for name, value in layer.items() if name not in bad} for layer in layers]
         return layered(good), bad, faults

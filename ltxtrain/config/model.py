@@ -17,7 +17,7 @@ class ModelConfig(Section):
     )
     pretrained_model_name_or_path: str = option(
         "Lightricks/LTX-Video-0.9.5",
-        "The base model: a name on the Hugging Face Hub, a diffusers folder, or 'ltxtrain/tiny' for the built-in tiny one.",
+        "The base model: a name on the Hugging Face Hub, a diffusers folder, or 'ltxtrain/tiny', the tiny one.",
     )
     pretrained_vae_model_name_or_path: str | None = option(
         None, "Take the VAE from this model instead of the base model."
@@ -58,7 +58,7 @@ class AdapterConfig(Section):
     peft_lora_mode: Literal["standard", "singlora"] = option("standard", "The form of the LoRA that peft trains.")
     peft_lora_target_modules: tuple[str, ...] | LocalPath | None = option(
         None,
-        "The modules that get a LoRA, as a list or as a JSON file that holds one; not set means to_k, to_q, to_v, to_out.0.",
+        "The modules that get a LoRA, as a list or a JSON file with one; not set means to_k, to_q, to_v, to_out.0.",
     )
     lora_format: Literal["diffusers", "comfyui"] = option(
         "diffusers", "The layout of the exported file. Both layouts are always written."

@@ -110,7 +110,7 @@ class ScheduleConfig(Section):
     strict_epoch_limit: bool = option(False, "End at the last epoch even when steps are left.")
     lr_scheduler: SchedulerName = option(
         "constant_with_warmup",
-        "How the learning rate moves. 'cosine' warms up, then falls; cosine_half_period is the guides' curve of that name.",
+        "How the learning rate moves. cosine warms up, then falls; cosine_half_period is what the guides call cosine.",
     )
     lr_warmup_steps: int = option(0, "Raise the learning rate from zero over this many steps.", ge=0)
     lr_end: float = option(4e-7, "The lowest learning rate of the falling curves.", ge=0)

@@ -1,8 +1,8 @@
 """How one option of the schema is declared, and the types that options share.
 
-``option(default, description, ge=..., devices=...)`` is a pydantic ``Field`` with the habits of this schema: every option
-has a plain description, and where the guides document another default, or where only some devices are meant, the
-schema says so.
+``option(default, description, ge=..., devices=...)`` is a pydantic ``Field`` with the habits of this schema: every
+option has a plain description, and where the guides document another default, or where only some devices are meant,
+the schema says so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def option(
     documented: Any = _SAME,
     **bounds: float | int,
 ) -> Any:
-    """Declare an option. ``bounds`` are pydantic's ``ge``, ``gt``, ``le``, ``lt``; ``documented`` is the guides' default."""
+    """Declare an option. ``bounds`` are ``ge``, ``gt``, ``le`` and ``lt``; ``documented`` is the guides' default."""
     extra: dict[str, Any] = {}
     if devices:
         extra["devices"] = list(devices)

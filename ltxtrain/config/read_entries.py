@@ -84,7 +84,7 @@ def _read_entry(item: dict[str, Any], document: Document, path: KeyPath, faults:
             if f"{label}.{key}" in bad:
                 continue
             place = document.source((*path, *detail["loc"]))
-            problem = problem_of(detail, lambda value, key=key: shown(key, value))
+            problem = problem_of(detail, shown(key, detail["input"]))
             faults.append(Fault(f"{label}.{key}", problem, place, "give each entry an id" if key == "id" else ""))
         return None
     return entry if len(faults) == before else None

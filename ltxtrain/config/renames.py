@@ -8,7 +8,7 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Rename:
-    """``old`` means ``new``; with ``inverted`` a true value means false. ``short`` names are ours and not remarked on."""
+    """What an old name means. With ``inverted`` true means false. ``short`` names are ours and not remarked on."""
 
     new: str
     inverted: bool = False

@@ -11,11 +11,13 @@ from ltxtrain.config.schema import TrainConfig
 
 def layered(weakest_first: Sequence[Mapping[str, Any]]) -> TrainConfig:
     """Merge layers of flat values into a checked ``TrainConfig``. Raises pydantic's ValidationError."""
-    from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource
+    from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-    trees = [nested(values) for values in weakest_first]
+    trees = [nested(values) for values in _without_overruled(weakest_first)]
 
     class Settings(TrainConfig, BaseSettings):
+        model_config = SettingsConfigDict(frozen=True)
+
         @classmethod
         def settings_customise_sources(
             cls, settings_cls: type[BaseSettings], *_: PydanticBaseSettingsSource, **__: PydanticBaseSettingsSource
@@ -24,6 +26,16 @@ def layered(weakest_first: Sequence[Mapping[str, Any]]) -> TrainConfig:
 
     settings = Settings()
     return TrainConfig(**{section: getattr(settings, section) for section in TrainConfig.model_fields})
+
+
+def _without_overruled(weakest_first: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Drop from each layer what a stronger one gives: an object replaces an object, and is never merged into it."""
+    kept: list[dict[str, Any]] = []
+    given: set[str] = set()
+    for values in reversed(weakest_first):
+        kept.append({name: value for name, value in values.items() if name not in given})
+        given |= set(values)
+    return kept[::-1]
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:

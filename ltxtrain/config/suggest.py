@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def edit_distance(left: str, right: str, limit: int) -> int:
-    """Insertions, deletions, replacements and swaps of neighbours between two words; ``limit + 1`` when above ``limit``.
+    """Insertions, deletions, replacements and swaps of neighbours between two words; ``limit + 1`` when more.
 
     The optimal string alignment distance (Damerau 1964, without repeated edits of one place).
     """

@@ -135,7 +135,8 @@ def _json_syntax(text: str, name: str, error: json.JSONDecodeError) -> tuple[str
     before = text[: error.pos].rstrip()
     line = error.lineno
     problem, suggestion = f"is not JSON: {error.msg.lower()} at column {error.colno}", ""
-    if "trailing comma" in error.msg.lower() or before.endswith(",") and text[error.pos : error.pos + 1] in ("}", "]"):
+    follows = text[error.pos : error.pos + 1]
+    if "trailing comma" in error.msg.lower() or (before.endswith(",") and follows in ("}", "]")):
         problem, suggestion = "is not JSON: a comma stands before the closing bracket", "remove the comma"
     elif text[error.pos : error.pos + 1] in ("/", "#"):
         problem, suggestion = "is not JSON: it has a comment", "remove the comment, or write TOML"

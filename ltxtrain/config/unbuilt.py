@@ -1,7 +1,8 @@
 """The one list of documented options that are not built yet. Whoever builds one takes it from here.
 
 An option is listed with the values that do work; asking for any other value is refused by name. Options that only
-shape an option listed here stand in ``WITHOUT_MASTER``: they have no effect while their master is off, and that is told.
+shape an option listed here stand in ``WITHOUT_MASTER``: they have no effect while their master is off, and that is
+told.
 """
 
 from __future__ import annotations
@@ -219,7 +220,7 @@ def asked_unbuilt(config: TrainConfig, sources: Mapping[str, str]) -> dict[str, 
         value = getattr(getattr(config, option.section), name)
         if not any(value == known and isinstance(value, bool) == isinstance(known, bool) for known in built):
             instead = " or ".join(shown(name, known) for known in built if known is not None)
-            suggestion = f"built: {instead}" if instead and not option.kinds == {"bool"} else "leave it out"
+            suggestion = f"built: {instead}" if instead and option.kinds != {"bool"} else "leave it out"
             key, source = placed(name, sources.get(name, "default"))
             asked[name] = Fault(key, f"{shown(name, value)} is not built yet", source, suggestion)
     return asked
