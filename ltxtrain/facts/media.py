@@ -189,6 +189,7 @@ def _probe_container(path: Path, container: InputContainer) -> ClipFacts:
     times = [value * tick for value in ticks]
     rate = _declared_rate(stream)
     frame_s, variable = _spacing(times, tick, rate)
+    last_s = min(frame_s, 1 / rate, median(_gaps(times) or [frame_s]))  # nobody tells how long the last one is shown
     width, height = _displayed_size(picture, stream.sample_aspect_ratio)
     return ClipFacts(
         path=path,
@@ -200,7 +201,7 @@ def _probe_container(path: Path, container: InputContainer) -> ClipFacts:
         declared_frames=stream.frames,
         fps=1 / frame_s,
         first_pts_s=times[0],
-        duration_s=times[-1] - times[0] + min(frame_s, 1 / rate),
+        duration_s=times[-1] - times[0] + last_s,
         variable_rate=variable,
         codec=coded.name,
         pixel_format=picture.format.name,
@@ -227,7 +228,7 @@ def _decoded(packet: Any) -> Iterator[VideoFrame]:
 
 
 def _declared_rate(stream: VideoStream) -> float:
-    """The container's word. It settles how long the last frame is shown, and the rate of a single frame."""
+    """The container's word: the rate of a single frame, and at most so long is the last frame of a clip shown."""
     rate = stream.average_rate or stream.guessed_rate
     return float(rate) if rate else 25.0
 
@@ -236,10 +237,14 @@ def _spacing(times: list[float], tick: float, declared_rate: float) -> tuple[flo
     """Seconds from frame to frame, and whether they vary by more than the container's clock explains."""
     if len(times) < 2:
         return 1 / declared_rate, False
-    gaps = [later - earlier for earlier, later in pairwise(times)]
+    gaps = _gaps(times)
     usual = median(gaps)
     variable = max(gaps) - min(gaps) > max(0.2 * usual, 2.01 * tick)
     return (times[-1] - times[0]) / len(gaps), variable
+
+
+def _gaps(times: list[float]) -> list[float]:
+    return [later - earlier for earlier, later in pairwise(times)]
 
 
 def _displayed_size(picture: VideoFrame, pixel_shape: Fraction | None) -> tuple[int, int]:

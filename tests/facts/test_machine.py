@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ltxtrain.facts.machine import Gpu, parse_nvidia_smi, parse_rocm_smi, probe_machine
+
+
+def test_this_machine_has_cores_and_memory() -> None:
+    machine = probe_machine()
+    assert machine.cores >= 1
+    assert machine.memory_bytes > 100 * 1024**2
+    assert machine.device in ("cpu", "cuda", "rocm", "mps")
+    assert bool(machine.gpus) == (machine.device != "cpu")
+
+
+def test_nvidia_driver_is_read_line_by_line() -> None:
+    text = "NVIDIA GeForce RTX 4090, 24564, 8.9, 570.86.10\nNVIDIA H200, 143771, [N/A], 570.86.10\n"
+    gpus, driver = parse_nvidia_smi(text)
+    assert gpus == (Gpu("NVIDIA GeForce RTX 4090", 24564 * 1024**2, "8.9"), Gpu("NVIDIA H200", 143771 * 1024**2))
+    assert driver == "570.86.10"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "No devices were found", "Failed to initialize NVML: Driver/library version mismatch"]
+)
+def test_driver_without_devices_gives_none(text: str) -> None:
+    assert parse_nvidia_smi(text) == ((), None)
+
+
+def test_rocm_cards_are_read_from_json() -> None:
+    text = """{"card0": {"VRAM Total Memory (B)": "206141652992", "Card Series": "AMD Instinct MI300X",
+               "GFX Version": "gfx942"}, "system": {"Driver version": "6.10.5"}}"""
+    assert parse_rocm_smi(text) == ((Gpu("AMD Instinct MI300X", 206141652992, "gfx942"),), "6.10.5")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "not json", '{"card0": {"VRAM Total Memory (B)": "unknown"}}'])
+def test_rocm_without_cards_gives_none(text: str) -> None:
+    assert parse_rocm_smi(text)[0] == ()
+
+
+def test_tool_on_the_path_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'Test GPU, 8192, 7.5, 555.1'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    machine = probe_machine()
+    assert machine.device == "cuda"
+    assert machine.gpus == (Gpu("Test GPU", 8 * 1024**3, "7.5"),)
+
+
+def test_tool_that_fails_means_no_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'Test GPU, 8192, 7.5, 555.1'\nexit 9\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/bin{os.pathsep}/usr/bin")
+    assert probe_machine().device != "cuda"
