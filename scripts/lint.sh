@@ -16,8 +16,8 @@ check() {
     fi
 }
 
-check format ruff format --check .
-check rules ruff check .
+check format ruff format --check --output-format concise .
+check rules ruff check --output-format concise .
 check types mypy
 check floors lint-imports --no-cache
 check sizes python scripts/sizes.py
