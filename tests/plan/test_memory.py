@@ -1,0 +1,81 @@
+"""The estimate against what others measured on real cards (768x512x49 and 480 px x 49 frames, rank 16, batch 1)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ltxtrain.facts.models import KNOWN_MODELS
+from ltxtrain.plan.memory import TrainingSetup, encode_lines, estimate_memory, text_lines, training_lines
+from ltxtrain.plan.records import Bucket
+
+GIB = 1024**3
+MODEL = KNOWN_MODELS["Lightricks/LTX-Video-0.9.5"]
+SETUP = TrainingSetup(
+    rank=16,
+    targets=("to_k", "to_q", "to_v", "to_out.0"),
+    weight_bytes=2,
+    vae_bytes=2,
+    batch_size=1,
+    checkpointing=True,
+    tiling=False,
+    accelerator="cuda",
+    validation=None,
+)
+# 480 px area and 49 frames: the 1,575 tokens of the published sweep.
+PUBLISHED = Bucket(480, 480, 49)
+
+
+def _gib(lines: list[tuple[str, int]]) -> float:
+    return sum(size for _, size in lines) / GIB
+
+
+@pytest.mark.parametrize(("checkpointing", "measured"), [(True, 4.21), (False, 8.77)])
+def test_training_is_within_a_tenth_of_the_published_peaks(checkpointing: bool, measured: float) -> None:
+    lines = training_lines(MODEL, PUBLISHED, replace(SETUP, checkpointing=checkpointing))
+    assert PUBLISHED.tokens == 1575
+    assert _gib(lines) == pytest.approx(measured, rel=0.1)
+
+
+def test_text_phase_is_the_published_peak() -> None:
+    assert _gib(text_lines(MODEL, SETUP)) == pytest.approx(8.92, rel=0.03)
+
+
+def test_tiles_bound_the_encoder() -> None:
+    wide = Bucket(1280, 704, 49)
+    untiled, tiled = (_gib(encode_lines(MODEL, wide, replace(SETUP, tiling=tiling))) for tiling in (False, True))
+    assert tiled < untiled / 2
+    assert encode_lines(MODEL, PUBLISHED, SETUP) == [
+        (name.removesuffix(" in tiles"), size)
+        for name, size in encode_lines(MODEL, PUBLISHED, replace(SETUP, tiling=True))
+    ]
+
+
+def test_totals_are_sums_and_the_largest_bucket_counts() -> None:
+    phases = estimate_memory(
+        MODEL, [PUBLISHED, Bucket(768, 512, 121)], replace(SETUP, validation=Bucket(768, 512, 121))
+    )
+    assert [phase.phase for phase in phases] == ["text embeddings", "latents", "training", "validation", "loading"]
+    for phase in phases:
+        assert phase.total == sum(size for _, size in phase.lines) + phase.margin
+        assert phase.margin > 0
+    training = phases[2]
+    assert any("768x512@121" in name for name, _ in training.lines)
+
+
+def test_each_knob_moves_the_estimate_its_way() -> None:
+    base = _gib(training_lines(MODEL, PUBLISHED, SETUP))
+    assert _gib(training_lines(MODEL, PUBLISHED, replace(SETUP, batch_size=4))) > base
+    assert _gib(training_lines(MODEL, PUBLISHED, replace(SETUP, rank=128))) == pytest.approx(
+        base + 7 / 8 * 1.75, abs=0.01
+    )
+    assert _gib(training_lines(MODEL, PUBLISHED, replace(SETUP, weight_bytes=4))) > 1.8 * base
+    large = KNOWN_MODELS["Lightricks/LTX-Video-0.9.7-dev"]
+    assert _gib(training_lines(large, PUBLISHED, SETUP)) > 24
+
+
+def test_without_an_accelerator_everything_is_in_main_memory() -> None:
+    phases = estimate_memory(MODEL, [PUBLISHED], replace(SETUP, accelerator="cpu"))
+    assert {phase.device for phase in phases} == {"cpu"}
+    assert "loading" not in {phase.phase for phase in phases}
