@@ -33,10 +33,11 @@ from ltxtrain.listeners.progress import (
 )
 
 QUIET_SECONDS = 60.0  # a stage says something at least this often, however long a tenth of it takes
+HASTY_SECONDS = 1.0  # and no more often than this, but for training
 
 
 class LineListener:
-    """Writes a line for the first step of a stage, for each tenth of it (or each ``every`` steps), and each minute."""
+    """Writes a line for each tenth of a stage (or each ``every`` units), each minute, and the first and last step."""
 
     def __init__(self, stream: TextIO, every: int | None = None, clock: Clock = time.monotonic) -> None:
         self._stream = stream
@@ -116,19 +117,21 @@ class _Stage:
     def __init__(self, event: StageStarted, every: int | None, clock: Clock) -> None:
         self.remaining: Remaining = remaining_in(event, clock)
         self._total = event.total
-        self._first = event.done + 1
+        self._ends = {event.done + 1, event.total} if event.stage == TRAINING else set()
+        self._least = 0.0 if event.stage == TRAINING or every else HASTY_SECONDS
         self._every = every or max(1, math.ceil((event.total or 0) / 10))
         self._clock = clock
         self._spoke = clock()
 
     def is_due(self, done: int) -> bool:
-        """True for the first unit, each ``every``, the last, and after a minute of silence."""
+        """True for both ends of training, for each ``every`` units, and after a minute of silence."""
         self.remaining.update(done)
-        due = done == self._first or done % self._every == 0 or done == self._total
-        if not due and self._clock() - self._spoke < QUIET_SECONDS:
-            return False
-        self._spoke = self._clock()
-        return True
+        now = self._clock()
+        silent = now - self._spoke
+        due = done in self._ends or silent >= (self._least if done % self._every == 0 else QUIET_SECONDS)
+        if due:
+            self._spoke = now
+        return due
 
     def of_total(self, done: int) -> str:
         return f"/{self._total}{percent(done, self._total)}" if self._total else ""

@@ -52,11 +52,12 @@ def eta(seconds: float | None) -> str:
 
 
 def started_line(event: StageStarted) -> str:
-    """``latents: 12 clips, 3 of them there already``."""
+    """``latents: 12 clips, 3 of them there already``; ``transformer: started`` where there is nothing to count."""
     unit = f" {event.unit}" if event.unit else ""
-    count = f": {event.total}{unit}" if event.total is not None else ""
-    there = f", {event.done} of them there already" if event.done and event.total is not None else ""
-    return plain(f"{event.stage}{count}{there}")
+    if event.total is None:
+        return plain(f"{event.stage}: started")
+    there = f", {event.done} of them there already" if event.done else ""
+    return plain(f"{event.stage}: {event.total}{unit}{there}")
 
 
 def done_line(event: StageDone) -> str:

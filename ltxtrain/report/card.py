@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from string import Template
 
+from ltxtrain.facts.models import TINY_MODEL
 from ltxtrain.files import write_atomically
 from ltxtrain.plan.folder import RunFolder
 from ltxtrain.report.curves import number
@@ -16,7 +17,6 @@ from ltxtrain.report.sections import config_hash, show_value
 from ltxtrain.report.training import smoothed_loss, typical_seconds
 from ltxtrain.units import format_duration
 
-TINY_MODEL = "ltxtrain/tiny"
 TAGS = ("ltx-video", "lora", "text-to-video", "diffusers", "template:sd-lora")
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 TRAINING = (
@@ -90,6 +90,7 @@ $versions
 """)
 
 SNIPPET = Template("""\
+# pip install torch diffusers transformers peft sentencepiece imageio imageio-ffmpeg
 import torch
 from diffusers import LTXPipeline
 from diffusers.utils import export_to_video
@@ -104,8 +105,10 @@ frames = pipe(
     width=$width,
     height=$height,
     num_frames=$frames,
+    frame_rate=$fps,
     num_inference_steps=$steps,
     guidance_scale=$guidance,
+    guidance_rescale=$rescale,
     generator=torch.Generator("cpu").manual_seed($seed),
 ).frames[0]
 export_to_video(frames, "video.mp4", fps=$fps)""")
@@ -153,6 +156,7 @@ def usage_snippet(run: Run, folder: str = "export") -> str:
         frames=as_count(facts.get("frames")) or 121,
         steps=as_count(facts.get("steps")) or 30,
         guidance=f"{3.0 if (guidance := as_number(facts.get('guidance'))) is None else guidance:g}",
+        rescale=f"{as_number(run.setting('validation_guidance_rescale')) or 0.0:g}",
         seed=as_count(facts.get("seed")) if facts.get("seed") is not None else 42,
         fps=as_count(run.setting("framerate")) or 25,
     )
@@ -264,12 +268,11 @@ def _without_folders(value: object) -> object:
 
 
 def _versions(run: Run) -> str:
-    rows = [(name, f"`{_cell(as_text(value))}`") for name, value in as_object(run.manifest.get("versions")).items()]
-    for key in ("python", "git_commit", "dataset_fingerprint"):
-        if run.manifest.get(key):
-            rows.append((key.replace("_", " "), f"`{_cell(as_text(run.manifest[key]))}`"))
-    if config_hash(run):
-        rows.append(("config hash", f"`{config_hash(run)}`"))
+    facts = {name.replace("_", " "): run.manifest.get(name) for name in ("ltxtrain", "git_commit", "python")}
+    facts |= as_object(run.manifest.get("packages"))
+    facts["dataset fingerprint"] = as_object(run.manifest.get("dataset")).get("fingerprint")
+    facts["config hash"] = config_hash(run)
+    rows = [(name, f"`{_cell(as_text(value))}`") for name, value in facts.items() if value]
     return _markdown_table(("What", "Value"), rows) if rows else "The run folder holds no manifest."
 
 

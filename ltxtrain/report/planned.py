@@ -78,7 +78,7 @@ def _samples(plan: JsonObject) -> Html:
     return el(
         "details",
         el("summary", f"The {len(samples)} samples with their captions"),
-        table(("Clip", "From", "Bucket", "Uses in an epoch", "Caption"), rows, caption="Trained on", numeric=(1, 3)),
+        table(("Sample", "From", "Bucket", "Uses in an epoch", "Caption"), rows, caption="Trained on", numeric=(1, 3)),
         el("p", f"{rest} more stand in dataset.jsonl.", class_="note") if rest else None,
     )
 
@@ -86,7 +86,7 @@ def _samples(plan: JsonObject) -> Html:
 def _sample_row(sample: JsonObject) -> list[str]:
     captions = [as_text(caption) for caption in as_list(sample.get("captions"))]
     return [
-        el("code", as_text(sample.get("path"))),
+        el("code", as_text(sample.get("id"))),
         f"{as_number(sample.get('start')) or 0.0:.2f} s",
         _bucket_name(as_object(sample.get("bucket"))),
         str(as_count(sample.get("repeats")) + 1),
@@ -124,17 +124,22 @@ def _memory(run: Run) -> Html:
     phases = as_objects(run.plan.get("memory"))
     if not phases:
         return Html()
-    capacity = _capacity(run.plan)
-    top = max([capacity, *(as_count(phase.get("total")) for phase in phases), 1])
+    largest = max(1, *(as_count(phase.get("total")) for phase in phases))
+    room = _capacity(run.plan, "")
+    top = max(largest, room) if room <= 4 * largest else largest  # a far wider device would make slivers of the bars
     measured = max((step.memory_bytes or 0.0 for step in run.steps), default=0.0)
-    note = f"The device has {format_bytes(capacity)}." if capacity else ""
+    note = f"The device has {format_bytes(room)}." if room else ""
     if measured:
         note += f" Measured peak in training: {format_bytes(measured)}."
     return join(
         (
             el("h3", "Memory by phase"),
             el("p", "Estimated peaks, line by line, with a margin. " + note),
-            el("div", *(_phase(phase, top, capacity) for phase in phases), class_="phases"),
+            el(
+                "div",
+                *(_phase(phase, top, _capacity(run.plan, as_text(phase.get("device")))) for phase in phases),
+                class_="phases",
+            ),
         )
     )
 
@@ -151,17 +156,17 @@ def _phase(phase: JsonObject, top: int, capacity: int) -> Html:
         el("li", f"{name} {format_bytes(size)}", class_=f"shade-{shade}")
         for shade, (name, size) in zip(cycle(range(SHADES)), lines, strict=False)
     ]
-    mark = el("span", "", class_="capacity", style=f"left:{100 * capacity / top:.2f}%") if capacity else None
+    mark = el("span", "", class_="capacity", style=f"left:{100 * capacity / top:.2f}%") if 0 < capacity <= top else None
     title = f"{as_text(phase.get('phase'))} ({as_text(phase.get('device'))}): {format_bytes(total)}"
     over = " - more than the device has" if capacity and total > capacity else ""
     stack = el("div", *pieces, mark, class_="stack", aria_hidden="true")
     return el("div", el("h4", title + over), stack, el("ul", *names, class_="legend"), class_="phase")
 
 
-def _capacity(plan: JsonObject) -> int:
-    """Bytes of the first GPU; of the machine where there is none."""
+def _capacity(plan: JsonObject, device: str) -> int:
+    """Bytes of the first GPU; of the machine where there is none, or where the phase stays on the processor."""
     machine = as_object(plan.get("machine"))
-    gpus: Sequence[JsonObject] = as_objects(machine.get("gpus"))
+    gpus: Sequence[JsonObject] = as_objects(machine.get("gpus")) if device != "cpu" else ()
     return as_count((gpus[0] if gpus else machine).get("memory_bytes"))
 
 

@@ -128,9 +128,9 @@ def version_rows(run: Run) -> list[tuple[str, str]]:
 
 
 def config_hash(run: Run) -> str:
-    """The hash that the run names itself, in run.json or in the adapter's metadata, else the digest of config.toml."""
-    named = [run.manifest, *(file.metadata for file in run.exports)]
-    return next((as_text(facts["config_hash"]) for facts in named if facts.get("config_hash")), run.config_sha256)
+    """The hash that the adapter's metadata names, which leaves places and names out; else the digest of config.toml."""
+    named = (as_text(file.metadata.get("config_sha256")) for file in run.exports)
+    return next((digest for digest in named if digest), run.config_sha256)
 
 
 def _flat(prefix: str, value: object) -> list[tuple[str, str]]:

@@ -68,8 +68,20 @@ def test_stages_tell_where_they_start_and_how_long_they_took() -> None:
         ]
     )
     assert lines[0] == "latents: 12 clips, 3 of them there already"
-    assert lines[1].startswith("latents: 4/12 (33 %)")
+    assert lines[1] == "latents: 4/12 (33 %)"
+    assert lines[2] == "latents: 6/12 (50 %), ETA 6.0 s"
     assert lines[-1] == "latents: done in 1 min 15 s, 9 clips encoded"
+
+
+def test_a_stage_that_is_done_in_a_moment_says_little() -> None:
+    events: list[Event] = [StageStarted("latents", 500, 0, "clips")]
+    events += [StageProgress("latents", done) for done in range(1, 501)]
+    lines = lines_for([*events, StageDone("latents", 1.5)], seconds=0.003)
+    assert lines == ["latents: 500 clips", "latents: 350/500 (70 %), ETA 0.4 s", "latents: done in 1.5 s"]
+
+
+def test_a_stage_with_nothing_to_count_is_announced() -> None:
+    assert lines_for([StageStarted("transformer")]) == ["transformer: started"]
 
 
 def test_every_event_of_a_run_gives_whole_plain_lines(run_events: list[Event]) -> None:

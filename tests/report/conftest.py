@@ -92,7 +92,12 @@ def plan_json(recipe: RunRecipe) -> dict[str, Any]:
         "i2v": True,
     }
     samples = [
-        {**sample, "id": f"clips/{name}.mp4#0", "path": f"{name}.mp4", "bucket": bucket if name != "milk" else small}
+        {
+            **sample,
+            "id": f"clips/{name}.mp4#0",
+            "path": f"/home/somebody/secret-project/clips/{name}.mp4",
+            "bucket": bucket if name != "milk" else small,
+        }
         for name in ("ball", "bird", "book", "milk")
     ]
     gib = 1024**3
@@ -150,9 +155,13 @@ def plan_json(recipe: RunRecipe) -> dict[str, Any]:
 
 def manifest_json() -> dict[str, Any]:
     return {
-        "versions": {"ltxtrain": "0.1.0", "torch": "2.13.0", "diffusers": "0.42.1"},
+        "schema": 1,
+        "run_name": "red-ball",
+        "ltxtrain": "0.1.0",
+        "git_commit": None,
         "python": "3.12.4",
-        "dataset_fingerprint": "sha256:1234",
+        "packages": {"torch": "2.13.0", "diffusers": "0.42.1"},
+        "dataset": {"fingerprint": "f1234", "samples": 4, "clips": 4},
         "events": [{"event": "start", "time": "2026-11-22T10:00:00Z"}, {"event": "stop", "step": 60}],
     }
 
@@ -205,7 +214,7 @@ def build_run(root: Path, recipe: RunRecipe) -> Path:
     (root / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     write_samples(root, recipe)
     for name in ("pytorch_lora_weights.safetensors", "red-ball_comfyui.safetensors"):
-        write_safetensors(root / "export" / name, {"rank": "16", "config_hash": "abc123"})
+        write_safetensors(root / "export" / name, {"rank": "16", "config_sha256": "abc123"})
     return root
 
 

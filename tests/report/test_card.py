@@ -82,8 +82,9 @@ def test_settings_versions_and_the_config_hash_stand_in_the_card(card: str) -> N
         "| `lora_rank` | `16` |",
         "| `learning_rate` | `0.0001` |",
         "| `validation_negative_prompt` | `blurry` |",
+        "| ltxtrain | `0.1.0` |",
         "| torch | `2.13.0` |",
-        "| dataset fingerprint | `sha256:1234` |",
+        "| dataset fingerprint | `f1234` |",
         "| config hash | `abc123` |",
     ):
         assert line in card.splitlines()

@@ -106,6 +106,7 @@ def test_the_plan_is_told(page) -> None:
     for part in (
         "4 of 5 clips are used",
         "tiny.mp4",
+        "clips/bird.mp4#0",
         "96 x 64 is below 256",
         "768 x 512, 121 frames",
         "Warning: tiny.mp4 is not used",
@@ -132,7 +133,7 @@ def test_files_and_versions_are_told(made_run: Path, page) -> None:
     digest = hashlib.sha256((made_run / "export" / "pytorch_lora_weights.safetensors").read_bytes()).hexdigest()
     assert digest in page.by_id("files").text
     assert "BF16" in page.by_id("files").text
-    assert "torch2.13.0" in page.by_id("versions").text
+    assert "packages torch2.13.0" in page.by_id("versions").text
     assert "2026-11-22T10:00:00Z" in page.by_id("versions").text
 
 
