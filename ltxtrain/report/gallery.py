@@ -120,7 +120,7 @@ def _media(video: Video, embedded: Embedded) -> Html:
     if video.file is None and poster is None:
         return el("p", "This video is not in the run folder any more.", class_="empty")
     if video.file is None:
-        return el("img", src=poster, alt=f"First frame, {what}", **size)
+        return el("img", src=poster, alt=f"Still, {what}", **size)
     sources = [embedded.reference(video.file)]
     if video.file in embedded.files:  # some browsers play no data URI: they go on to the file
         sources.insert(0, embedded.source(video.file))

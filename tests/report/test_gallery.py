@@ -101,7 +101,7 @@ def test_a_deleted_video_leaves_its_poster_and_a_deleted_folder_a_word(
         file.unlink()
     page = page_of(run, parse_page)
     (picture,) = page.all("img")
-    assert picture.attributes["alt"] == "First frame, step 4: a ball"
+    assert picture.attributes["alt"] == "Still, step 4: a ball"
     assert "This video is not in the run folder any more." in page.by_id("gallery").text
 
 
