@@ -7,14 +7,25 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ltxtrain.cli.options import AsJson, Configs, Context, Presets, SetAside, read_config
+
 if TYPE_CHECKING:
     from ltxtrain.config import LoadedConfig, TrainConfig
     from ltxtrain.plan.records import Plan
 
 
-def plan(loaded: LoadedConfig, *, as_json: bool = False) -> None:
-    """Print the plan: as text, or whole as JSON. Nothing is trained, downloaded or written to the run's folder."""
-    made = plan_of(loaded)
+def plan(
+    ctx: Context,
+    preset: Presets = None,
+    config: Configs = None,
+    set_aside_unbuilt: SetAside = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what train would do with the same options: clips, buckets, steps, memory and disk.
+
+    Nothing is trained or downloaded, and the run's folder is not touched.
+    """
+    made = plan_of(read_config(ctx, preset, config, set_aside_unbuilt))
     if as_json:
         json.dump(made.to_json(), sys.stdout, indent=1, ensure_ascii=False)
         print()

@@ -135,12 +135,13 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The whole plan as plain JSON values, the resolved configuration and its sources included."""
-        config = self.config.model_dump(mode="json")
-        rest = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("config", "machine")}
-        plain: dict[str, Any] = json.loads(json.dumps(rest, default=_plain))
+        names = [name for name in self.__dataclass_fields__ if name != "config"]
+        whole = {name: getattr(self, name) for name in names}
+        whole |= {"clips_used": self.clips_used, "config": self.config.model_dump(mode="json")}
+        plain: dict[str, Any] = json.loads(json.dumps(whole, default=_plain))
         for entry, bucket in zip(plain["buckets"], self.buckets, strict=True):
             entry["bucket"] |= _derived(bucket.bucket)
-        return plain | {"clips_used": self.clips_used, "machine": asdict(self.machine), "config": config}
+        return plain
 
 
 def _derived(bucket: Bucket) -> dict[str, Any]:
@@ -150,6 +151,6 @@ def _derived(bucket: Bucket) -> dict[str, Any]:
 def _plain(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, (Sample, Dropped, BucketPlan, PhaseMemory)):
+    if isinstance(value, (Sample, Dropped, BucketPlan, PhaseMemory, Machine)):
         return asdict(value)
     raise TypeError(f"no JSON form for {type(value).__name__}")

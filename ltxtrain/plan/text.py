@@ -75,8 +75,8 @@ def _clips(plan: Plan) -> list[str]:
         by_reason.setdefault(entry.reason, []).append(entry)
     for reason, entries in sorted(by_reason.items()):
         lines.append(f"  left out as {reason} ({dict(EXPLANATIONS).get(reason, '')}): {len(entries)}")  # type: ignore[call-overload]
-        rows = [[entry.path, entry.detail] for entry in entries]
-        lines += _table(rows, indent=4)
+        width = max(len(entry.path) for entry in entries)
+        lines += [line for entry in entries for line in _entry(entry.path, entry.detail, width)]
     return lines
 
 
@@ -139,18 +139,21 @@ def _field(label: str, text: str) -> list[str]:
 
 
 def _table(rows: Sequence[Sequence[str]], indent: int, right: Iterable[int] = ()) -> list[str]:
-    """Columns padded to their widest cell; a last column that does not fit is wrapped under itself."""
+    """Columns padded to their widest cell, two spaces between; ``right`` are the columns that are set to the right."""
     numbers = set(right)
-    widths = [min(64, max(len(row[column]) for row in rows)) for column in range(len(rows[0]))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
-        cells = [
-            cell.rjust(width) if i in numbers else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        before = " " * indent + "  ".join(cells[:-1]) + "  "
-        last = cells[-1] if len(row) - 1 in numbers else row[-1]
-        parts = textwrap.wrap(last, max(20, WIDTH - len(before)), drop_whitespace=len(row) - 1 not in numbers) or [""]
-        lines.append((before + parts[0]).rstrip())
-        lines += [(" " * len(before) + part).rstrip() for part in parts[1:]]
+        pairs = enumerate(zip(row, widths, strict=True))
+        cells = [cell.rjust(width) if column in numbers else cell.ljust(width) for column, (cell, width) in pairs]
+        lines.append((" " * indent + "  ".join(cells)).rstrip())
     return lines
+
+
+def _entry(name: str, text: str, width: int) -> list[str]:
+    """A name and a sentence beside it, or below it where the name is too long."""
+    before = " " * 4 + name.ljust(width) + "  "
+    if len(before) <= WIDTH // 2:
+        return textwrap.wrap(text, WIDTH, initial_indent=before, subsequent_indent=" " * len(before))
+    named = textwrap.wrap(name, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 4)
+    return named + textwrap.wrap(text, WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)

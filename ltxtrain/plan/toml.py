@@ -61,7 +61,7 @@ def _is_list_of_tables(value: object) -> bool:
 
 def _key(key: str) -> str:
     bare = key.replace("-", "").replace("_", "")
-    return key if bare.isascii() and bare.isalnum() else json.dumps(key, ensure_ascii=False)
+    return key if bare.isascii() and bare.isalnum() else _string(key)
 
 
 def _value(value: object) -> str:

@@ -76,14 +76,11 @@ def load(clips: Path, tmp_path: Path) -> Load:
     return load_flags
 
 
-def entry(clips: Path, **video: object) -> dict[str, object]:
-    """One documented data set on ``clips``."""
-    return {"id": "d", "instance_data_dir": str(clips), "crop_style": "center", "video": video}
-
-
 @pytest.fixture
 def documented(clips: Path) -> Callable[..., dict[str, object]]:
-    def build(video: dict[str, object] | None = None, **keys: object) -> dict[str, object]:
-        return entry(clips, **(video or {})) | keys
+    """One documented data set on the clips: ``video`` settings first, then other keys."""
+
+    def build(video: dict[str, object], **keys: object) -> dict[str, object]:
+        return {"id": "d", "instance_data_dir": str(clips), "crop_style": "center", "video": video} | keys
 
     return build
