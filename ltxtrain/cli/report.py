@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
-
-import typer
-
-RunDir = Annotated[Path, typer.Argument(help="The run folder that train named: OUTPUT/RUN.")]
 
 
-def report(run_dir: RunDir) -> None:
-    """Write report.html and README.md of a run again, from the files in its folder. Prints the page's path."""
+def report(run_dir: Path) -> None:
+    """Write report.html and README.md again, from the files in a run's folder: OUTPUT/RUN. Prints the page's path."""
     from ltxtrain.report.card import write_card
     from ltxtrain.report.page import write_report
 
