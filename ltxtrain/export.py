@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from safetensors.torch import save
 from ltxtrain import __version__
 from ltxtrain.errors import CheckpointError
 from ltxtrain.events import Event, Exported
-from ltxtrain.files import write_atomically
+from ltxtrain.files import with_sorted_metadata, write_atomically
 from ltxtrain.learn.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, newest_valid
 from ltxtrain.learn.device import DTYPES
 from ltxtrain.model.layouts import comfyui_layout, diffusers_layout, diffusers_metadata
@@ -23,7 +23,7 @@ from ltxtrain.plan.folder import RunFolder
 DIFFUSERS_NAME = "pytorch_lora_weights"
 
 
-def iter_export(run_dir: Path, *, dtype: str = "bf16", checkpoint: Path | None = None) -> Iterator[Event]:
+def iter_export(run_dir: Path, *, dtype: str = "bf16", checkpoint: Path | None = None) -> Generator[Event, None, None]:
     """Write the adapter of ``run_dir``'s newest valid checkpoint, or of ``checkpoint``, into ``run_dir/export``.
 
         pytorch_lora_weights.safetensors        diffusers, float32
@@ -50,7 +50,9 @@ def _chosen(folder: RunFolder, checkpoint: Path | None) -> Checkpoint:
     if checkpoint is not None:
         return load_checkpoint(checkpoint)
     if not list_checkpoints(folder.checkpoints):
-        raise CheckpointError(f"{folder.root} has no checkpoint to export", hint="train first, or name the run's folder")
+        raise CheckpointError(
+            f"{folder.root} has no checkpoint to export", hint="train first, or name the run's folder"
+        )
     newest, _ = newest_valid(folder.checkpoints)
     assert newest is not None  # newest_valid raises when there are checkpoints and none is valid
     return newest
@@ -58,7 +60,7 @@ def _chosen(folder: RunFolder, checkpoint: Path | None) -> Checkpoint:
 
 def _write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], kind: str) -> Exported:
     """Write the bytes ourselves: ``save_file`` would give mode 0600 whatever the umask says, and does not sync."""
-    write_atomically(path, save(dict(tensors), dict(metadata)))
+    write_atomically(path, with_sorted_metadata(save(dict(tensors), dict(metadata))))
     return Exported(kind, str(path))
 
 

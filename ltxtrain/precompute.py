@@ -112,7 +112,9 @@ def _encode_prompts(
         pipeline = make_text_pipeline(encoder.to(device), tokenizer)
         for done, text in enumerate(todo, len(entries) - len(todo) + 1):
             stop.check(KEPT)
-            with memory_advice("encoding captions", "free the GPU of other programs; the text encoder alone needs 9 GiB"):
+            with memory_advice(
+                "encoding captions", "free the GPU of other programs; the text encoder alone needs 9 GiB"
+            ):
                 embedding = encode_prompt(pipeline, text)
             cut += [text] if embedding.tokens > MAX_TOKENS else []
             tensors = {"embeds": embedding.embeds_LD, "mask": embedding.mask_L}
@@ -120,9 +122,13 @@ def _encode_prompts(
             yield StageProgress("text embeddings", done)
         del encoder, tokenizer, pipeline
         release_memory(device)
-    yield StageDone("text embeddings", time.perf_counter() - started, f"{len(todo)} encoded, {len(entries) - len(todo)} kept")
+    yield StageDone(
+        "text embeddings", time.perf_counter() - started, f"{len(todo)} encoded, {len(entries) - len(todo)} kept"
+    )
     if cut:
-        yield Notice(f"{len(cut)} captions are longer than {MAX_TOKENS} tokens and are cut, e.g. {cut[0][:60]!r}", "warning")
+        yield Notice(
+            f"{len(cut)} captions are longer than {MAX_TOKENS} tokens and are cut, e.g. {cut[0][:60]!r}", "warning"
+        )
 
 
 def _encode_clips(
@@ -136,11 +142,17 @@ def _encode_clips(
         vae = load_vae(model, DTYPES[plan.config.precision.vae_dtype]).to(device)
         for done, (sample, frames_FHWC) in enumerate(decode_ahead(todo), len(plan.samples) - len(todo) + 1):
             stop.check(KEPT)
-            with memory_advice(f"encoding {sample.bucket.key}", "add --vae_enable_tiling, or lower resolution or num_frames"):
+            with memory_advice(
+                f"encoding {sample.bucket.key}", "add --vae_enable_tiling, or lower resolution or num_frames"
+            ):
                 latents_CFHW = encode_frames(vae, frames_FHWC, tiled=_tiled(plan, sample))
             entry = entries[sample.id]
-            write_entry(entry.path, entry.key, {"latents": latents_CFHW}, compress=plan.config.cache.compress_disk_cache)
+            write_entry(
+                entry.path, entry.key, {"latents": latents_CFHW}, compress=plan.config.cache.compress_disk_cache
+            )
             yield StageProgress("latents", done, sample.id)
         del vae
         release_memory(device)
-    yield StageDone("latents", time.perf_counter() - started, f"{len(todo)} encoded, {len(plan.samples) - len(todo)} kept")
+    yield StageDone(
+        "latents", time.perf_counter() - started, f"{len(todo)} encoded, {len(plan.samples) - len(todo)} kept"
+    )

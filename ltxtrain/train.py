@@ -19,8 +19,17 @@ from ltxtrain.data.batches import Batch, BatchOrder
 from ltxtrain.data.cache import EntryReader, Prepared
 from ltxtrain.data.frames import write_video
 from ltxtrain.errors import LtxtrainError
-from ltxtrain.events import CheckpointSaved, Event, Notice, RunFinished, StageDone, StageProgress, StageStarted
-from ltxtrain.events import StepDone, VideoRendered
+from ltxtrain.events import (
+    CheckpointSaved,
+    Event,
+    Notice,
+    RunFinished,
+    StageDone,
+    StageProgress,
+    StageStarted,
+    StepDone,
+    VideoRendered,
+)
 from ltxtrain.facts.digests import sha256_of
 from ltxtrain.files import write_atomically
 from ltxtrain.learn.checkpoint import Checkpoint, checkpoint_name, prune_checkpoints, save_checkpoint
@@ -40,7 +49,14 @@ from ltxtrain.learn.schedule import Curve, learning_rate
 from ltxtrain.learn.sigmas import band_of, draw_sigma, shift_for
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.model.adapter import adapter_spec, adapter_weights, attach_adapter, load_adapter_weights
-from ltxtrain.model.folder import ModelFolder, load_scheduler, load_transformer, load_vae, locate_model, scheduler_config
+from ltxtrain.model.folder import (
+    ModelFolder,
+    load_scheduler,
+    load_transformer,
+    load_vae,
+    locate_model,
+    scheduler_config,
+)
 from ltxtrain.model.render import RenderSettings, make_render_pipeline, render_video
 from ltxtrain.model.text import PromptEmbedding
 from ltxtrain.model.transformer import predict_velocity
@@ -329,32 +345,23 @@ def _validate(run: Run, step: int, stop: StopFlag, *, again: bool) -> Generator[
     folder = run.folder.samples / checkpoint_name(step)
     if not run.videos or not _validation_due(run.plan, step) or (not again and (folder / "index.json").exists()):
         return
-    section = run.plan.config.validation
+    config = run.plan.config
+    section = config.validation
     yield StageStarted("validation", len(run.videos), 0, "videos")
     started = time.perf_counter()
-    vae = load_vae(run.model, DTYPES[run.plan.config.precision.vae_dtype]).to(run.device)
+    vae = load_vae(run.model, DTYPES[config.precision.vae_dtype]).to(run.device)
     pipeline = make_render_pipeline(run.transformer.eval(), vae, load_scheduler(run.model))
     index = []
     for done, video in enumerate(run.videos, 1):
         began = time.perf_counter()
-        settings = RenderSettings(
-            width=video.width,
-            height=video.height,
-            frames=video.frames,
-            framerate=run.plan.config.data.framerate,
-            inference_steps=section.validation_num_inference_steps,
-            guidance=section.validation_guidance,
-            guidance_rescale=section.validation_guidance_rescale,
-            seed=video.seed,
-            tiled=run.plan.config.cache.vae_enable_tiling,
-        )
+        settings = RenderSettings.of(video, section, config.data.framerate, tiled=config.cache.vae_enable_tiling)
         negative = _prompt(run, section.validation_negative_prompt)
         with memory_advice(f"rendering {video.width}x{video.height}", "lower validation_resolution"):
             frames_FHWC = render_video(pipeline, _prompt(run, video.prompt), negative, settings, lambda: stop.requested)
         if frames_FHWC is None:
             break
         path = folder / f"{video.name}.mp4"
-        write_video(path, frames_FHWC, run.plan.config.data.framerate)
+        write_video(path, frames_FHWC, config.data.framerate)
         index.append(_index_line(video, path.name, settings))
         relative = str(path.relative_to(run.folder.root))
         poster = relative.removesuffix(".mp4") + ".png"

@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 
 from ltxtrain.errors import DataError
 from ltxtrain.facts.digests import sha256_of
-from ltxtrain.files import write_atomically
+from ltxtrain.files import with_sorted_metadata, write_atomically
 
 GZIP_MAGIC = b"\x1f\x8b"
 KEY, CHECKSUM = "ltxtrain_key", "ltxtrain_sha256"
@@ -41,7 +41,7 @@ def write_entry(path: Path, key: str, tensors: Mapping[str, torch.Tensor], *, co
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise DataError(f"{path.name}: {name} came out with NaN or infinity, so it is not cached")
-    content = save(dict(tensors), {KEY: key, CHECKSUM: _checksum(tensors)})
+    content = with_sorted_metadata(save(dict(tensors), {KEY: key, CHECKSUM: _checksum(tensors)}))
     content = gzip.compress(content, compresslevel=1, mtime=0) if compress else content
     write_atomically(path, content)
     return len(content)

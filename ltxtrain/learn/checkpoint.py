@@ -73,7 +73,9 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """Committed checkpoints, newest first. Whether they are valid is known only after ``load_checkpoint``."""
     if not folder.is_dir():
         return []
-    named = [p for p in folder.iterdir() if p.is_dir() and p.name.startswith(PREFIX) and p.name[len(PREFIX) :].isdigit()]
+    named = [
+        p for p in folder.iterdir() if p.is_dir() and p.name.startswith(PREFIX) and p.name[len(PREFIX) :].isdigit()
+    ]
     return sorted(named, key=step_of, reverse=True)
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import LTXVideoTransformer3DModel
+from diffusers import LTXPipeline, LTXVideoTransformer3DModel
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 
 from ltxtrain.config.model import AdapterConfig
 from ltxtrain.errors import ConfigError, Fault, ModelError
@@ -57,7 +58,9 @@ def _read_targets(path: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def attach_adapter(transformer: LTXVideoTransformer3DModel, spec: AdapterSpec, seed: int) -> dict[str, torch.nn.Parameter]:
+def attach_adapter(
+    transformer: LTXVideoTransformer3DModel, spec: AdapterSpec, seed: int
+) -> dict[str, torch.nn.Parameter]:
     """Freeze the base, add the adapter in float32, and return its parameters by name, in a fixed order.
 
     The first factor is drawn from ``seed`` and the second is zero, so that the model's output is unchanged at the start
@@ -119,3 +122,22 @@ def adapter_off(transformer: LTXVideoTransformer3DModel) -> Iterator[None]:
         transformer.enable_adapters()
 
 
+def load_exported(pipeline: LTXPipeline, path: Path) -> None:
+    """Load an exported file through diffusers. Raises ``ModelError`` when it is not in diffusers' layout or does not fit."""
+    try:
+        with safe_open(path, "pt") as file:
+            names = list(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} cannot be read: {error}", hint="name an exported .safetensors file") from error
+    if not names or not all(name.startswith("transformer.") for name in names):
+        raise ModelError(
+            f"{path} is not an adapter in diffusers' layout",
+            hint="name pytorch_lora_weights.safetensors of a run's export",
+        )
+    try:
+        pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=ADAPTER_NAME)
+    except (ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"{path} does not fit the base model: {reason}", hint="render with the model it was trained on"
+        ) from error

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXPipeline, LTXVideoTransformer3DModel
 
+from ltxtrain.config.validation import ValidationConfig
 from ltxtrain.model.text import PromptEmbedding
 from ltxtrain.model.vae import needs_tiling, set_tiling
+from ltxtrain.plan.prompts import ValidationVideo
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,20 @@ class RenderSettings:
     guidance_rescale: float
     seed: int
     tiled: bool = False
+
+    @classmethod
+    def of(cls, video: ValidationVideo, section: ValidationConfig, framerate: float, *, tiled: bool) -> Self:
+        return cls(
+            width=video.width,
+            height=video.height,
+            frames=video.frames,
+            framerate=framerate,
+            inference_steps=section.validation_num_inference_steps,
+            guidance=section.validation_guidance,
+            guidance_rescale=section.validation_guidance_rescale,
+            seed=video.seed,
+            tiled=tiled,
+        )
 
 
 def make_render_pipeline(

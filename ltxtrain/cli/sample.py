@@ -1,0 +1,57 @@
+"""``ltxtrain sample``: a prompt, rendered with an adapter."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ltxtrain.cli.options import Configs, Context, Presets, SetAside, read_config
+
+Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What to render.")]
+Adapter = Annotated[
+    Path | None,
+    typer.Option("--adapter", metavar="FILE", help="An exported LoRA in diffusers' layout, or a run's folder."),
+]
+To = Annotated[Path, typer.Option("--to", metavar="DIR", help="The folder for the video and its poster.")]
+Name = Annotated[str, typer.Option("--name", metavar="NAME", help="The video's file name, without .mp4.")]
+
+
+def sample(
+    ctx: Context,
+    prompt: Prompt,
+    adapter: Adapter = None,
+    to: To = Path("samples"),
+    name: Name = "sample",
+    preset: Presets = None,
+    config: Configs = None,
+    set_aside_unbuilt: SetAside = False,
+) -> None:
+    """Render PROMPT with an adapter, at the validation settings (--validation-resolution, --validation-seed, ...)."""
+    from ltxtrain.errors import ModelError
+    from ltxtrain.learn.signals import StopFlag, watch_signals
+    from ltxtrain.plan.folder import RunFolder
+    from ltxtrain.plan.prompts import validation_videos
+
+    loaded = read_config(ctx, preset, config, set_aside_unbuilt)
+    if adapter is not None and adapter.is_dir():
+        adapter = RunFolder(adapter).export / "pytorch_lora_weights.safetensors"
+    if adapter is not None and not adapter.is_file():
+        raise ModelError(f"there is no adapter {adapter}", hint="name an exported file, or a run's folder")
+    asked = {"validation_prompt": prompt, "user_prompt_library": None, "validation_disable": False}
+    section = loaded.config.validation.model_copy(update=asked)
+    videos = validation_videos(section, loaded.config.model.seed)
+    videos = tuple(replace(video, name=video.name.replace("validation", name, 1)) for video in videos)
+    with watch_signals(stop := StopFlag()):
+        print("loading torch and diffusers ...", file=sys.stderr)
+        from ltxtrain.cli.drive import drain
+        from ltxtrain.listeners.console import console_listener
+        from ltxtrain.sample import iter_sample
+
+        with console_listener() as console:
+            written = drain(iter_sample(loaded.config, videos, adapter, to, stop), [console])
+    for path in written:
+        print(path)

@@ -1,0 +1,62 @@
+"""Rendering one prompt with an exported adapter, through diffusers' own loading of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+from ltxtrain.config import TrainConfig
+from ltxtrain.data.frames import write_video
+from ltxtrain.events import Event, Notice, StageDone, StageProgress, StageStarted
+from ltxtrain.learn.device import DTYPES, check_dtype, find_device, memory_advice, release_memory
+from ltxtrain.learn.signals import StopFlag
+from ltxtrain.model.adapter import load_exported
+from ltxtrain.model.folder import load_scheduler, load_text_encoder, load_transformer, load_vae, locate_model
+from ltxtrain.model.render import RenderSettings, make_render_pipeline, render_video
+from ltxtrain.model.text import encode_prompt, make_text_pipeline
+from ltxtrain.plan.prompts import ValidationVideo
+
+
+def iter_sample(
+    config: TrainConfig, videos: tuple[ValidationVideo, ...], adapter: Path | None, folder: Path, stop: StopFlag
+) -> Generator[Event, None, list[Path]]:
+    """Render ``videos`` into ``folder`` with the validation settings of ``config``; returns the files.
+
+    ``adapter`` is an exported file in diffusers' layout; None renders with the base model alone. The text encoder is
+    gone before the transformer is loaded.
+    """
+    device = find_device()
+    dtype = check_dtype(device, config.precision.mixed_precision)
+    model = locate_model(config.model, config.cache.cache_dir)
+    encoder, tokenizer = load_text_encoder(model, dtype)
+    with memory_advice("encoding the prompt", "free the GPU of other programs"):
+        text = make_text_pipeline(encoder.to(device), tokenizer)
+        prompts = {video.prompt: encode_prompt(text, video.prompt) for video in videos}
+        negative = encode_prompt(text, config.validation.validation_negative_prompt)
+    del encoder, tokenizer, text
+    release_memory(device)
+    stop.check("nothing was rendered yet")
+    transformer = load_transformer(model, dtype).to(device).eval()
+    vae = load_vae(model, DTYPES[config.precision.vae_dtype]).to(device)
+    pipeline = make_render_pipeline(transformer, vae, load_scheduler(model))
+    if adapter is not None:
+        load_exported(pipeline, adapter)
+        yield Notice(f"adapter {adapter}")
+    yield StageStarted("rendering", len(videos), 0, "videos")
+    started = time.perf_counter()
+    written: list[Path] = []
+    for video in videos:
+        settings = RenderSettings.of(
+            video, config.validation, config.data.framerate, tiled=config.cache.vae_enable_tiling
+        )
+        with memory_advice(f"rendering {video.width}x{video.height}", "lower validation_resolution"):
+            frames_FHWC = render_video(pipeline, prompts[video.prompt], negative, settings, lambda: stop.requested)
+        if frames_FHWC is None:
+            raise stop.leave(f"{len(written)} of {len(videos)} videos are written")
+        path = folder / f"{video.name}.mp4"
+        write_video(path, frames_FHWC, config.data.framerate)
+        written.append(path)
+        yield StageProgress("rendering", len(written), video.name)
+    yield StageDone("rendering", time.perf_counter() - started, f"{len(written)} videos")
+    return written
