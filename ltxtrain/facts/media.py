@@ -33,6 +33,7 @@ VIDEO_EXTENSIONS = frozenset(
 )
 MAX_PIXELS = 8192 * 8192
 MAX_FRAMES = 500_000
+MAX_SECONDS = 24 * 3600  # a longer clip is a damaged timestamp
 PROBE_THREADS = 4
 
 # The rest of a clip counts as one more frame when it lasts at least this part of a frame. Less is what rounding of
@@ -187,6 +188,8 @@ def _probe_container(path: Path, container: InputContainer) -> ClipFacts:
         raise MediaError("damaged", "not one frame could be decoded")
     tick = float(stream.time_base or Fraction(1, 1000))
     times = [value * tick for value in ticks]
+    if times[-1] - times[0] > MAX_SECONDS:
+        raise MediaError("too-large", f"its timestamps span {(times[-1] - times[0]) / 3600:.0f} hours")
     rate = _declared_rate(stream)
     frame_s, variable = _spacing(times, tick, rate)
     last_s = min(frame_s, 1 / rate, median(_gaps(times) or [frame_s]))  # nobody tells how long the last one is shown

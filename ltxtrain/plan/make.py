@@ -86,6 +86,7 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
             *notices.bucket_notices(filled, batch, accumulation),
             *notices.length_notices(length, filled.samples, steps_given),
             *notices.schedule_notices(config.schedule, length.steps),
+            *notices.machine_notices(machine),
         ),
         warnings=(
             *(text for selection in selections for text in notices.selection_warnings(selection, data.framerate)),

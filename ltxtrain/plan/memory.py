@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ltxtrain.facts.models import ModelFacts, lora_params
-from ltxtrain.plan.records import SPATIAL_RATIO, Bucket, PhaseMemory
+from ltxtrain.plan.records import Bucket, PhaseMemory
 
 MIB = 1024**2
 TEXT_TOKENS = 128
@@ -33,7 +33,9 @@ FORWARD_ACTIVATION_BYTES = 24
 # 768x512x49, of which 2.1 are tensors.
 ENCODE_TENSORS = 11
 DECODE_TENSORS = 9
+# Encoded and decoded in tiles of this edge when asked for, and above so many pixels in a clip.
 TILE = 512
+TILE_ABOVE_PIXELS = 768 * 512 * 161
 
 MARGIN = 0.15
 
@@ -78,11 +80,12 @@ def text_lines(model: ModelFacts, setup: TrainingSetup) -> list[tuple[str, int]]
 
 
 def encode_lines(model: ModelFacts, bucket: Bucket, setup: TrainingSetup) -> list[tuple[str, int]]:
-    width, height = _tiled(bucket, setup.tiling)
+    tiled = in_tiles(bucket, setup.tiling)
+    width, height = _tile_size(bucket, tiled)
     return [
         ("VAE weights", model.vae.params * setup.vae_bytes),
         (
-            f"activations of {bucket.key}" + (" in tiles" if setup.tiling else ""),
+            f"activations of {bucket.key}" + (" in tiles" if tiled else ""),
             ENCODE_TENSORS * _vae_tensor(width, height, bucket.frames, model.vae.encoder_width, setup.vae_bytes),
         ),
     ]
@@ -116,7 +119,7 @@ def adapter_lines(model: ModelFacts, setup: TrainingSetup) -> list[tuple[str, in
 def validation_lines(model: ModelFacts, shape: Bucket, setup: TrainingSetup) -> list[tuple[str, int]]:
     """The pipeline renders inside of training: all that training keeps, and the VAE. Guidance doubles the batch."""
     denoise = 2 * FORWARD_ACTIVATION_BYTES * model.transformer.width * shape.tokens * setup.weight_bytes // 2
-    width, height = _tiled(shape, setup.tiling)
+    width, height = _tile_size(shape, in_tiles(shape, setup.tiling))
     decode = DECODE_TENSORS * _vae_tensor(width, height, shape.frames, model.vae.decoder_width, setup.vae_bytes)
     return [
         ("transformer weights", model.transformer.params * setup.weight_bytes),
@@ -144,20 +147,16 @@ def _with_margin(name: str, device: str, lines: list[tuple[str, int]]) -> PhaseM
     return PhaseMemory(name, device, tuple(lines), known + margin, margin)
 
 
-def _tiled(bucket: Bucket, tiling: bool) -> tuple[int, int]:
-    return (min(bucket.width, TILE), min(bucket.height, TILE)) if tiling else (bucket.width, bucket.height)
+def in_tiles(bucket: Bucket, asked: bool) -> bool:
+    """Whether the VAE works in tiles: when asked for, and where one pass would be the run's memory peak."""
+    return asked or bucket.width * bucket.height * bucket.frames > TILE_ABOVE_PIXELS
+
+
+def _tile_size(bucket: Bucket, tiled: bool) -> tuple[int, int]:
+    return (min(bucket.width, TILE), min(bucket.height, TILE)) if tiled else (bucket.width, bucket.height)
 
 
 def _vae_tensor(width: int, height: int, frames: int, channels: int, value_bytes: int) -> int:
     """One tensor at the VAE's highest inner resolution: a patch of 4 x 4 pixels is one cell there."""
     cells = (width // 4) * (height // 4) * frames
     return cells * channels * value_bytes
-
-
-def aligned_shape(width: int, height: int, frames: int) -> Bucket:
-    """The nearest shape below that the model can render: multiples of 32 pixels, 8k+1 frames."""
-    return Bucket(
-        max(SPATIAL_RATIO, width // SPATIAL_RATIO * SPATIAL_RATIO),
-        max(SPATIAL_RATIO, height // SPATIAL_RATIO * SPATIAL_RATIO),
-        (frames - 1) // 8 * 8 + 1,
-    )

@@ -97,7 +97,8 @@ def length_notices(length: RunLength, samples: Sequence[Sample], steps_given: bo
     if not steps_given:
         notices.append(f"neither max_train_steps nor num_train_epochs is given: {length.steps} steps")
     if len(samples) < FEW_CLIPS:
-        notices.append(f"only {len(samples)} training samples: the adapter will learn these and little else")
+        count = "one training sample" if len(samples) == 1 else f"{len(samples)} training samples"
+        notices.append(f"only {count}: the adapter will learn what is in there and little else")
     if length.epochs > MANY_EPOCHS:
         notices.append(f"each sample is seen about {length.epochs:.0f} times: fewer steps may look better")
     return notices
@@ -121,6 +122,13 @@ def schedule_warnings(schedule: ScheduleConfig, steps: int) -> list[str]:
     return [
         f"the learning rate never reaches its highest value: lr_warmup_steps is {warmup}, the run has {steps} steps"
     ]
+
+
+def machine_notices(machine: Machine) -> list[str]:
+    """Hardware that lies idle."""
+    if len(machine.gpus) < 2:
+        return []
+    return [f"one of {len(machine.gpus)} GPUs is used: a run is one process"]
 
 
 def memory_warnings(memory: Sequence[PhaseMemory], machine: Machine) -> list[str]:

@@ -127,12 +127,12 @@ def frame_count(dataset: VideoDataset, available: int) -> int | None:
     ``min_frames``, is used at the most frames that it holds.
     """
     wanted = floor_frames(dataset.num_frames)
-    longest = floor_frames(available)
-    if longest < floor_frames(dataset.min_frames):
-        return None
+    frames = min(wanted, floor_frames(available))
     if dataset.bucket_strategy == "resolution_frames":
-        return floor_to_interval(min(wanted, longest), dataset.frame_interval)
-    return wanted if longest >= wanted else None
+        frames = floor_to_interval(frames, dataset.frame_interval)
+        return frames if frames >= min(wanted, floor_frames(dataset.min_frames)) else None
+    least = max(wanted, floor_frames(dataset.min_frames))
+    return wanted if floor_frames(available) >= least else None
 
 
 def check_built(dataset: VideoDataset) -> None:

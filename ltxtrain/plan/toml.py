@@ -22,11 +22,11 @@ def dump_toml(root: Table, commented: frozenset[str] = frozenset()) -> str:
 
 
 def _comment(lines: list[str], names: frozenset[str]) -> list[str]:
-    """Values never span lines here, so a line of a section is one key; lists of tables are left alone."""
+    """Values never span lines here, so a line is one key. What is nested in a section is left alone."""
     done, in_section = [], True
     for line in lines:
         if line.startswith("["):
-            in_section = not line.startswith("[[")
+            in_section = "." not in line and not line.startswith("[[")
         key = line.partition(" = ")[0]
         done.append(f"# {line}" if in_section and key in names else line)
     return done

@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -177,6 +178,40 @@ def test_header_of_a_giant_is_refused_before_it_is_decoded(
     with pytest.raises(MediaError) as caught:
         probe_clip(path)
     assert caught.value.reason == "too-large"
+
+
+def test_timestamps_that_span_days_are_refused(make_clip: MakeClip) -> None:
+    with pytest.raises(MediaError) as caught:
+        probe_clip(make_clip("days.mkv", times=[0, 40, 100_000_000]))
+    assert caught.value.reason == "too-large"
+
+
+def test_cover_picture_is_no_video(make_clip: MakeClip, tmp_path: Path) -> None:
+    song, film = tmp_path / "song.mp4", tmp_path / "film.mp4"
+    for path in (song, film):
+        with av.open(str(path), "w") as container:
+            cover = container.add_stream("mjpeg")
+            cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
+            cover.disposition = Disposition.attached_pic
+            sound = container.add_stream("aac", rate=44100)
+            video = container.add_stream("mpeg4", rate=25, width=64, height=48) if path == film else None
+            container.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+            container.mux(cover.encode(None))
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")
+            frame.rate = 44100
+            container.mux(sound.encode(frame))
+            container.mux(sound.encode(None))
+            if video is not None:
+                for _ in range(5):
+                    container.mux(
+                        video.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24"))
+                    )
+                container.mux(video.encode(None))
+    with pytest.raises(MediaError) as caught:
+        probe_clip(song)
+    assert caught.value.reason == "no-video"
+    facts = probe_clip(film)
+    assert (facts.width, facts.frames) == (64, 5)
 
 
 def test_damaged_bytes_always_end_in_facts_or_in_a_reason(make_clip: MakeClip, tmp_path: Path) -> None:

@@ -52,6 +52,12 @@ def test_tiles_bound_the_encoder() -> None:
     ]
 
 
+def test_clips_too_large_for_one_pass_are_counted_in_tiles_unasked() -> None:
+    large = Bucket(1280, 704, 121)
+    assert encode_lines(MODEL, large, SETUP) == encode_lines(MODEL, large, replace(SETUP, tiling=True))
+    assert any("in tiles" in name for name, _ in encode_lines(MODEL, large, SETUP))
+
+
 def test_totals_are_sums_and_the_largest_bucket_counts() -> None:
     phases = estimate_memory(
         MODEL, [PUBLISHED, Bucket(768, 512, 121)], replace(SETUP, validation=Bucket(768, 512, 121))

@@ -1,0 +1,154 @@
+"""Decisions on one clip, for clips of any size, rate and length: facts are made up, nothing is opened."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ltxtrain.config import VideoDataset
+from ltxtrain.facts.index import FoundClip
+from ltxtrain.facts.media import ClipFacts
+from ltxtrain.facts.reasons import REASONS
+from ltxtrain.plan.records import Dropped
+from ltxtrain.plan.select import ProbedClip, SelectionRule, clip_name, fit_clip
+
+DATASET = VideoDataset(
+    id="d",
+    root=Path("/data"),
+    resolution=480,
+    resolution_type="pixel_area",
+    minimum_image_size=0,
+    crop=False,
+    crop_style="random",
+    crop_aspect="preserve",
+    num_frames=121,
+    min_frames=9,
+    max_frames=None,
+    bucket_strategy="resolution_frames",
+    frame_interval=None,
+    repeats=0,
+    caption_strategy="textfile",
+    instance_prompt=None,
+    prepend_instance_prompt=False,
+    only_instance_prompt=False,
+    disable_multiline_split=False,
+    is_i2v=True,
+    window="first",
+    windows_per_clip=1,
+    minimum_aspect_ratio=None,
+    maximum_aspect_ratio=None,
+    max_num_samples=None,
+)
+RULE = SelectionRule(framerate=25.0, alignment=32, rounding=2, seed=42)
+
+
+def clip(
+    width: int = 640, height: int = 480, frames: int = 50, fps: float = 25.0, name: str = "a/b#c.mp4"
+) -> ProbedClip:
+    facts = ClipFacts(
+        path=Path("/data") / name,
+        bytes=1,
+        width=width,
+        height=height,
+        rotation=0,
+        frames=frames,
+        declared_frames=frames,
+        fps=fps,
+        first_pts_s=0.0,
+        duration_s=frames / fps,
+        variable_rate=False,
+        codec="h264",
+        pixel_format="yuv420p",
+    )
+    return ProbedClip(FoundClip(facts.path, name, ("words",)), facts)
+
+
+datasets = st.builds(
+    replace,
+    st.just(DATASET),
+    resolution=st.integers(64, 1024),
+    minimum_image_size=st.sampled_from([0, 300]),
+    crop=st.booleans(),
+    crop_aspect=st.sampled_from(["square", "preserve"]),
+    num_frames=st.integers(1, 300),
+    min_frames=st.integers(1, 60),
+    max_frames=st.none() | st.integers(60, 400),
+    bucket_strategy=st.sampled_from(["resolution_frames", "aspect_ratio"]),
+    frame_interval=st.none() | st.integers(1, 50),
+    window=st.sampled_from(["first", "uniform", "all"]),
+    windows_per_clip=st.integers(1, 5),
+    maximum_aspect_ratio=st.none() | st.floats(0.5, 3),
+)
+probed = st.builds(
+    clip,
+    width=st.integers(16, 4096),
+    height=st.integers(16, 4096),
+    frames=st.integers(1, 2000),
+    fps=st.sampled_from([8.0, 23.976, 25.0, 29.97, 60.0, 120.0]),
+)
+
+
+@given(dataset=datasets, probed_clip=probed)
+def test_every_clip_is_used_inside_of_itself_or_dropped_with_a_reason(
+    dataset: VideoDataset, probed_clip: ProbedClip
+) -> None:
+    fitted = fit_clip(dataset, probed_clip, RULE)
+    if isinstance(fitted, Dropped):
+        assert fitted.reason in REASONS
+        assert fitted.detail
+        return
+    assert fitted
+    assert len({sample.bucket for sample in fitted}) == 1
+    assert len({sample.start for sample in fitted}) == len(fitted)
+    for sample in fitted:
+        bucket = sample.bucket
+        assert bucket.frames % 8 == 1
+        assert bucket.frames <= dataset.num_frames
+        assert bucket.width % 32 == 0 and bucket.height % 32 == 0
+        assert 0 <= sample.crop[0] <= sample.resize[0] - bucket.width
+        assert 0 <= sample.crop[1] <= sample.resize[1] - bucket.height
+        # The last frame that is wanted is on the screen within the clip.
+        assert sample.start + (bucket.frames - 1) / sample.fps < probed_clip.facts.duration_s
+        assert sample.i2v == (bucket.frames > 1)
+        assert clip_name(sample) == "a/b#c.mp4"
+
+
+@given(probed_clip=probed, frames=st.integers(1, 300))
+def test_by_aspect_ratio_all_clips_have_the_frames_asked_for(probed_clip: ProbedClip, frames: int) -> None:
+    dataset = replace(DATASET, bucket_strategy="aspect_ratio", num_frames=frames, min_frames=frames)
+    fitted = fit_clip(dataset, probed_clip, RULE)
+    if isinstance(fitted, Dropped):
+        assert fitted.reason == "too-short"
+    else:
+        assert {sample.bucket.frames for sample in fitted} == {(frames - 1) // 8 * 8 + 1}
+
+
+def test_interval_that_leaves_too_little_drops_the_clip() -> None:
+    dataset = replace(DATASET, frame_interval=24, min_frames=25)
+    assert fit_clip(dataset, clip(frames=48), RULE)[0].bucket.frames == 25  # type: ignore[index]
+    short = fit_clip(dataset, clip(frames=24), RULE)
+    assert isinstance(short, Dropped) and short.reason == "too-short"
+
+
+def test_crop_to_a_square_takes_the_square_bucket() -> None:
+    fitted = fit_clip(replace(DATASET, crop=True, crop_aspect="square", crop_style="corner"), clip(1920, 1080), RULE)
+    assert not isinstance(fitted, Dropped)
+    assert (fitted[0].bucket.width, fitted[0].bucket.height) == (480, 480)
+    assert (fitted[0].resize, fitted[0].crop) == ((853, 480), (0, 0))
+
+
+def test_seed_configuration_gives_the_documented_buckets_at_64() -> None:
+    rule = replace(RULE, alignment=64)
+    sizes = {
+        size: fit_clip(DATASET, clip(*size), rule)[0].bucket  # type: ignore[index]
+        for size in ((640, 480), (1920, 1080), (480, 480), (1080, 1920))
+    }
+    assert {size: f"{bucket.width}x{bucket.height}" for size, bucket in sizes.items()} == {
+        (640, 480): "576x448",
+        (1920, 1080): "704x384",
+        (480, 480): "512x512",
+        (1080, 1920): "384x704",
+    }
