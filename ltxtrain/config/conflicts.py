@@ -54,7 +54,7 @@ def _learning_rate(config: TrainConfig) -> Iterator[Conflict]:
     ends = ("polynomial", "cosine", "sine", "cosine_with_restarts", "cosine_half_period")
     if schedule.lr_scheduler in ends and schedule.lr_end >= optimizer.learning_rate:
         yield Conflict(
-            ("lr_scheduler", "lr_end", "learning_rate"),
+            ("lr_scheduler", "learning_rate", "lr_end"),
             f"{schedule.lr_scheduler} falls to lr_end {schedule.lr_end:g}, which is not below learning_rate "
             f"{optimizer.learning_rate:g}",
             "lower lr_end",
@@ -234,10 +234,6 @@ def _outputs(config: TrainConfig) -> Iterator[Conflict]:
     checkpoint = config.checkpoint
     if checkpoint.disk_low_action == "script" and not checkpoint.disk_low_script:
         yield Conflict(("disk_low_action", "disk_low_script"), "the action script needs disk_low_script")
-    if config.publishing.push_checkpoints_to_hub and not config.publishing.push_to_hub:
-        yield Conflict(
-            ("push_checkpoints_to_hub",), "push_checkpoints_to_hub needs push_to_hub", "set push_to_hub to true"
-        )
     if config.validation.validation_method == "external-script" and not config.validation.validation_external_script:
         yield Conflict(("validation_method",), "external-script needs validation_external_script")
     if config.validation.validation_preview and config.tracking.webhook_config is None:

@@ -48,6 +48,8 @@ def shown(key: str, value: object) -> str:
         return HIDDEN
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
     text = repr(value) if isinstance(value, str) else str(value)
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     text = re.sub(r"[\x00-\x1f\x7f]+", " ", text)

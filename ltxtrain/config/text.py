@@ -137,12 +137,14 @@ def _json_syntax(text: str, name: str, error: json.JSONDecodeError) -> tuple[str
     problem, suggestion = f"is not JSON: {error.msg.lower()} at column {error.colno}", ""
     follows = text[error.pos : error.pos + 1]
     if "trailing comma" in error.msg.lower() or (before.endswith(",") and follows in ("}", "]")):
+        line = before.count("\n") + 1
         problem, suggestion = "is not JSON: a comma stands before the closing bracket", "remove the comma"
     elif text[error.pos : error.pos + 1] in ("/", "#"):
         problem, suggestion = "is not JSON: it has a comment", "remove the comment, or write TOML"
     elif text[error.pos : error.pos + 1] == "'":
         problem, suggestion = "is not JSON: it has single quotes", 'write "double quotes"'
     elif error.pos >= len(text.rstrip()):
+        line = text.rstrip().count("\n") + 1
         problem, suggestion = "is not JSON: it ends too early", "close every bracket and quote"
     elif "delimiter" in error.msg and text[error.pos : error.pos + 1] == '"':
         line = before.count("\n") + 1
@@ -254,6 +256,8 @@ def _toml_lines(text: str, name: str) -> Iterator[tuple[KeyPath, int]]:
             table = _keys(written.strip().strip("[]").split("]")[0])
             if header[1] == "[[":
                 index = counts.get(table, -1) + 1
+                if index == 0:
+                    yield table, number
                 counts[table] = index
                 table = (*table, index)
             else:

@@ -228,12 +228,13 @@ def asked_unbuilt(config: TrainConfig, sources: Mapping[str, str]) -> dict[str, 
 
 def idle_notices(config: TrainConfig, sources: Mapping[str, str]) -> list[str]:
     """One notice for each master that is off while options under it are set, and one for each option without effect."""
-    given = {name for name, source in sources.items() if source != "default"}
+    tree = {name: getattr(getattr(config, option.section), name) for name, option in options().items()}
+    given = {name for name, value in tree.items() if sources.get(name) != "default" and value != options()[name].default}
     notices = []
     for master, under in WITHOUT_MASTER.items():
         option = options()[master]
         idle = [name for name in under if name in given]
-        value = getattr(getattr(config, option.section), master)
+        value = tree[master]
         if idle and value in (option.default, False, None, 0) and not (master == "gradient_checkpointing" and value):
             verb = "has" if len(idle) == 1 else "have"
             notices.append(f"{', '.join(idle)} {verb} no effect while {master} is {_word(value)}")
