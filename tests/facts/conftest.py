@@ -15,16 +15,17 @@ MakeClip = Callable[..., Path]
 
 def write_clip(
     path: Path,
-    frames: int = 25,
+    frames: int | Sequence[int] = 25,
     fps: float = 25,
     size: tuple[int, int] = (64, 48),
     *,
-    times: Sequence[int] | None = None,
     rotation: int = 0,
     pixel_shape: Fraction | None = None,
 ) -> Path:
-    """``times`` are milliseconds of each frame, for a rate that varies."""
+    """``frames`` is how many, or the milliseconds of each, for a rate that varies."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    times = None if isinstance(frames, int) else frames
+    count = frames if isinstance(frames, int) else len(frames)
     rng = np.random.default_rng(len(path.name))
     with av.open(str(path), "w") as container:
         stream = container.add_stream(
@@ -38,7 +39,7 @@ def write_clip(
             stream.codec_context.sample_aspect_ratio = pixel_shape
         if rotation:
             stream.set_display_rotation(rotation)
-        for index in range(frames if times is None else len(times)):
+        for index in range(count):
             picture = rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             if times is not None:

@@ -54,7 +54,7 @@ def test_pixels_that_are_not_square_count_as_shown(make_clip: MakeClip) -> None:
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_variable_rate_is_measured_by_timestamps(make_clip: MakeClip, suffix: str) -> None:
     times = [0, 40, 80, 200, 240, 280, 500]
-    facts = probe_clip(make_clip(f"phone{suffix}", times=times))
+    facts = probe_clip(make_clip(f"phone{suffix}", frames=times))
     assert facts.variable_rate
     assert facts.frames == 7
     assert facts.fps == pytest.approx(12)
@@ -64,7 +64,7 @@ def test_variable_rate_is_measured_by_timestamps(make_clip: MakeClip, suffix: st
 
 def test_rounded_timestamps_are_no_variable_rate(make_clip: MakeClip) -> None:
     times = [round(index * 1000 / 30) for index in range(30)]
-    facts = probe_clip(make_clip("thirty.mkv", times=times))
+    facts = probe_clip(make_clip("thirty.mkv", frames=times))
     assert not facts.variable_rate
     assert frames_at(facts.duration_s, 30) == 30
     assert frames_at(facts.duration_s, 25) == 25
@@ -182,7 +182,7 @@ def test_header_of_a_giant_is_refused_before_it_is_decoded(
 
 def test_timestamps_that_span_days_are_refused(make_clip: MakeClip) -> None:
     with pytest.raises(MediaError) as caught:
-        probe_clip(make_clip("days.mkv", times=[0, 40, 100_000_000]))
+        probe_clip(make_clip("days.mkv", frames=[0, 40, 100_000_000]))
     assert caught.value.reason == "too-large"
 
 
