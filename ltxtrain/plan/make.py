@@ -83,6 +83,7 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
             *loaded.notices,
             *dataset_notices(data),
             *(text for selection in selections for text in notices.selection_notices(selection, data.framerate)),
+            *notices.quarantine_notices(data.delete_problematic_images, dropped),
             *notices.bucket_notices(filled, batch, accumulation),
             *notices.length_notices(length, filled.samples, steps_given),
             *notices.schedule_notices(config.schedule, length.steps),

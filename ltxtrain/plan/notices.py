@@ -43,7 +43,11 @@ def selection_notices(selection: Selection, framerate: float) -> list[str]:
     dataset = selection.dataset
     used = {sample.path for sample in selection.samples}
     clips = [clip for clip in selection.probed if str(clip.found.path) in used]
-    notices = [*_frame_notices(dataset, selection.samples), *_window_notices(dataset, clips, framerate)]
+    notices = [
+        *_idle_notices(dataset),
+        *_frame_notices(dataset, selection.samples),
+        *_window_notices(dataset, clips, framerate),
+    ]
     resampled = [clip.facts for clip in clips if clip.facts.variable_rate or abs(clip.facts.fps / framerate - 1) > 0.01]
     if resampled:
         notices.append(f"{dataset.id}: {_clips(len(resampled))} resampled to {framerate:g} fps ({_rates(resampled)})")
@@ -81,6 +85,14 @@ def selection_warnings(selection: Selection, framerate: float) -> list[str]:
             f"({_rates(slow)}): frames are repeated to reach {framerate:g}, and the model learns the stutter"
         )
     return warnings
+
+
+def quarantine_notices(asked: bool, dropped: Sequence[Dropped]) -> list[str]:
+    """``delete_problematic_images`` makes a list here, never a deletion."""
+    faulty = sum(entry.reason in FAULTY for entry in dropped)
+    if not asked or not faulty:
+        return []
+    return [f"delete_problematic_images: {_clips(faulty)} on the list in dataset.jsonl; no file is deleted or changed"]
 
 
 def bucket_notices(filled: Filled, batch_size: int, accumulation: int) -> list[str]:
@@ -154,6 +166,21 @@ def _memory_hint(phase: str) -> str:
     }.get(phase, "a machine with more memory is needed for this model")
 
 
+def _idle_notices(dataset: VideoDataset) -> list[str]:
+    """Keys of the data set that another of its keys makes idle."""
+    idle = []
+    if dataset.frame_interval is not None and dataset.bucket_strategy != "resolution_frames":
+        idle.append("frame_interval has no effect: bucket_strategy is aspect_ratio")
+    if dataset.windows_per_clip > 1 and dataset.window != "uniform":
+        idle.append(f"windows_per_clip has no effect: window is {dataset.window}")
+    used = (
+        dataset.caption_strategy == "instanceprompt" or dataset.prepend_instance_prompt or dataset.only_instance_prompt
+    )
+    if dataset.instance_prompt and not used:
+        idle.append("instance_prompt has no effect: set prepend_instance_prompt or only_instance_prompt")
+    return [f"{dataset.id}: {text}" for text in idle]
+
+
 def _frame_notices(dataset: VideoDataset, samples: Sequence[Sample]) -> list[str]:
     notices = []
     trained = floor_frames(dataset.num_frames)
@@ -161,6 +188,9 @@ def _frame_notices(dataset: VideoDataset, samples: Sequence[Sample]) -> list[str
         notices.append(
             f"{dataset.id}: num_frames {dataset.num_frames} was asked, {trained} are trained: frame counts are 8k+1"
         )
+    least = floor_frames(dataset.min_frames)
+    if least != dataset.min_frames != dataset.num_frames:
+        notices.append(f"{dataset.id}: min_frames {dataset.min_frames} was asked, {least} is the least that is used")
     shorter = {sample.path for sample in samples if sample.bucket.frames < trained}
     if shorter:
         notices.append(f"{dataset.id}: {_clips(len(shorter))} shorter than {trained} frames and used at what they hold")

@@ -22,7 +22,7 @@ ALIGNMENT = 32
 
 @dataclass(frozen=True)
 class ValidationVideo:
-    """One video of each validation. ``name`` is its file's name without suffix; sizes are pixels, ``frames`` is 8k+1."""
+    """One video of each validation. ``name`` is its file's name without suffix; sizes in pixels, ``frames`` is 8k+1."""
 
     name: str
     prompt: str

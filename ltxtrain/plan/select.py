@@ -151,6 +151,9 @@ def check_built(dataset: VideoDataset) -> None:
     if dataset.max_frames is not None and dataset.max_frames < floor_frames(dataset.min_frames):
         problem = f"{dataset.max_frames} is less than min_frames ({dataset.min_frames})"
         faults.append(Fault("max_frames", problem, source, "raise it, or leave it out"))
+    for key in ("prepend_instance_prompt", "only_instance_prompt"):
+        if getattr(dataset, key) and not dataset.instance_prompt:
+            faults.append(Fault(key, "needs an instance_prompt", source, f"set instance_prompt, or leave {key} out"))
     if faults:
         raise ConfigError(faults)
 

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from ltxtrain.plan.records import Dropped, PhaseMemory, Plan
 
 WIDTH = 100
+LISTED = 20  # clips left out for one reason, by name
 LABEL = 12
 
 
 def render_plan(plan: Plan) -> str:
-    """At most 100 columns, aligned, no colour. Ends with a newline."""
+    """At most 100 columns (a longer path stays whole), aligned, no colour. Ends with a newline."""
     blocks = [
         _head(plan),
         _clips(plan),
@@ -75,8 +76,11 @@ def _clips(plan: Plan) -> list[str]:
         by_reason.setdefault(entry.reason, []).append(entry)
     for reason, entries in sorted(by_reason.items()):
         lines.append(f"  left out as {reason} ({dict(EXPLANATIONS).get(reason, '')}): {len(entries)}")  # type: ignore[call-overload]
-        width = max(len(entry.path) for entry in entries)
-        lines += [line for entry in entries for line in _entry(entry.path, entry.detail, width)]
+        listed = entries[:LISTED]
+        width = max(len(entry.path) for entry in listed)
+        lines += [line for entry in listed for line in _entry(entry.path, entry.detail, width)]
+        if len(entries) > LISTED:
+            lines.append(f"    and {len(entries) - LISTED} more, which ltxtrain plan --json and dataset.jsonl list")
     return lines
 
 

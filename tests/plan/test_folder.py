@@ -117,6 +117,20 @@ def test_text_is_readable_in_a_hundred_columns(plan: Plan) -> None:
         assert f"\n{title}" in text
 
 
+def test_text_lists_the_first_of_many_clips_left_out(
+    add_clip: AddClip, load: Load, machine: Machine, clips: Path
+) -> None:
+    add_clip("good.mp4")
+    for index in range(50):
+        (clips / f"bad{index:02d}.mp4").write_bytes(b"")
+        (clips / f"bad{index:02d}.txt").write_text("a caption")
+    text = render_plan(make_plan(load(), machine))
+    assert "left out as empty (the file holds no bytes): 50" in text
+    assert "bad19.mp4" in text
+    assert "bad20.mp4" not in text
+    assert "and 30 more" in text
+
+
 def test_text_names_the_gpus(add_clip: AddClip, load: Load) -> None:
     add_clip("a.mp4")
     card = Gpu("NVIDIA GeForce RTX 4090", 24 * 1024**3, "8.9")

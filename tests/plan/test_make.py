@@ -84,6 +84,16 @@ def test_bad_media_and_captions_are_all_accounted_for(
     assert any("6 of 7 clips left out for a fault" in warning for warning in plan.warnings)
 
 
+def test_deleting_what_is_damaged_means_a_list(add_clip: AddClip, load: Load, machine: Machine, clips: Path) -> None:
+    add_clip("good.mp4")
+    (clips / "bad.mp4").write_bytes(b"damaged")
+    (clips / "bad.txt").write_text("a caption")
+    plan = make_plan(load(delete_problematic_images=True), machine)
+    assert any("1 clip on the list" in notice for notice in plan.notices)
+    assert sorted(path.name for path in clips.iterdir()) == ["bad.mp4", "bad.txt", "good.mp4", "good.txt"]
+    assert not any("delete" in notice for notice in make_plan(load(), machine).notices)
+
+
 def test_documented_entry_keeps_its_rules(
     add_clip: AddClip, load: Load, documented: Documented, machine: Machine
 ) -> None:
@@ -212,6 +222,19 @@ def test_random_crop_follows_the_seed_and_nothing_else(
     assert len(set(crops(1))) > 1
     plan = make_plan(load(datasets=[entry], train_batch_size=1), machine)
     assert {sample.bucket for sample in plan.samples} == {Bucket(64, 64, 9)}
+
+
+def test_keys_that_do_nothing_together_are_told(
+    add_clip: AddClip, load: Load, documented: Documented, machine: Machine
+) -> None:
+    add_clip("a.mp4")
+    entry = documented({"num_frames": 9, "frame_interval": 8, "min_frames": 12}, instance_prompt="TOK")
+    text = "\n".join(make_plan(load(datasets=[entry], train_batch_size=1), machine).notices)
+    assert "frame_interval has no effect" in text
+    assert "instance_prompt has no effect" in text
+    assert "min_frames 12 was asked, 9 is the least" in text
+    with pytest.raises(ConfigError, match="prepend_instance_prompt"):
+        make_plan(load(datasets=[documented({"num_frames": 9}, prepend_instance_prompt=True)]), machine)
 
 
 def test_what_is_not_built_is_refused_by_name(
