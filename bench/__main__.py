@@ -1,4 +1,4 @@
-"""``python -m bench [help] [train]``: measure and print one table. ``--save`` keeps it in bench/results."""
+"""``python -m bench [help] [train] [cache]``: measure and print one table. ``--save`` keeps it in bench/results."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ import platform
 import tempfile
 from pathlib import Path
 
-from bench import help_time, train_job
+from bench import caching, help_time, train_job
+from bench.process import watch
 
 RESULTS = Path(__file__).parent / "results"
+PARTS = {"help": help_time.measure, "train": train_job.measure, "cache": caching.measure}
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "av")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="*", choices=["help", "train"], help="what to measure (default: all)")
+    parser.add_argument("what", nargs="*", choices=list(PARTS), help="what to measure (default: all)")
     parser.add_argument(
         "--vae", choices=["0.9.1", "0.9.5"], default="0.9.1", help="whose VAE, at a quarter of its width"
     )
     parser.add_argument("--save", action="store_true", help="write the table to bench/results")
     arguments = parser.parse_args()
-    wanted = arguments.what or ["help", "train"]
+    wanted = arguments.what or list(PARTS)
     rows = []
-    with tempfile.TemporaryDirectory(prefix="ltxtrain-bench-") as folder:
-        if "help" in wanted:
-            (Path(folder) / "help").mkdir()
-            rows += help_time.measure(Path(folder) / "help")
-        if "train" in wanted:
-            rows += train_job.measure(Path(folder) / "train", arguments.vae)
+    with tempfile.TemporaryDirectory(prefix="ltxtrain-bench-") as name:
+        folder = Path(name)
+        if set(wanted) - {"help"}:
+            print(watch(["-m", "bench.job", ".", arguments.vae], folder).output, end="", flush=True)
+        for part in wanted:
+            rows += PARTS[part](folder)
     table = text_of(rows, arguments.vae)
     print(table)
     if arguments.save:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -19,6 +20,27 @@ TEXT_TOKENS, TEXT_WIDTH = 128, 32
 LATENT_CHANNELS = 128
 LATENT_FRAMES, LATENT_HEIGHT, LATENT_WIDTH = (FRAMES - 1) // 8 + 1, HEIGHT // 32, WIDTH // 32
 
+# The same as ltxtrain reads it, with paths from the folder that holds model/ and clips/.
+CONFIG = {
+    "pretrained_model_name_or_path": "model",
+    "instance_data_dir": "clips",
+    "num_frames": FRAMES,
+    "framerate": FPS,
+    "resolution": (HEIGHT * WIDTH) ** 0.5,
+    "resolution_type": "pixel_area",
+    "train_batch_size": 1,
+    "lora_rank": RANK,
+    "learning_rate": LEARNING_RATE,
+    "lr_scheduler": "constant",
+    "mixed_precision": "no",
+    "vae_dtype": "fp32",
+    "gradient_checkpointing": False,
+    "max_train_steps": STEPS,
+    "checkpoint_step_interval": STEPS,
+    "validation_disable": True,
+    "seed": 1,
+}
+
 
 def build(folder: Path, vae: str) -> None:
     from ltxtrain.model.tiny import TinySpec, build_pipeline
@@ -31,6 +53,7 @@ def build(folder: Path, vae: str) -> None:
         count = sum(parameter.numel() for parameter in getattr(pipeline, component).parameters())
         print(f"{component}: {count / 1e6:.2f} M parameters")
     make_clips(folder / "clips")
+    (folder / "job.json").write_text(json.dumps(CONFIG, indent=2))
 
 
 def quarter_width_vae(release: str) -> object:
