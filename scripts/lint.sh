@@ -19,7 +19,7 @@ check() {
 check format ruff format --check --output-format concise .
 check rules ruff check --output-format concise .
 check types mypy
-check floors lint-imports --no-cache
+check floors lint-imports --no-cache --no-logo
 check sizes python scripts/sizes.py
 
 if ((${#failed[@]})); then

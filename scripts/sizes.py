@@ -51,8 +51,12 @@ def faults_of_function(path: Path, function: Function) -> Iterator[str]:
 
 
 def parameter_count(arguments: ast.arguments) -> int:
-    names = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
-    return len(names) - (names[:1] in (["self"], ["cls"]))
+    """Without ``self``. A command of the command line, known by its ``Context``, has a parameter for each flag: 0."""
+    found = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    first = found[0] if found else None
+    if first and first.annotation and ast.unparse(first.annotation).endswith("Context"):
+        return 0
+    return len(found) - (1 if first and first.arg in ("self", "cls") else 0)
 
 
 if __name__ == "__main__":

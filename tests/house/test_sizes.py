@@ -38,6 +38,7 @@ TOO_LARGE = {
 SMALL_ENOUGH = {
     "a full file": ("full.py", "x = 1\n" * 400),
     "a full function": ("full.py", function_of(100)),
+    "a command with seven flags": ("full.py", "def f(ctx: typer.Context, a, b, c, d, e, f, g): ...\n"),
     "six parameters and self": ("full.py", "class A:\n    def f(self, a, b, c, d, e, f): ...\n"),
 }
 
