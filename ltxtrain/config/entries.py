@@ -102,7 +102,7 @@ class DatasetEntry(Section):
         option(None, "What a conditioning entry is for.")
     )
     source_dataset_id: str | None = option(None, "The entry that this one conditions.")
-    video: VideoSettings = VideoSettings()
+    video: VideoSettings = option(VideoSettings(), "How clips are cut in time.")
     vae_cache_clear_each_epoch: bool = option(False, "Encode the clips anew in each epoch.")
     vae_cache_ondemand: bool = option(False, "Encode clips when they are first needed.")
     vae_cache_disable: bool = option(False, "Write no cache of latents.")

@@ -23,6 +23,7 @@ from ltxtrain.config.text import Document, read_document
 from ltxtrain.config.unbuilt import asked_unbuilt, idle_notices
 from ltxtrain.errors import ConfigError, Fault
 
+FOUND_BESIDE = ("data_backend_config", "user_prompt_library")
 RIVALS = (("instance_data_dir", "data_backend_config", "datasets"), ("max_train_steps", "num_train_epochs"))
 FLAVOURS = {"0.9.5": "Lightricks/LTX-Video-0.9.5", "0.9.0": "Lightricks/LTX-Video"}
 
@@ -107,13 +108,28 @@ def _layers(
     layers.append(flag_layer(flags, env))
     for layer in layers:
         _read_datasets(layer)
+        _look_beside_its_file(layer)
     return layers, faults
+
+
+def _look_beside_its_file(layer: Layer) -> None:
+    """A file named in a configuration that is not found from here may lie beside the configuration, as documented."""
+    for name in FOUND_BESIDE:
+        path = Path(str(layer.values.get(name, "")))
+        if name not in layer.documents or name not in layer.values or path.is_absolute() or path.exists():
+            continue
+        folder = Path(layer.documents[name][0].name).parent
+        for candidate in (folder / path, folder / path.name):
+            if candidate.is_file():
+                layer.values[name] = candidate
+                layer.notices.append(f"{name} {path} is taken from {candidate}, beside the configuration")
+                break
 
 
 def _read_datasets(layer: Layer) -> None:
     """Turn the raw list of data sets of a layer into checked entries."""
     raw = layer.values.get("datasets")
-    if raw is None:
+    if not raw:
         return
     document, path = layer.documents.get("datasets", (Document(layer.sources["datasets"], None, {}), ()))
     entries = read_entries(raw, document, path)

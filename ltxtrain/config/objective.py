@@ -26,7 +26,7 @@ class ObjectiveConfig(Section):
     flow_cubic_schedule_weights: tuple[float, ...] | None = option(None, "Weights of a cubic draw of sigma.")
     mixflow_enabled: bool = option(False, "Draw sigma from a mixture.")
     ltx_train_mode: Literal["i2v", "t2v"] = option(
-        "i2v", "i2v also teaches to go on from a first frame; t2v starts from text alone."
+        "i2v", "What is taught: i2v also goes on from a first frame, t2v starts from text alone."
     )
     ltx_i2v_prob: Fraction = option(0.1, "How often the first frame is given clean, in i2v mode.")
     ltx_protect_first_frame: bool = option(False, "Always give the first frame clean.")

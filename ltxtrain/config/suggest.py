@@ -37,16 +37,16 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     if not asked:
         return None
     limit = 1 if len(asked) < 4 else 2 if len(asked) < 8 else 3
-    ranked = []
-    for name in known:
-        distance = edit_distance(asked, name.lower(), limit)
-        if distance <= limit:
-            ranked.append(
-                (distance, _digits(asked) != _digits(name), asked[:1] != name[:1], len(asked) != len(name), name)
-            )
-    if ranked:
-        return min(ranked)[-1]
-    return _by_words(asked, known)
+    names = list(known)
+    for edits in range(limit + 1):
+        ranked = [_rank(asked, name) for name in names if edit_distance(asked, name.lower(), edits) == edits]
+        if ranked:
+            return min(ranked)[-1]
+    return _by_words(asked, names)
+
+
+def _rank(asked: str, name: str) -> tuple[bool, bool, bool, str]:
+    return _digits(asked) != _digits(name), asked[:1] != name[:1], len(asked) != len(name), name
 
 
 def _by_words(asked: str, known: Iterable[str]) -> str | None:

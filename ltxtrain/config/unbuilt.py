@@ -229,7 +229,9 @@ def asked_unbuilt(config: TrainConfig, sources: Mapping[str, str]) -> dict[str, 
 def idle_notices(config: TrainConfig, sources: Mapping[str, str]) -> list[str]:
     """One notice for each master that is off while options under it are set, and one for each option without effect."""
     tree = {name: getattr(getattr(config, option.section), name) for name, option in options().items()}
-    given = {name for name, value in tree.items() if sources.get(name) != "default" and value != options()[name].default}
+    given = {
+        name for name, value in tree.items() if sources.get(name) != "default" and value != options()[name].default
+    }
     notices = []
     for master, under in WITHOUT_MASTER.items():
         option = options()[master]

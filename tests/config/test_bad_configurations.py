@@ -46,7 +46,9 @@ def read_cases() -> list[Case]:
             text = "\n".join(lines[1 + len(told) :])
             faults = [re.fullmatch(r"-> (\S+) (.*?): (.*)", line) for line in told]
             assert faults and all(faults), f"{path.name}: {name}"
-            cases.append(Case(f"{path.stem}/{name}", kind, tuple(Expected(*f.groups()) for f in faults if f), text))
+            cases.append(
+                Case(f"{path.stem}/{name}-{kind}", kind, tuple(Expected(*f.groups()) for f in faults if f), text)
+            )
     return cases
 
 

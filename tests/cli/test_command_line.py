@@ -1,0 +1,343 @@
+"""The program's own words: commands, flags in every spelling, exit codes, and what goes to which stream."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ltxtrain import __version__
+from ltxtrain.cli.app import COMMANDS, run
+from ltxtrain.cli.options import parse_flags
+from ltxtrain.config.catalogue import options
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def in_a_clean_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("LTXTRAIN_")]:
+        monkeypatch.delenv(name)
+
+
+def told(capsys: Captured, *words: str) -> tuple[int, str, str]:
+    code = run(words)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def program(*words: str, code: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code] if code else [sys.executable, "-m", "ltxtrain", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+# commands
+
+
+def test_help_lists_every_built_command_and_names_the_others(capsys: Captured) -> None:
+    code, out, err = told(capsys, "--help")
+    assert code == 0 and err == ""
+    assert all(name in out for name in COMMANDS)
+    assert told(capsys, "-h")[1] == out
+
+
+def test_without_a_command_the_help_is_shown_and_the_exit_code_is_2(capsys: Captured) -> None:
+    code, out, _ = told(capsys)
+    assert code == 2 and out.startswith("usage: ltxtrain COMMAND")
+
+
+def test_the_version_is_printed(capsys: Captured) -> None:
+    assert told(capsys, "--version") == (0, f"ltxtrain {__version__}\n", "")
+
+
+@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if not command.target])
+def test_a_command_that_is_not_built_is_refused_by_name(capsys: Captured, name: str) -> None:
+    code, out, err = told(capsys, name, "anything")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[0] == f"error: the command {name} is not built yet"
+
+
+def test_a_mistyped_command_is_answered_with_the_right_one(capsys: Captured) -> None:
+    code, _, err = told(capsys, "trian")
+    assert code == 2
+    assert err == "error: there is no command 'trian'\nhint: did you mean train?\n"
+
+
+def test_options_before_the_command_are_answered_with_the_order(capsys: Captured) -> None:
+    code, _, err = told(capsys, "--preset", "smoke", "train")
+    assert code == 2 and "options come after the command" in err
+
+
+@pytest.mark.parametrize("name", ["validate", "presets", "options", "schema"])
+def test_each_command_has_its_own_help(capsys: Captured, name: str) -> None:
+    code, out, _ = told(capsys, name, "--help")
+    assert code == 0 and f"ltxtrain {name}" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("presets", "--nothing"), "No such option"),
+        (("options", "--nothing"), "No such option"),
+        (("schema", "extra"), "unexpected extra argument"),
+        (("validate", "--preset"), "requires an argument"),
+        (("validate", "--config"), "requires an argument"),
+        (("presets", "show"), "show NAME"),
+        (("presets", "lst"), "show NAME"),
+        (("presets", "show", "smok"), "did you mean smoke?"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_is_told_in_one_line(
+    capsys: Captured, words: tuple[str, ...], problem: str
+) -> None:
+    code, out, err = told(capsys, *words)
+    assert (code, out) == (2, "")
+    first, *rest = err.splitlines()
+    assert first.startswith("error: ") and problem in first
+    assert all(line.startswith("hint: ") for line in rest)
+
+
+# flags
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--lora_rank=4"], {"lora_rank": "4"}),
+        (["--lora-rank=4"], {"lora_rank": "4"}),
+        (["--lora_rank", "4"], {"lora_rank": "4"}),
+        (["--lora-rank", "4"], {"lora_rank": "4"}),
+        (["--flow-schedule-shift", "-1"], {"flow_schedule_shift": "-1"}),
+        (["--use-ema"], {"use_ema": True}),
+        (["--use_ema=false"], {"use_ema": "false"}),
+        (["--use-ema", "false"], {"use_ema": "false"}),
+        (["--no-use-ema"], {"use_ema": False}),
+        (["--no_use_ema"], {"use_ema": False}),
+        (["--use-ema", "--lora-rank", "4"], {"use_ema": True, "lora_rank": "4"}),
+        (["--data", "x", "--cache=y", "--output", "z"], {"data": "x", "cache": "y", "output": "z"}),
+        (["--validation_prompt=a=b --c"], {"validation_prompt": "a=b --c"}),
+        (["--resume-from-checkpoint="], {"resume_from_checkpoint": ""}),
+        (
+            ["--peft-lora-target-modules", "to_q", "--peft-lora-target-modules", "to_k"],
+            {"peft_lora_target_modules": ["to_q", "to_k"]},
+        ),
+        (["--lora-rank", "4", "--lora_rank=4"], {"lora_rank": "4"}),
+    ],
+)
+def test_flags_are_read_in_every_spelling(words: list[str], expected: dict[str, object]) -> None:
+    assert parse_flags(words) == (expected, [])
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (["--lora-rnk", "4"], ["--lora-rnk: is not an option (did you mean --lora-rank?)"]),
+        (["--lora_rnk=4"], ["--lora_rnk: is not an option (did you mean --lora-rank?)"]),
+        (["--jsn"], ["--jsn: is not an option (did you mean --json?)"]),
+        (["--lr", "1e-4"], ["--lr: is not an option (did you mean --learning-rate?)"]),
+        (["--lora-rank"], ["--lora-rank: needs a value (--lora-rank=16)"]),
+        (["--lora-rank", "--use-ema"], ["--lora-rank: needs a value (--lora-rank=16)"]),
+        (["--lora-rank", "4", "--lora_rank", "8"], ["--lora-rank: is given twice with different values (keep one)"]),
+        (["--no-lora-rank"], ["--no-lora-rank: --lora-rank takes a whole number, at least 1, at most 256"]),
+        (["clips"], ["'clips' belongs to no option (options are written --name value)"]),
+        (["lora_rank=4"], ["'lora_rank=4' belongs to no option"]),
+        (["-r", "4"], ["'-r' belongs to no option", "'4' belongs to no option"]),
+        (["--hf-token", "hf_SECRETVALUE1abcdefgh"], ["--hf-token: a secret does not belong on a command line"]),
+        (["hf_SECRETVALUE1abcdefgh"], ["(not shown) belongs to no option"]),
+        (["--repeats", "3"], ["--repeats: has no effect: it is set for each data set (leave it out)"]),
+    ],
+)
+def test_flags_that_cannot_be_read_are_told(words: list[str], lines: list[str]) -> None:
+    flags, faults = parse_flags(words, own=["--json", "--preset"])
+    found = [str(fault) for fault in faults]
+    assert all(line.startswith(start) for line, start in zip(found, lines, strict=True)), found
+    assert "SECRET" not in "".join(found)
+    assert flags in ({}, {"lora_rank": "4"}, {"use_ema": True})
+
+
+def test_every_option_is_a_flag_and_a_variable(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each option is given a value that no option takes, so that each must answer under its own name."""
+    names = [name for name, option in options().items() if "text" not in option.kinds and "path" not in option.kinds]
+    assert len(names) > 200
+    code, _, err = told(capsys, "validate", *(f"{options()[name].flag}=[~" for name in names))
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert code == 2
+    assert [line.split(": ")[1] for line in lines] == [options()[name].flag for name in names]
+    for name in names:
+        monkeypatch.setenv(options()[name].variable, "[~")
+    err = told(capsys, "validate")[2]
+    found = {tuple(line.split(": ")[1:3]) for line in err.splitlines() if line.startswith("error: ")}
+    assert found == {(options()[name].variable, name) for name in names}
+
+
+def test_faults_of_flags_and_files_are_told_together(capsys: Captured, tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text('{"seed": "x"}', encoding="utf-8")
+    code, _, err = told(capsys, "validate", "--config", "c.json", "--lora-rnk", "4", "--learning-rate", "fast")
+    assert code == 2
+    assert err.splitlines() == [
+        "error: --lora-rnk: is not an option (did you mean --lora-rank?)",
+        "error: c.json:1: seed: 'x' is not a whole number, at least -1",
+        "error: --learning-rate: 'fast' is not a number, above 0, at most 10",
+    ]
+
+
+# validate
+
+
+def test_a_good_configuration_is_told_in_words_on_stderr_only(capsys: Captured) -> None:
+    code, out, err = told(capsys, "validate", "--preset", "smoke")
+    assert (code, out) == (0, "")
+    assert "the configuration is good" in err and "not built yet" in err
+
+
+def test_explain_prints_every_value_and_its_source(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LTXTRAIN_SEED", "5")
+    code, out, _ = told(capsys, "validate", "--preset", "smoke", "--lora-rank", "4", "--explain")
+    lines = out.splitlines()
+    assert code == 0
+    assert "lora_rank = 4  # --lora-rank" in lines
+    assert "seed = 5  # LTXTRAIN_SEED" in lines
+    assert "num_frames = 17  # preset smoke" in lines
+    assert "lora_dropout = 0.0  # default" in lines
+    assert sum(" = " in line for line in lines) == len(options())
+
+
+def test_validate_as_json_is_data_on_stdout(capsys: Captured) -> None:
+    code, out, err = told(capsys, "validate", "--preset", "smoke", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert found["ok"] is True
+    assert found["values"]["lora_rank"] == {"value": 8, "source": "preset smoke"}
+    code, out, err = told(capsys, "validate", "--lora-rank", "0", "--json")
+    assert code == 2 and err.startswith("error: --lora-rank")
+    assert json.loads(out) == {
+        "ok": False,
+        "faults": [{"key": "--lora-rank", "problem": "0 is out of range: at least 1", "source": "", "suggestion": ""}],
+    }
+
+
+def test_a_list_of_data_sets_is_checked_when_it_is_there_and_told_when_it_is_not(
+    capsys: Captured, tmp_path: Path
+) -> None:
+    code, _, err = told(capsys, "validate", "--data-backend-config", "backend.json")
+    assert code == 0 and "backend.json is not on this machine" in err
+    (tmp_path / "backend.json").write_text('[{"id": "a", "cache_dir_vae": "x"}]', encoding="utf-8")
+    code, _, err = told(capsys, "validate", "--data-backend-config", "backend.json")
+    assert code == 2 and "error: backend.json:1: a.instance_data_dir: is missing" in err
+
+
+def test_what_is_not_built_can_be_put_aside(capsys: Captured) -> None:
+    code, _, err = told(capsys, "validate", "--preset", "low-vram")
+    assert code == 2
+    assert "hint: --set-aside-unbuilt goes on without" in err
+    code, _, err = told(capsys, "validate", "--preset", "low-vram", "--set-aside-unbuilt")
+    assert code == 0
+    assert "note: preset low-vram: base_model_precision: 'nf4-bnb' is not built yet: set aside" in err
+
+
+def test_several_presets_and_files_are_stacked(capsys: Captured, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("lora_rank = 3\n", encoding="utf-8")
+    (tmp_path / "b.toml").write_text("seed = 3\n", encoding="utf-8")
+    words = ("--preset", "smoke", "--preset", "rocm-mi300x", "--config", "a.toml", "--config", "b.toml")
+    found = json.loads(told(capsys, "validate", *words, "--json")[1])["values"]
+    assert found["lora_rank"]["source"] == "a.toml:1"
+    assert found["seed"]["source"] == "b.toml:1"
+    assert found["resolution"]["source"] == "preset rocm-mi300x"
+    assert found["num_frames"]["source"] == "preset smoke"
+
+
+# presets, options, schema
+
+
+def test_presets_are_listed_and_shown(capsys: Captured) -> None:
+    code, out, _ = told(capsys, "presets")
+    assert code == 0 and out == told(capsys, "presets", "list")[1]
+    assert "smoke" in out and "low-vram" in out
+    listed = json.loads(told(capsys, "presets", "list", "--json")[1])
+    assert listed["nf4-stable"]["extends"] == ["low-vram"]
+    shown = told(capsys, "presets", "show", "nf4-stable")[1]
+    assert "[preset]" in shown and 'optimizer = "bnb-adamw8bit"' in shown
+    whole = json.loads(told(capsys, "presets", "show", "nf4-stable", "--json")[1])
+    assert whole["values"]["base_model_precision"] == "nf4-bnb"
+    assert whole["values"]["train_batch_size"] == 4
+
+
+def test_options_are_listed_and_searched(capsys: Captured) -> None:
+    everything = json.loads(told(capsys, "options", "--json")[1])
+    assert [option["name"] for option in everything] == list(options())
+    found = json.loads(told(capsys, "options", "lora", "rank", "--json")[1])
+    assert found[0]["name"] == "lora_rank"
+    assert found[0] | {"description": ""} == {
+        "name": "lora_rank",
+        "section": "adapter",
+        "flag": "--lora-rank",
+        "variable": "LTXTRAIN_LORA_RANK",
+        "type": "a whole number, at least 1, at most 256",
+        "choices": [],
+        "default": 16,
+        "bounds": {"ge": 1, "le": 256},
+        "devices": [],
+        "description": "",
+        "state": "",
+    }
+    text = told(capsys, "options", "--lora-rank".replace("--", ""))[1]
+    assert "lora_rank = 16" in text
+    assert "(not built yet)" in told(capsys, "options", "use_ema")[1]
+    code, out, err = told(capsys, "options", "lora_rnk")
+    assert (code, out) == (0, "") and "did you mean lora_rank?" in err
+
+
+def test_the_schema_is_printed_as_json(capsys: Captured) -> None:
+    schema = json.loads(told(capsys, "schema")[1])
+    assert schema["properties"]["lora_rank"]["maximum"] == 256
+
+
+# the program itself
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["validate", "--preset", "smoke"], ["validate", "--help"], ["options", "lora"], ["schema"]]
+)
+def test_no_torch_is_imported(words: list[str]) -> None:
+    heavy = {"torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "av", "rich"}
+    code = (
+        "import sys\nfrom ltxtrain.cli.app import run\n"
+        f"assert run({words!r}) == 0\nprint('HEAVY', sorted({heavy!r} & set(sys.modules)))"
+    )
+    done = program(code=code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_help_imports_nothing_but_the_table_of_commands() -> None:
+    code = (
+        "import sys\nfrom ltxtrain.cli.app import run\nrun(['--help'])\n"
+        "print('HEAVY', sorted({'typer', 'pydantic', 'pydantic_settings', 'torch'} & set(sys.modules)))"
+    )
+    assert program(code=code).stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_a_fault_leaves_with_exit_code_2_and_no_traceback() -> None:
+    done = program("validate", "--lora-rank", "0")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: --lora-rank: 0 is out of range: at least 1\n"
+
+
+def test_debug_shows_the_traceback_wherever_it_stands() -> None:
+    for words in (["--debug", "validate", "--lora-rank", "0"], ["validate", "--lora-rank", "0", "--debug"]):
+        done = program(*words)
+        assert done.returncode != 0
+        assert "Traceback" in done.stderr and "ConfigError" in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_defect() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m ltxtrain options | head -n 1", shell=True, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.startswith("[model]")
+    assert done.stderr == ""

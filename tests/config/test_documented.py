@@ -1,0 +1,139 @@
+"""The guides' own files load unchanged, and mean what the guides say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ltxtrain.config import half_period_meant, load_config, resolve_datasets
+from ltxtrain.config.catalogue import options
+from ltxtrain.config.data import DataConfig
+from ltxtrain.config.resolve import dataset_notices
+from ltxtrain.errors import ConfigError
+
+GUIDES = Path(__file__).parent / "documented"
+
+
+def test_the_complete_example_asks_only_for_what_is_not_built_yet() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(files=[GUIDES / "config.json"], env={})
+    assert {fault.key for fault in caught.value.faults} == {
+        "lora_type",
+        "disable_benchmark",
+        "push_to_hub",
+        "report_to",
+        "optimizer",
+        "base_model_precision",
+        "webhook_config",
+        "compress_disk_cache",
+        "use_ema",
+    }
+    assert all("is not built yet" in fault.problem for fault in caught.value.faults)
+    assert all(fault.source.startswith(f"{GUIDES / 'config.json'}:") for fault in caught.value.faults)
+    assert caught.value.hint and "--set-aside-unbuilt" in caught.value.hint
+
+
+def test_the_complete_example_loads_value_by_value_once_that_is_set_aside() -> None:
+    path = GUIDES / "config.json"
+    written = json.loads(path.read_text(encoding="utf-8"))
+    loaded = load_config(files=[path], env={}, set_aside_unbuilt=True)
+    aside = {"lora_type", "disable_benchmark", "push_to_hub", "report_to", "optimizer", "base_model_precision"}
+    aside |= {"webhook_config", "compress_disk_cache", "use_ema"}
+    for key, value in written.items():
+        if key in aside or key in ("ignore_final_epochs", "data_backend_config"):
+            continue
+        option = options()[key]
+        found = getattr(getattr(loaded.config, option.section), key)
+        expected = {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+        assert found == expected or str(found) == expected, key
+        assert loaded.sources[key].startswith(f"{path}:")
+    assert loaded.config.schedule.strict_epoch_limit is False
+    assert loaded.config.data.delete_problematic_images is True
+    assert loaded.config.data.data_backend_config == Path("config/ltxvideo/multidatabackend.json") or (
+        loaded.config.data.data_backend_config == GUIDES / "multidatabackend.json"
+    )
+    for name in aside:
+        assert f"{name}" in " ".join(loaded.notices)
+
+
+def test_the_complete_example_means_the_half_period_curve() -> None:
+    loaded = load_config(files=[GUIDES / "config.json"], env={}, set_aside_unbuilt=True)
+    assert loaded.config.schedule.lr_scheduler == "cosine"
+    assert half_period_meant(loaded.config)
+    assert not half_period_meant(
+        load_config(
+            files=[GUIDES / "config.json"], env={}, set_aside_unbuilt=True, flags={"lr_warmup_steps": "100"}
+        ).config
+    )
+
+
+def test_the_list_of_data_sets_gives_the_data_set_of_the_guides() -> None:
+    data = DataConfig(data_backend_config=GUIDES / "multidatabackend.json", resolution=800)
+    (found,) = resolve_datasets(data)
+    assert found.id == "disney-black-and-white"
+    assert found.root == Path("datasets/disney-black-and-white")
+    assert (found.resolution, found.resolution_type, found.minimum_image_size) == (480, "pixel_area", 480)
+    assert (found.num_frames, found.min_frames, found.max_frames) == (125, 125, None)
+    assert (found.bucket_strategy, found.repeats, found.crop, found.is_i2v) == ("aspect_ratio", 0, False, True)
+    notices = " ".join(dataset_notices(data))
+    assert "cache_dir_vae has no effect" in notices
+    assert "maximum_image_size and target_downsample_size have no effect while crop is false" in notices
+
+
+def test_the_snippets_of_the_guides_load(tmp_path: Path) -> None:
+    lines = (GUIDES / "quantised_lines.json.txt").read_text(encoding="utf-8")
+    (tmp_path / "q.json").write_text("{" + lines + "}", encoding="utf-8")
+    quantised = load_config(files=[tmp_path / "q.json"], env={}, set_aside_unbuilt=True)
+    assert quantised.config.optimizer.max_grad_norm == 1.0
+    assert any("int8-quanto" in notice for notice in quantised.notices)
+    library = (GUIDES / "prompt_library_line.json.txt").read_text(encoding="utf-8")
+    (tmp_path / "l.json").write_text("{" + library.strip().rstrip(",") + "}", encoding="utf-8")
+    named = load_config(files=[tmp_path / "l.json"], env={})
+    assert named.config.validation.user_prompt_library == Path("config/user_prompt_library.json")
+
+
+def test_the_guides_own_mistake_is_named_with_its_line() -> None:
+    path = GUIDES / "custom_fine_tune.json"
+    with pytest.raises(ConfigError) as caught:
+        load_config(files=[path], env={})
+    assert str(caught.value) == f"{path}:6: is not JSON: a comma stands before the closing bracket (remove the comma)"
+
+
+def test_that_snippet_loads_without_the_mistake(tmp_path: Path) -> None:
+    text = (GUIDES / "custom_fine_tune.json").read_text(encoding="utf-8").replace('"none",', '"none"')
+    (tmp_path / "c.json").write_text(text, encoding="utf-8")
+    model = load_config(files=[tmp_path / "c.json"], env={}).config.model
+    assert model.pretrained_transformer_model_name_or_path == "path/to-the-other-model"
+    assert model.pretrained_transformer_subfolder == "none"
+
+
+def test_previews_need_a_place_to_send_them_to() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(files=[GUIDES / "previews.json"], env={})
+    assert "webhook_config" in str(caught.value)
+
+
+def test_the_offloading_flags_of_the_guides_are_read() -> None:
+    flags = {
+        "enable_group_offload": True,
+        "group_offload_type": "block_level",
+        "group_offload_blocks_per_group": "1",
+        "group_offload_use_stream": True,
+        "group_offload_to_disk_path": "/fast-ssd/offload",
+    }
+    loaded = load_config(env={}, flags=flags, set_aside_unbuilt=True)
+    assert loaded.config.memory.group_offload_to_disk_path == Path("/fast-ssd/offload")
+    assert any(
+        "enable_group_offload: true is not built yet" in notice or "--enable-group-offload: true" in notice
+        for notice in loaded.notices
+    )
+
+
+@pytest.mark.parametrize("name", ["config.json"])
+def test_a_loaded_configuration_written_out_loads_back_the_same(tmp_path: Path, name: str) -> None:
+    loaded = load_config(files=[GUIDES / name], env={}, set_aside_unbuilt=True)
+    again = tmp_path / "again.json"
+    again.write_text(loaded.config.model_dump_json(exclude_none=True), encoding="utf-8")
+    assert load_config(files=[again], env={}).config == loaded.config

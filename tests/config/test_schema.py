@@ -1,0 +1,107 @@
+"""The schema itself: every option is typed, described, named once, and known to the list of what is not built."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from ltxtrain.config import load_config
+from ltxtrain.config.catalogue import options, section_names
+from ltxtrain.config.conflicts import conflict_faults
+from ltxtrain.config.json_schema import json_schema
+from ltxtrain.config.read_entries import entry_options, video_options
+from ltxtrain.config.renames import IGNORED, NOT_THE_NAME, RENAMED
+from ltxtrain.config.schema import TrainConfig
+from ltxtrain.config.secrets import is_secret_key, shown
+from ltxtrain.config.unbuilt import NO_EFFECT, UNBUILT, UNBUILT_ENTRY, WITHOUT_MASTER
+
+
+def test_each_name_is_unique_in_the_whole_tree() -> None:
+    names = [name for info in TrainConfig.model_fields.values() for name in info.annotation.model_fields]  # type: ignore[union-attr]
+    assert len(names) == len(set(names)) == len(options()) >= 250
+
+
+def test_each_option_has_a_description_that_is_a_sentence() -> None:
+    for option in [*options().values(), *entry_options().values(), *video_options().values()]:
+        assert option.description[:1].isupper() and option.description.endswith("."), option.name
+
+
+def test_the_defaults_are_good_and_ask_for_nothing_that_is_not_built() -> None:
+    loaded = load_config(env={})
+    again = TrainConfig.model_validate_json(loaded.config.model_dump_json())
+    assert again == loaded.config == TrainConfig()
+    assert conflict_faults(loaded.config, loaded.sources) == []
+
+
+@pytest.mark.parametrize("name", UNBUILT)
+def test_the_default_of_an_unbuilt_option_is_among_its_built_values(name: str) -> None:
+    assert options()[name].default in UNBUILT[name]
+    assert name not in NO_EFFECT
+
+
+def test_every_name_in_the_tables_is_an_option() -> None:
+    under = {name for names in WITHOUT_MASTER.values() for name in names}
+    assert {*UNBUILT, *NO_EFFECT, *WITHOUT_MASTER, *under, *NOT_THE_NAME.values()} <= set(options())
+    assert {rename.new for rename in RENAMED.values()} <= set(options())
+    assert not {*RENAMED, *IGNORED, *NOT_THE_NAME} & set(options())
+    assert set(UNBUILT_ENTRY) <= set(entry_options())
+
+
+def test_no_option_looks_like_a_secret_and_secrets_are_never_shown() -> None:
+    assert not [name for name in (*options(), *entry_options(), *video_options()) if is_secret_key(name)]
+    for value in ("hf_abcdefghijkl", {"token": "x1"}, ["hf_abcdefghijkl"], "https://me:pw1@host/"):
+        assert shown("run_name", value) == "(not shown)"
+    assert shown("hub_token", "anything") == "(not shown)"
+    assert shown("revision", "0" * 40) == repr("0" * 40)
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    config = TrainConfig()
+    with pytest.raises(ValidationError):
+        config.adapter.lora_rank = 3  # type: ignore[misc]
+
+
+def test_the_json_schema_describes_flat_files_and_files_with_sections() -> None:
+    schema = json_schema()
+    assert set(options()) | set(section_names()) | set(RENAMED) == set(schema["properties"])
+    assert schema["properties"]["lora_rank"] == {
+        "default": 16,
+        "description": options()["lora_rank"].description,
+        "maximum": 256,
+        "minimum": 1,
+        "title": "Lora Rank",
+        "type": "integer",
+    }
+    assert schema["additionalProperties"] is False
+    referenced = set(
+        TypeAdapter(list[str]).validate_python(
+            [word for word in json.dumps(schema).split('"') if word[:8] == "#/$defs/"]
+        )
+    )
+    assert {word.removeprefix("#/$defs/") for word in referenced} <= set(schema["$defs"])
+
+
+NOT_FOR_LTX_VIDEO = {("base_model_precision", "fp8-quanto"), ("evaluation_type", "clip")}
+
+
+def test_choices_of_the_guides_are_all_accepted_by_name() -> None:
+    for option in options().values():
+        for choice in option.choices:
+            if (option.name, choice) in NOT_FOR_LTX_VIDEO:
+                continue
+            loaded = load_config(env={}, flags=_with_company(option.name, str(choice)), set_aside_unbuilt=True)
+            assert loaded.sources[option.name] != "default" or choice == option.default, f"{option.name}={choice}"
+
+
+def _with_company(name: str, value: str) -> dict[str, object]:
+    """A choice with the options that it needs beside it."""
+    needs: dict[tuple[str, str], dict[str, object]] = {
+        ("mixed_precision", "fp8"): {"base_model_precision": "fp8-torchao"},
+        ("caption_strategy", "instanceprompt"): {"instance_prompt": "a cat"},
+        ("disk_low_action", "script"): {"disk_low_script": "x.sh"},
+        ("validation_method", "external-script"): {"validation_external_script": "x.sh"},
+        ("resolution_type", "area"): {"resolution": "0.5"},
+    }
+    return {name: value, **needs.get((name, value), {})}
