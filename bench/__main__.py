@@ -1,4 +1,4 @@
-"""``python -m bench [help] [train] [cache]``: measure and print one table. ``--save`` keeps it in bench/results."""
+"""``python -m bench``: measure and print one table. ``--only`` takes one part, ``--save`` keeps it in bench/results."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "av")
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="*", choices=list(PARTS), help="what to measure (default: all)")
+    parser.add_argument("--only", choices=list(PARTS), help="measure this part alone")
     parser.add_argument(
         "--vae", choices=["0.9.1", "0.9.5"], default="0.9.1", help="whose VAE, at a quarter of its width"
     )
     parser.add_argument("--save", action="store_true", help="write the table to bench/results")
     arguments = parser.parse_args()
-    wanted = arguments.what or list(PARTS)
+    wanted = [arguments.only] if arguments.only else list(PARTS)
     rows = []
     with tempfile.TemporaryDirectory(prefix="ltxtrain-bench-") as name:
         folder = Path(name)
