@@ -154,7 +154,15 @@ def _run_typer(name: str, arguments: list[str]) -> int:
         settings |= {"ignore_unknown_options": True, "allow_extra_args": True}
     epilog = "Every option that `ltxtrain options` lists is a flag as well: --lora-rank 4." if takes_options else None
     app.command(name, context_settings=settings, epilog=epilog)(function)
-    code = typer.main.get_command(app)(args=arguments, prog_name=f"ltxtrain {name}", standalone_mode=False)
+    command = typer.main.get_command(app)
+    if takes_options:
+        from ltxtrain.cli.options import flags_last
+
+        arguments = flags_last(arguments, [flag for parameter in command.params for flag in parameter.opts])
+    try:
+        code = command(args=arguments, prog_name=f"ltxtrain {name}", standalone_mode=False)
+    except typer.Abort:
+        raise LtxtrainError("stopped before anything was begun", hint="--yes goes on without asking") from None
     return code if isinstance(code, int) else 0
 
 

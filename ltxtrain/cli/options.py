@@ -104,6 +104,46 @@ def parse_flags(words: Sequence[str], own: Iterable[str] = ()) -> tuple[dict[str
     return flags, faults
 
 
+def flags_last(words: Sequence[str], own: Iterable[str]) -> list[str]:
+    """Move the flags of the schema, with their values, behind a command's own words.
+
+    So a value is never taken for a command's argument: in ``sample --lora-rank 4 "a cat"`` the prompt is ``a cat``.
+    """
+    kept: list[str] = []
+    moved: list[str] = []
+    known = {*own, "--help", "-h"}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        flag, equals, _ = word.partition("=")
+        if not flag.startswith("--") or flag in known:
+            kept.append(word)
+            continue
+        moved.append(word)
+        before = len(rest)
+        following = list(rest)
+        _pass_over_value(flag, equals, following)
+        taken = before - len(following)
+        moved += rest[:taken]
+        del rest[:taken]
+    return kept + moved
+
+
+def _pass_over_value(flag: str, equals: str, rest: list[str]) -> None:
+    """Drop the words of ``rest`` that belong to a flag of the schema, or to a mistyped one."""
+    from ltxtrain.config.catalogue import options
+    from ltxtrain.config.renames import RENAMED
+
+    name = flag.removeprefix("--").replace("-", "_")
+    option = options().get(RENAMED[name].new if name in RENAMED else name)
+    if equals or (option is None and options().get(name.removeprefix("no_"))):
+        return
+    if option is None:
+        _skip_value(rest, equals)
+    else:
+        _next_value(option, rest)
+
+
 def _next_value(option: Option, rest: list[str]) -> object:
     """The word after a flag. A boolean needs none; ``--x false`` is read as well."""
     from ltxtrain.config.coerce import FALSE_WORDS, TRUE_WORDS

@@ -38,6 +38,8 @@ UNBUILT: Final[Mapping[str, tuple[Any, ...]]] = {
     "vae_enable_patch_conv": (False,),
     "vae_enable_temporal_roll": (False,),
     "keep_vae_loaded": (False,),
+    "vae_batch_size": (1,),
+    "text_encoder_batch_size": (1,),
     "vae_cache_ondemand": (False,),
     "vae_cache_disable": (False,),
     "text_cache_ondemand": (False,),
@@ -64,6 +66,7 @@ UNBUILT: Final[Mapping[str, tuple[Any, ...]]] = {
     "ramtorch": (False,),
     "attention_mechanism": ("diffusers",),
     "dynamo_backend": ("no",),
+    "torch_num_threads": (None,),
     "dataloader_prefetch": (False,),
     # objective
     "flow_custom_timesteps": (None,),
@@ -192,6 +195,8 @@ WITHOUT_MASTER: Final[Mapping[str, tuple[str, ...]]] = {
 """Options that do something only while their master asks for it."""
 
 NO_EFFECT: Final[Mapping[str, str]] = {
+    "strict_epoch_limit": "a run ends at exactly the step that its plan says",
+    "vae_enable_slicing": "clips are always encoded one by one",
     "offload_during_startup": "each phase always holds only the model that it needs",
     "lora_format": "both layouts are always written",
     "checkpointing_use_tempdir": "checkpoints are always written beside their place and renamed",

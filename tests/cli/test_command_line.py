@@ -12,7 +12,7 @@ import pytest
 
 from ltxtrain import __version__
 from ltxtrain.cli.app import COMMANDS, run
-from ltxtrain.cli.options import parse_flags
+from ltxtrain.cli.options import flags_last, parse_flags
 from ltxtrain.config.catalogue import options
 
 Captured = pytest.CaptureFixture[str]
@@ -158,6 +158,22 @@ def test_flags_that_cannot_be_read_are_told(words: list[str], lines: list[str]) 
     assert all(line.startswith(start) for line, start in zip(found, lines, strict=True)), found
     assert "SECRET" not in "".join(found)
     assert flags in ({}, {"lora_rank": "4"}, {"use_ema": True})
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--lora-rank", "4", "a cat"], ["a cat", "--lora-rank", "4"]),
+        (["--use-ema", "a cat", "--to", "x"], ["a cat", "--to", "x", "--use-ema"]),
+        (["--use-ema", "no", "a cat"], ["a cat", "--use-ema", "no"]),
+        (["--no-use-ema", "a cat"], ["a cat", "--no-use-ema"]),
+        (["--to", "x", "--lora_rank=4", "a cat"], ["--to", "x", "a cat", "--lora_rank=4"]),
+        (["--lora-rnk", "4", "a cat"], ["a cat", "--lora-rnk", "4"]),
+        (["--data", "clips", "a cat"], ["a cat", "--data", "clips"]),
+    ],
+)
+def test_the_value_of_a_flag_is_not_taken_for_an_argument(words: list[str], expected: list[str]) -> None:
+    assert flags_last(words, ["--to"]) == expected
 
 
 def test_every_option_is_a_flag_and_a_variable(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
