@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,13 @@ from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dic
 from safetensors import SafetensorError, safe_open
 
 from ltxtrain.config.model import AdapterConfig
-from ltxtrain.errors import ConfigError, Fault, ModelError
+from ltxtrain.errors import ModelError
 from ltxtrain.facts.digests import sha256_of
+from ltxtrain.model.layouts import DIFFUSERS_PREFIX
+from ltxtrain.plan.targets import lora_targets
 
 ADAPTER_NAME = "default"
-# The documented targets: the attention projections of every block, self and cross.
-DEFAULT_TARGETS = ("to_k", "to_q", "to_v", "to_out.0")
+LORA_PARTS = (".lora_A.weight", ".lora_B.weight")
 
 
 @dataclass(frozen=True)
@@ -39,23 +40,13 @@ class AdapterSpec:
 
 def adapter_spec(section: AdapterConfig) -> AdapterSpec:
     """The adapter that the configuration asks for. Raises ``ConfigError`` for an unreadable list of target modules."""
-    targets = section.peft_lora_target_modules
-    if isinstance(targets, Path):
-        targets = _read_targets(targets)
-    alpha = section.lora_rank if section.lora_alpha is None else section.lora_alpha
     return AdapterSpec(
-        section.lora_rank, float(alpha), section.lora_dropout, tuple(targets or DEFAULT_TARGETS), section.lora_init_type
+        rank=section.lora_rank,
+        alpha=section.alpha(),
+        dropout=section.lora_dropout,
+        targets=lora_targets(section),
+        init=section.lora_init_type,
     )
-
-
-def _read_targets(path: Path) -> tuple[str, ...]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise ConfigError([Fault("peft_lora_target_modules", f"{path} cannot be read: {error}")]) from error
-    if not isinstance(found, list) or not found or not all(isinstance(name, str) for name in found):
-        raise ConfigError([Fault("peft_lora_target_modules", "is not a list of module names", str(path))])
-    return tuple(found)
 
 
 def attach_adapter(
@@ -66,9 +57,9 @@ def attach_adapter(
     The first factor is drawn from ``seed`` and the second is zero, so that the model's output is unchanged at the start
     (Hu et al. 2021). Raises ``ModelError`` when a target names no module.
     """
-    modules = [name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)]
+    modules = _linear_modules(transformer)
     for target in spec.targets:
-        if not any(name == target or name.endswith(f".{target}") for name in modules):
+        if not any(_is_target(name, (target,)) for name in modules):
             raise ModelError(
                 f"no module of the transformer is called {target!r} (from peft_lora_target_modules)",
                 hint="the linear modules are called " + ", ".join(sorted({_tail(name) for name in modules})),
@@ -82,12 +73,22 @@ def attach_adapter(
         init_lora_weights="gaussian" if spec.init == "gaussian" else True,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(sha256_of("adapter", seed)[:15], 16))
+        # Not torch.manual_seed: that would seed every GPU as well, which fork_rng would not put back.
+        torch.default_generator.manual_seed(int(sha256_of("adapter", seed)[:15], 16))
         transformer.add_adapter(config, adapter_name=ADAPTER_NAME)
     parameters = {name: p for name, p in transformer.named_parameters() if p.requires_grad}
     for parameter in parameters.values():
         parameter.data = parameter.data.to(torch.float32)
     return dict(sorted(parameters.items()))
+
+
+def _linear_modules(transformer: LTXVideoTransformer3DModel) -> dict[str, torch.nn.Linear]:
+    return {name: module for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)}
+
+
+def _is_target(name: str, targets: Iterable[str]) -> bool:
+    """peft's rule for a list of targets: the whole name, or its end after a dot."""
+    return any(name == target or name.endswith(f".{target}") for target in targets)
 
 
 def _tail(name: str) -> str:
@@ -97,18 +98,25 @@ def _tail(name: str) -> str:
 
 
 def adapter_weights(transformer: LTXVideoTransformer3DModel) -> dict[str, torch.Tensor]:
-    """``{"transformer_blocks.0.attn1.to_q.lora_A.weight": [rank, in], ...lora_B.weight: [out, rank]}``, float32 copies on the CPU."""
+    """The adapter as float32 copies on the CPU, in the order of their names.
+
+    ``{"transformer_blocks.0.attn1.to_q.lora_A.weight": [rank, in], "...lora_B.weight": [out, rank]}``
+    """
     state = get_peft_model_state_dict(transformer, adapter_name=ADAPTER_NAME)
     return {name: state[name].detach().to("cpu", torch.float32).clone().contiguous() for name in sorted(state)}
 
 
 def load_adapter_weights(transformer: LTXVideoTransformer3DModel, weights: Mapping[str, torch.Tensor]) -> None:
     """Put weights of ``adapter_weights`` back. Raises ``ModelError`` unless names and shapes match exactly."""
-    current = {name: tuple(t.shape) for name, t in adapter_weights(transformer).items()}
-    given = {name: tuple(t.shape) for name, t in weights.items()}
-    if current != given:
-        differing = sorted(set(current.items()) ^ set(given.items()))[:1]
-        raise ModelError(f"the adapter's weights do not fit this model or rank (first difference: {differing})")
+    here = {name: tuple(tensor.shape) for name, tensor in adapter_weights(transformer).items()}
+    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in sorted(here.keys() | given.keys()):
+        if here.get(name) != given.get(name):
+            raise ModelError(
+                f"the adapter's weights do not fit: {name} is {given.get(name, 'absent')} "
+                f"and should be {here.get(name, 'absent')}",
+                hint="go on with the model, lora_rank and peft_lora_target_modules that they were trained with",
+            )
     set_peft_model_state_dict(transformer, dict(weights), adapter_name=ADAPTER_NAME)
 
 
@@ -123,21 +131,44 @@ def adapter_off(transformer: LTXVideoTransformer3DModel) -> Iterator[None]:
 
 
 def load_exported(pipeline: LTXPipeline, path: Path) -> None:
-    """Load an exported file through diffusers. Raises ``ModelError`` when it is not in diffusers' layout or does not fit."""
+    """Load an exported file through diffusers. Raises ``ModelError`` unless every weight finds its place.
+
+    diffusers itself only warns when weights are left over, and says nothing when some are missing.
+    """
+    shapes, targets = _read_exported(path)
+    modules = _linear_modules(pipeline.transformer)
+    expected = {f"{name}{part}" for name in modules if _is_target(name, targets) for part in LORA_PARTS}
+    if targets and expected != shapes.keys():
+        raise _misfit(path, f"it has {len(shapes)} weights and this model has room for {len(expected)}")
+    for name, shape in shapes.items():
+        part = next((part for part in LORA_PARTS if name.endswith(part)), None)
+        module = modules.get(name.removesuffix(part)) if part else None
+        if module is None:
+            raise _misfit(path, f"there is no place for {name}")
+        width = module.in_features if part == LORA_PARTS[0] else module.out_features
+        found = shape[-1] if part == LORA_PARTS[0] else shape[0]
+        if len(shape) != 2 or found != width:
+            raise _misfit(path, f"{name} is made for {found} channels and the module has {width}")
+    pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=ADAPTER_NAME)
+
+
+def _read_exported(path: Path) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
+    """Shapes by name without diffusers' prefix, and the target modules if the file tells them."""
     try:
         with safe_open(path, "pt") as file:
-            names = list(file.keys())
-    except (OSError, SafetensorError) as error:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+            told = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"{path} cannot be read: {error}", hint="name an exported .safetensors file") from error
-    if not names or not all(name.startswith("transformer.") for name in names):
+    if not shapes or not all(name.startswith(DIFFUSERS_PREFIX) for name in shapes):
         raise ModelError(
             f"{path} is not an adapter in diffusers' layout",
             hint="name pytorch_lora_weights.safetensors of a run's export",
         )
-    try:
-        pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=ADAPTER_NAME)
-    except (ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"{path} does not fit the base model: {reason}", hint="render with the model it was trained on"
-        ) from error
+    bare = {name.removeprefix(DIFFUSERS_PREFIX): shape for name, shape in shapes.items()}
+    return bare, tuple(told.get(f"{DIFFUSERS_PREFIX}target_modules", ()))
+
+
+def _misfit(path: Path, reason: str) -> ModelError:
+    return ModelError(f"{path} does not fit the base model: {reason}", hint="render with the model it was trained on")

@@ -16,7 +16,10 @@ MAX_TOKENS = 128
 
 @dataclass(frozen=True)
 class PromptEmbedding:
-    """``embeds_LD`` in the encoder's dtype, ``mask_L`` bool (True at real tokens), and the caption's own token count."""
+    """``embeds_LD`` in the encoder's dtype, ``mask_L`` bool (True at real tokens).
+
+    ``tokens`` is the prompt's own length, end token included: more than 128 means that the prompt was cut.
+    """
 
     embeds_LD: torch.Tensor
     mask_L: torch.Tensor
@@ -30,7 +33,7 @@ def make_text_pipeline(encoder: T5EncoderModel, tokenizer: T5Tokenizer) -> LTXPi
 
 @torch.no_grad()
 def encode_prompt(pipeline: LTXPipeline, prompt: str) -> PromptEmbedding:
-    """Encode one prompt: padded to 128 tokens, no mask into T5, the mask kept for the transformer (stack of LTXPipeline).
+    """Encode one prompt: padded or cut to 128 tokens, no mask into T5, the mask kept for the transformer.
 
     One prompt at a time, so that a result never depends on which others were encoded with it.
     """

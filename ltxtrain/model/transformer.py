@@ -1,6 +1,7 @@
 """One forward pass of the LTX transformer on latents.
 
-Shape legend: B batch, C latent channels (128), F latent frames, H W latent size, S = F*H*W tokens, L text tokens, D width.
+Shape legend: B batch, C latent channels (128), F latent frames, H W latent size, S = F*H*W tokens, L text tokens,
+D width.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def predict_velocity(
     """The model's velocity for noisy latents, as [B, C, F, H, W].
 
     ``sigma`` is [B], or [B, S] where tokens differ (first-frame conditioning). The model is called with timestep
-    ``1000 * sigma`` and with the rotary scale of ``LTXPipeline``: (8 / framerate, 32, 32), so its time axis is in seconds.
+    ``1000 * sigma`` and with the rotary scale of ``LTXPipeline``, (8 / framerate, 32, 32): its time axis is in seconds.
     """
     _, _, frames, height, width = noisy_BCFHW.shape
     tokens_BSC = LTXPipeline._pack_latents(noisy_BCFHW, 1, 1)

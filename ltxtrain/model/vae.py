@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXPipeline
 
-# Above this many pixels in a clip the encoder works in tiles of 512 x 512 that overlap by 64.
-TILE_ABOVE_PIXELS = 768 * 512 * 161
+from ltxtrain.plan.memory import TILE, in_tiles
+from ltxtrain.plan.records import Bucket
+
+TILE_OVERLAP = 64
 
 
 def to_pixels(frames_FHWC: np.ndarray) -> torch.Tensor:
@@ -22,18 +24,20 @@ def to_pixels(frames_FHWC: np.ndarray) -> torch.Tensor:
 
 def needs_tiling(width: int, height: int, frames: int, *, asked: bool) -> bool:
     """Tiled when asked for, and when the clip is so large that one pass would be the run's memory peak."""
-    return asked or width * height * frames > TILE_ABOVE_PIXELS
+    return in_tiles(Bucket(width, height, frames), asked)
 
 
 def set_tiling(vae: AutoencoderKLLTXVideo, tiled: bool) -> None:
-    """Say every flag that changes what ``encode`` computes, since one of them (framewise decoding) changes encoding too."""
+    """Set every flag that changes what the VAE computes, whatever it was left with.
+
+    Framewise decoding is among them for a reason: in diffusers it switches framewise encoding, too.
+    """
     vae.use_framewise_encoding = False
     vae.use_framewise_decoding = False
     vae.use_slicing = False
-    if tiled:
-        vae.enable_tiling()
-    else:
-        vae.disable_tiling()
+    vae.use_tiling = tiled
+    vae.tile_sample_min_height = vae.tile_sample_min_width = TILE
+    vae.tile_sample_stride_height = vae.tile_sample_stride_width = TILE - TILE_OVERLAP
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ltxtrain.config import LoadedConfig, TrainConfig, dataset_notices, resolve_datasets
-from ltxtrain.errors import ConfigError, DataError, Fault
+from ltxtrain.errors import DataError
 from ltxtrain.facts.machine import Machine, probe_machine
 from ltxtrain.facts.models import ModelFacts, lora_params, model_facts
 from ltxtrain.facts.reasons import EXPLANATIONS
@@ -21,8 +20,8 @@ from ltxtrain.plan.memory import TrainingSetup, estimate_memory
 from ltxtrain.plan.prompts import ValidationVideo, validation_videos
 from ltxtrain.plan.records import Bucket, Dropped, PhaseMemory, Plan
 from ltxtrain.plan.select import Selection, SelectionRule, select_samples
+from ltxtrain.plan.targets import lora_targets
 
-DEFAULT_TARGETS = ("to_k", "to_q", "to_v", "to_out.0")
 VALUE_BYTES = {"no": 4, "fp32": 4, "bf16": 2, "fp16": 2, "fp8": 2}
 
 
@@ -96,22 +95,6 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
         ),
         machine=machine,
     )
-
-
-def lora_targets(config: TrainConfig) -> tuple[str, ...]:
-    """Names of the modules that get a LoRA, from the option's list or from the JSON file that it names."""
-    given = config.adapter.peft_lora_target_modules
-    if given is None:
-        return DEFAULT_TARGETS
-    if isinstance(given, tuple):
-        return given
-    try:
-        found = json.loads(given.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError([Fault("peft_lora_target_modules", f"{given} cannot be read: {error}")]) from error
-    if not isinstance(found, list) or not found or not all(isinstance(name, str) for name in found):
-        raise ConfigError([Fault("peft_lora_target_modules", f"{given} holds no list of module names")])
-    return tuple(found)
 
 
 def _small_buckets(config: TrainConfig) -> SmallBuckets:
@@ -206,7 +189,7 @@ def _training_setup(config: TrainConfig, machine: Machine, videos: Sequence[Vali
     shapes = [Bucket(video.width, video.height, video.frames) for video in videos]
     return TrainingSetup(
         rank=config.adapter.lora_rank,
-        targets=lora_targets(config),
+        targets=lora_targets(config.adapter),
         weight_bytes=VALUE_BYTES[config.precision.mixed_precision],
         vae_bytes=VALUE_BYTES[config.precision.vae_dtype],
         batch_size=config.data.train_batch_size,

@@ -10,8 +10,9 @@ import pytest
 from ltxtrain.config import LoadedConfig
 from ltxtrain.errors import ConfigError, DataError
 from ltxtrain.facts.machine import Gpu, Machine
-from ltxtrain.plan.make import lora_targets, make_plan
+from ltxtrain.plan.make import make_plan
 from ltxtrain.plan.records import Bucket, Plan
+from ltxtrain.plan.targets import lora_targets
 
 AddClip = Callable[..., Path]
 Load = Callable[..., LoadedConfig]
@@ -314,14 +315,14 @@ def test_made_clips_are_planned_like_any_others(add_clip: AddClip, load: Load, m
 
 
 def test_target_modules_come_from_a_list_or_a_file(load: Load, tmp_path: Path) -> None:
-    assert lora_targets(load().config) == ("to_k", "to_q", "to_v", "to_out.0")
-    assert lora_targets(load(peft_lora_target_modules=["to_q"]).config) == ("to_q",)
+    assert lora_targets(load().config.adapter) == ("to_k", "to_q", "to_v", "to_out.0")
+    assert lora_targets(load(peft_lora_target_modules=["to_q"]).config.adapter) == ("to_q",)
     path = tmp_path / "targets.json"
     path.write_text(json.dumps(["ff.net.0.proj", "to_k"]))
-    assert lora_targets(load(peft_lora_target_modules=str(path)).config) == ("ff.net.0.proj", "to_k")
+    assert lora_targets(load(peft_lora_target_modules=str(path)).config.adapter) == ("ff.net.0.proj", "to_k")
     path.write_text("{}")
     with pytest.raises(ConfigError, match="peft_lora_target_modules"):
-        lora_targets(load(peft_lora_target_modules=str(path)).config)
+        lora_targets(load(peft_lora_target_modules=str(path)).config.adapter)
 
 
 def test_empty_folder_and_no_usable_clip_are_errors_that_say_why(
