@@ -26,7 +26,7 @@ def conflict_faults(config: TrainConfig, sources: Mapping[str, str], skip: froze
         for conflict in check(config):
             if skip & set(conflict.keys):
                 continue
-            given = [key for key in conflict.keys if sources.get(key, "default") != "default"]
+            given = [key for key in conflict.keys if not sources.get(key, "default").startswith("default")]
             name = given[-1] if given else conflict.keys[-1]
             key, source = placed(name, sources.get(name, "default"))
             faults.append(Fault(key, conflict.problem, source, conflict.suggestion))
@@ -159,6 +159,12 @@ def _quantised(config: TrainConfig) -> Iterator[Conflict]:
     if base == "fp8-quanto":
         yield Conflict(
             ("base_model_precision",), "LTX-Video does not work in fp8-quanto", "use fp8-torchao or int8-quanto"
+        )
+    if base.startswith("int8dq-"):
+        yield Conflict(
+            ("base_model_precision",),
+            f"{base} quantises activations, and the adapter's gradients would be silently wrong",
+            "use int8-torchao or int8-quanto",
         )
     if base == "nf4-bnb" and config.adapter.lora_init_type in ("pissa", "olora"):
         yield Conflict(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +63,15 @@ def load_config(
     )
     faults += more
     broken = frozenset(bad | {fault.key for fault in faults})
-    faults += conflict_faults(config, sources, skip=broken)
     asked = asked_unbuilt(config, sources)
-    if asked and set_aside_unbuilt:
+    if set_aside_unbuilt:
         for name, fault in asked.items():
-            notices.append(f"{fault}".split(" (built")[0].removesuffix(" (leave it out)") + ": set aside")
+            notices.append(f"{replace(fault, suggestion='')}: set aside")
             sources[name] = f"default, instead of {sources[name]}"
             values.pop(name, None)
         config, _, _ = _checked([values], values, sources, hidden)
-    else:
-        faults += asked.values()
+        asked = {}
+    faults += [*conflict_faults(config, sources, skip=broken), *asked.values()]
     if faults:
         raise ConfigError(_once(faults), hint=_hint(faults, asked))
     notices += idle_notices(config, sources)

@@ -243,3 +243,15 @@ def test_faults_of_all_layers_are_told_in_one_pass(tmp_path: Path) -> None:
     assert lines[2] == f"{file}:1: lora_rnk: is not an option (did you mean lora_rank?)"
     assert lines[3] == "LTXTRAIN_SEAD: sead: is not an option (did you mean seed?)"
     assert lines[4] == "--lora-rank: 0 is out of range: at least 1"
+
+
+def test_what_conflicts_only_through_unbuilt_options_goes_on_without_them() -> None:
+    flags = {"base_model_precision": "nf4-bnb", "dynamo_backend": "inductor"}
+    with pytest.raises(ConfigError, match=r"NF4 does not work with torch\.compile"):
+        load_config(env={}, flags=flags)
+    loaded = load_config(env={}, flags=flags, set_aside_unbuilt=True)
+    assert (loaded.config.precision.base_model_precision, loaded.config.speed.dynamo_backend) == ("no_change", "no")
+    with pytest.raises(ConfigError, match="exclude each other"):
+        load_config(
+            env={}, flags={"flow_schedule_shift": "3", "flow_schedule_auto_shift": True}, set_aside_unbuilt=True
+        )

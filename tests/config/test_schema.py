@@ -106,7 +106,7 @@ def test_the_json_schema_describes_flat_files_and_files_with_sections() -> None:
     assert {word.removeprefix("#/$defs/") for word in referenced} <= set(schema["$defs"])
 
 
-NOT_FOR_LTX_VIDEO = {("base_model_precision", "fp8-quanto"), ("evaluation_type", "clip")}
+NOT_FOR_LTX_VIDEO = {("evaluation_type", "clip")}
 
 
 def test_choices_of_the_guides_are_all_accepted_by_name() -> None:
