@@ -1,8 +1,9 @@
 # `make` alone lists the targets. Everything runs in .venv, which `make setup` makes.
 
 VENV   ?= .venv
-PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c 'import venv, ensurepip' 2>/dev/null && command -v $$p && break; done)
-# Kind of torch: cpu, cu129 (NVIDIA), rocm72 (AMD), mps (Apple). Empty: mps on a Mac, else cpu.
+# The environment's own Python once there is one, else the first that can make one.
+PYTHON ?= $(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,$(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c 'import venv, ensurepip' 2>/dev/null && command -v $$p && break; done))
+# Kind of torch: cpu, cu129 (NVIDIA), rocm72 (AMD), mps (Apple). Empty: as before, else mps on a Mac, else cpu.
 TORCH  ?=
 # Where PyTorch's builds are served, for those who have a mirror.
 TORCH_INDEX ?= https://download.pytorch.org/whl

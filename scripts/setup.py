@@ -29,29 +29,51 @@ def main() -> None:
     if sys.version_info[:2] not in PYTHONS:
         sys.exit(f"error: Python {platform.python_version()} is not supported\nhint: make setup PYTHON=python3.12")
     python = arguments.venv / "bin" / "python"
-    digest = digest_of_inputs(arguments.torch)
     stamp = arguments.venv / STAMP
-    if python.exists() and stamp.exists() and stamp.read_text().strip() == digest:
-        print(f"{arguments.venv} is up to date")
-        return
-    if not python.exists():
+    # The kind that was chosen once stays: `make test` after `make setup TORCH=cu129` must not put the CPU build back.
+    kind_before, digest_before = stamp.read_text().split() if stamp.exists() else [None, None]
+    kind = arguments.torch or kind_before or ("mps" if sys.platform == "darwin" else "cpu")
+    digest = digest_of_inputs(kind)
+    if python.exists():
+        check_same_python(arguments.venv)
+        if (kind, digest) == (kind_before, digest_before):
+            print(f"{arguments.venv} is up to date")
+            return
+    else:
         say(f"making {arguments.venv} with Python {platform.python_version()}")
         run([sys.executable, "-m", "venv", str(arguments.venv)])
-    stamp.unlink(missing_ok=True)
+    stamp.write_text(f"{kind} unfinished\n")
     started = time.monotonic()
     say("installing the locked packages")
     pip(python, "--no-deps", "--require-hashes", "-r", "requirements/lock.txt", "-r", "requirements/dev.txt")
-    install_torch(python, arguments.torch, arguments.torch_index)
+    install_torch(python, kind, arguments.torch_index)
     say("installing ltxtrain itself")
     pip(python, "--no-deps", "--no-build-isolation", "--no-index", "--editable", ".")
-    stamp.write_text(digest + "\n")
+    stamp.write_text(f"{kind} {digest}\n")
     say(f"{arguments.venv} is ready ({time.monotonic() - started:.0f} s)")
+
+
+def read_stamp(stamp: Path) -> tuple[str | None, str | None]:
+    """Kind of torch and digest of what was installed; nothing when the file is absent or was cut off."""
+    words = stamp.read_text().split() if stamp.exists() else []
+    return (words[0], words[1]) if len(words) == 2 and words[0] in TORCH_FOLDERS else (None, None)
+
+
+def check_same_python(venv: Path) -> None:
+    """``PYTHON=`` for an environment that has another one cannot be met; it must not go unheard either."""
+    settings = (venv / "pyvenv.cfg").read_text().splitlines()
+    (has,) = [line.split("=")[1].strip() for line in settings if line.startswith("version ")]
+    asked = platform.python_version()
+    if has.split(".")[:2] != asked.split(".")[:2]:
+        sys.exit(f"error: {venv} has Python {has}, not {asked}\nhint: remove {venv} first, or leave PYTHON= out")
 
 
 def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Make the virtual environment that the other make targets use.")
     parser.add_argument("--venv", type=Path, default=Path(".venv"))
-    parser.add_argument("--torch", choices=sorted(TORCH_FOLDERS), default="mps" if sys.platform == "darwin" else "cpu")
+    parser.add_argument(
+        "--torch", choices=sorted(TORCH_FOLDERS), help="default: as before, else mps on a Mac, else cpu"
+    )
     parser.add_argument("--torch-index", default="https://download.pytorch.org/whl", help="where PyTorch's builds lie")
     return parser.parse_args()
 

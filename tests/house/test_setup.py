@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 import sys
@@ -22,17 +23,18 @@ def checkout(tmp_path: Path) -> Path:
     python.parent.mkdir(parents=True)
     python.write_text("#!/bin/sh\necho installing instead of resting >&2\nexit 1\n")
     python.chmod(0o755)
-    (tmp_path / ".venv" / "ltxtrain-setup").write_text(digest(tmp_path))
+    (tmp_path / ".venv" / "pyvenv.cfg").write_text(f"home = /usr/bin\nversion = {platform.python_version()}\n")
+    (tmp_path / ".venv" / "ltxtrain-setup").write_text(f"cpu {digest(tmp_path)}")
     return tmp_path
 
 
-def digest(checkout: Path) -> str:
-    code = "import sys; sys.path.insert(0, 'scripts'); import setup; print(setup.digest_of_inputs('cpu'))"
+def digest(checkout: Path, kind: str = "cpu") -> str:
+    code = f"import sys; sys.path.insert(0, 'scripts'); import setup; print(setup.digest_of_inputs({kind!r}))"
     return subprocess.run([sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=True).stdout
 
 
 def setup(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "scripts/setup.py", "--torch", "cpu", *arguments]
+    command = [sys.executable, "scripts/setup.py", *arguments]
     return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
 
 
@@ -76,3 +78,22 @@ def test_an_unknown_kind_of_torch_is_refused_with_the_known_ones(checkout: Path)
     done = setup(checkout, "--torch", "cu999")
     assert done.returncode == 2
     assert "cu129" in done.stderr
+
+
+def test_the_kind_of_torch_that_was_chosen_once_stays(checkout: Path) -> None:
+    stamp = checkout / ".venv" / "ltxtrain-setup"
+    stamp.write_text(f"cu129 {digest(checkout, 'cu129')}")
+    assert "up to date" in setup(checkout).stdout
+    assert setup(checkout, "--torch", "cpu").returncode != 0  # another one is installed when it is asked for
+
+
+def test_a_failed_setup_keeps_the_kind_of_torch(checkout: Path) -> None:
+    assert setup(checkout, "--torch", "cu129").returncode != 0
+    assert (checkout / ".venv" / "ltxtrain-setup").read_text().startswith("cu129 ")
+
+
+def test_another_python_than_the_environment_has_is_refused(checkout: Path) -> None:
+    (checkout / ".venv" / "pyvenv.cfg").write_text("home = /usr/bin\nversion = 3.10.2\n")
+    done = setup(checkout)
+    assert done.returncode == 1
+    assert "3.10.2" in done.stderr
