@@ -31,7 +31,7 @@ def main() -> None:
     python = arguments.venv / "bin" / "python"
     stamp = arguments.venv / STAMP
     # The kind that was chosen once stays: `make test` after `make setup TORCH=cu129` must not put the CPU build back.
-    kind_before, digest_before = stamp.read_text().split() if stamp.exists() else [None, None]
+    kind_before, digest_before = read_stamp(stamp)
     kind = arguments.torch or kind_before or ("mps" if sys.platform == "darwin" else "cpu")
     digest = digest_of_inputs(kind)
     if python.exists():

@@ -97,3 +97,9 @@ def test_another_python_than_the_environment_has_is_refused(checkout: Path) -> N
     done = setup(checkout)
     assert done.returncode == 1
     assert "3.10.2" in done.stderr
+
+
+@pytest.mark.parametrize("content", ["", "cpu", "nonsense 1234"])
+def test_a_record_that_was_cut_off_means_installing_again(checkout: Path, content: str) -> None:
+    (checkout / ".venv" / "ltxtrain-setup").write_text(content)
+    assert "installing instead of resting" in setup(checkout).stderr
