@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -14,7 +15,7 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     A temporary file that a kill left behind starts with ``.`` and ends with ``.tmp``; nothing ever reads it.
     """
     content = data.encode() if isinstance(data, str) else data
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("wb") as stream:
@@ -28,11 +29,24 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     sync_folder(path.parent)
 
 
+def make_folder(folder: Path) -> None:
+    """``mkdir -p`` that survives a power loss: each new name is synced in the folder above it."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
 def sync_folder(folder: Path) -> None:
-    """Make renames and new names in ``folder`` survive a power loss."""
+    """Make renames and new names in ``folder`` survive a power loss, where the file system can promise that."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network and shared file systems know no sync of folders; there, nothing more can be done.
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
 

@@ -1,7 +1,7 @@
 """The cache of latents and prompt embeddings: one safetensors file an entry, named by what it was made from.
 
-An entry's key is a digest of everything that changes its content. The file carries that key and a checksum of its
-tensors; whatever does not fit is a miss, never a crash and never silent use. Several processes may fill one cache:
+An entry's key is a digest of everything that changes its content. The file carries that key and a checksum of all its
+bytes; whatever does not fit is a miss, never a crash and never silent use. Several processes may fill one cache:
 each writes its own temporary file, and the last rename wins with the same bytes.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from ltxtrain.files import with_sorted_metadata, write_atomically
 
 GZIP_MAGIC = b"\x1f\x8b"
 KEY, CHECKSUM = "ltxtrain_key", "ltxtrain_sha256"
+NO_CHECKSUM = "0" * 64
 HEADER_LENGTH_BYTES = 8
 
 
@@ -41,7 +43,9 @@ def write_entry(path: Path, key: str, tensors: Mapping[str, torch.Tensor], *, co
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise DataError(f"{path.name}: {name} came out with NaN or infinity, so it is not cached")
-    content = with_sorted_metadata(save(dict(tensors), {KEY: key, CHECKSUM: _checksum(tensors)}))
+    blank = with_sorted_metadata(save(dict(tensors), {KEY: key, CHECKSUM: NO_CHECKSUM}))
+    header, data = _parts(blank)
+    content = _frame(header.replace(NO_CHECKSUM.encode(), _checksum(header, data).encode(), 1), data)
     content = gzip.compress(content, compresslevel=1, mtime=0) if compress else content
     write_atomically(path, content)
     return len(content)
@@ -52,28 +56,35 @@ def read_entry(path: Path, key: str) -> dict[str, torch.Tensor] | None:
     try:
         content = path.read_bytes()
         content = gzip.decompress(content) if content.startswith(GZIP_MAGIC) else content
-        metadata, tensors = _metadata(content), load(content)
-    except (OSError, EOFError, ValueError, SafetensorError, gzip.BadGzipFile):
+        header, data = _parts(content)
+        metadata = json.loads(header)["__metadata__"]
+        checksum = str(metadata[CHECKSUM])
+        blank = header.replace(checksum.encode(), NO_CHECKSUM.encode(), 1)
+        if metadata[KEY] != key or checksum != _checksum(blank, data):
+            return None
+        tensors: dict[str, torch.Tensor] = load(content)
+        return tensors
+    # Nothing is known of a damaged file's header before its checksum is: it may be any JSON.
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, RecursionError, SafetensorError):
         return None
-    if metadata.get(KEY) != key or metadata.get(CHECKSUM) != _checksum(tensors):
-        return None
-    return tensors
 
 
-def _metadata(content: bytes) -> dict[str, str]:
+def _parts(content: bytes) -> tuple[bytes, memoryview]:
+    """Header and data of a safetensors file. Raises ``ValueError`` when it does not even hold its header."""
     length = int.from_bytes(content[:HEADER_LENGTH_BYTES], "little")
-    header = json.loads(content[HEADER_LENGTH_BYTES : HEADER_LENGTH_BYTES + length])
-    found: dict[str, str] = header.get("__metadata__", {})
-    return found
+    end = HEADER_LENGTH_BYTES + length
+    if len(content) < end:
+        raise ValueError("shorter than its header")
+    return content[HEADER_LENGTH_BYTES:end], memoryview(content)[end:]
 
 
-def _checksum(tensors: Mapping[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
-    return digest.hexdigest()
+def _frame(header: bytes, data: memoryview) -> bytes:
+    return b"".join((len(header).to_bytes(HEADER_LENGTH_BYTES, "little"), header, data))
+
+
+def _checksum(blank_header: bytes, data: memoryview) -> str:
+    """Over every byte of the file: the header's length, the header with zeros in the checksum's place, the data."""
+    return hashlib.sha256(_frame(blank_header, data)).hexdigest()
 
 
 @dataclass
@@ -81,19 +92,19 @@ class EntryReader:
     """Reads entries during training and keeps them in memory up to ``budget_bytes``."""
 
     budget_bytes: int
-    _kept: dict[Path, dict[str, torch.Tensor]] = field(default_factory=dict)
+    _kept: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
 
     def read(self, path: Path, key: str) -> dict[str, torch.Tensor]:
         """Raises ``DataError`` when the entry has gone or changed since it was made."""
-        if path in self._kept:
-            return self._kept[path]
+        if key in self._kept:
+            return self._kept[key]
         tensors = read_entry(path, key)
         if tensors is None:
             raise DataError(f"the cache entry {path} is missing or damaged", hint="start again: it will be made anew")
         size = sum(tensor.nbytes for tensor in tensors.values())
         if size <= self.budget_bytes:
             self.budget_bytes -= size
-            self._kept[path] = tensors
+            self._kept[key] = tensors
         return tensors
 
 
@@ -107,7 +118,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that caching hands to training: latents by sample id, prompt embeddings by text, digests of the model's parts."""
+    """What caching hands to training: latents by sample id, prompt embeddings by text, digests of the model's parts."""
 
     latents: Mapping[str, Entry]
     prompts: Mapping[str, Entry]

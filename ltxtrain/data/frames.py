@@ -13,6 +13,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 
 from ltxtrain.errors import DataError
 from ltxtrain.facts.media import MediaError, open_clip, video_stream
@@ -20,7 +21,12 @@ from ltxtrain.files import write_atomically
 from ltxtrain.plan.records import Sample
 
 # Containers round timestamps (Matroska to milliseconds), so a frame counts as shown a little before its own time.
-TIMESTAMP_SLACK_S = 1e-3
+TIMESTAMP_SLACK_S = 1.5e-3
+# A window that begins later than this is sought, with a lead: jumping costs more than decoding a few frames.
+SEEK_BEYOND_S = 1.0
+SEEK_LEAD_S = 0.5
+# Program streams give few of their frames a time. After a jump the decoder guesses the others, and is wrong.
+WITHOUT_TIMES = ("mpeg", "mpegvideo")
 REPAIR = "re-encode the clip, or take it out of the folder"
 DECODER_VERSION = f"pyav-{av.__version__}/avcodec-{'.'.join(map(str, av.library_versions['libavcodec']))}"
 
@@ -33,10 +39,11 @@ def decode_window(sample: Sample) -> np.ndarray:
     ``DataError`` when the file ends early or cannot be decoded.
     """
     bucket = sample.bucket
+    scaler = VideoReformatter()  # one for the window: it keeps its filters from frame to frame
     picked: list[np.ndarray] = []
     try:
         for frame, uses in _shown_frames(sample):
-            picked += [_prepare(frame, sample)] * uses
+            picked += [_prepare(frame, sample, scaler)] * uses
     except MediaError as error:
         raise DataError(f"{sample.path} cannot be opened: {error.detail}", hint=REPAIR) from error
     except (av.error.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
@@ -59,43 +66,64 @@ def decode_ahead(samples: Sequence[Sample]) -> Iterator[tuple[Sample, np.ndarray
 
 def _shown_frames(sample: Sample) -> Iterator[tuple[av.VideoFrame, int]]:
     """Each source frame that is shown at one of the sample's times, and how many of those times it stands for."""
+    wanted = [sample.start + index / sample.fps for index in range(sample.bucket.frames)]
+    done = 0
     with open_clip(Path(sample.path)) as container:
-        stream = video_stream(container)
-        stream.thread_type = "NONE"  # a short window decodes faster without the threads' start-up
-        first = _first_time(container, stream)
-        wanted = [first + sample.start + index / sample.fps for index in range(sample.bucket.frames)]
-        if sample.start > 1.0:
-            container.seek(int((wanted[0] - 0.5) / stream.time_base), stream=stream)
-        shown: av.VideoFrame | None = None
-        done = 0
-        for frame in container.decode(stream):
-            uses = sum(1 for time in wanted[done:] if time + TIMESTAMP_SLACK_S < frame.time) if shown else 0
-            if shown and uses:
-                yield shown, uses
+        for frame, until in _timed_frames(container, sample):
+            uses = sum(1 for moment in wanted[done:] if moment < until)
+            if uses:
+                yield frame, uses
             done += uses
             if done == len(wanted):
                 return
-            shown = frame
-        # The file's last frame stays on the screen for one frame's time, of the clip or of the sample.
-        stays = max(float(1 / (stream.average_rate or 25)), 2 / sample.fps)
-        if shown:
-            yield shown, sum(1 for time in wanted[done:] if time < shown.time + stays)
 
 
-def _first_time(container: av.container.InputContainer, stream: av.VideoStream) -> float:
-    """Seconds of the first frame. Some containers do not say; then it is decoded, and reading starts over."""
-    if stream.start_time is not None:
-        return float(stream.start_time * stream.time_base)
-    first = next(container.decode(stream))
-    container.seek(0)
-    return float(first.time)
+def _timed_frames(container: av.container.InputContainer, sample: Sample) -> Iterator[tuple[av.VideoFrame, float]]:
+    """Frames from the sample's start or earlier on, each with the time until which it is shown.
+
+    Times are seconds since the clip's first frame. That frame is decoded to know its time: what containers declare is
+    wrong where frames are reordered.
+    """
+    stream = video_stream(container)
+    stream.thread_type = "NONE"  # a short window decodes faster without the threads' start-up
+    frames = container.decode(stream)
+    first = next(frames, None)
+    if first is None:
+        return
+    origin: float = first.time
+    shown = first
+    if sample.start > SEEK_BEYOND_S and container.format.name not in WITHOUT_TIMES:
+        shown, frames = _sought_frames(container, stream, origin, origin + sample.start)
+    for following in frames:
+        yield shown, following.time - origin - TIMESTAMP_SLACK_S
+        shown = following
+    # Nobody tells how long the last frame is shown: one frame's time, of the clip or of the sample.
+    rate = stream.average_rate or stream.guessed_rate or 25
+    yield shown, shown.time - origin + max(float(1 / rate), 2 / sample.fps)
 
 
-def _prepare(frame: av.VideoFrame, sample: Sample) -> np.ndarray:
+def _sought_frames(
+    container: av.container.InputContainer, stream: av.VideoStream, origin: float, time: float
+) -> tuple[av.VideoFrame, Iterator[av.VideoFrame]]:
+    """A frame shown at ``time`` or earlier, and those after it.
+
+    A jump in a transport stream may land too late: then everything from the origin on is decoded.
+    """
+    for target in (time - SEEK_LEAD_S, origin):
+        container.seek(int(target / stream.time_base), stream=stream)
+        frames = container.decode(stream)
+        shown = next(frames, None)
+        if shown is not None and shown.time <= time:
+            return shown, frames
+    raise ValueError(f"no frame is found at {time - origin:.3f} s")
+
+
+def _prepare(frame: av.VideoFrame, sample: Sample, scaler: VideoReformatter) -> np.ndarray:
     """Resize, turn upright, crop. Colours go through the frame's own matrix and range to full-range RGB."""
-    quarter_turns = round(frame.rotation / 90) % 4
+    quarter_turns = round(frame.rotation / 90) % 4  # PyAV tells the angle as np.rot90 takes it: counter-clockwise
     width, height = sample.resize if quarter_turns % 2 == 0 else sample.resize[::-1]
-    image_HWC = frame.reformat(width=width, height=height, format="rgb24", interpolation="LANCZOS").to_ndarray()
+    scaled = scaler.reformat(frame, width, height, "rgb24", interpolation=Interpolation.LANCZOS, threads=1)
+    image_HWC = scaled.to_ndarray()
     if quarter_turns:
         image_HWC = np.rot90(image_HWC, quarter_turns)
     left, top = sample.crop
@@ -109,12 +137,30 @@ def encode_video(frames_FHWC: np.ndarray, fps: float) -> bytes:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width = frames_FHWC.shape[1:3]
         stream.pix_fmt = "yuv420p"
+        # Said, not left open: without these tags players guess the colour matrix by the size of the picture.
+        stream.codec_context.colorspace = Colorspace.ITU709
+        stream.codec_context.color_primaries = ColorPrimaries.BT709
+        stream.codec_context.color_trc = ColorTrc.BT709
+        stream.codec_context.color_range = ColorRange.MPEG
         # Without cpu-independent, x264's fast paths do not even agree with themselves from one call to the next.
         stream.options = {"crf": "18", "x264-params": "cpu-independent=1:threads=1"}
+        scaler = VideoReformatter()
         for image_HWC in frames_FHWC:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image_HWC, format="rgb24")))
+            frame = av.VideoFrame.from_ndarray(image_HWC, format="rgb24")
+            container.mux(stream.encode(_to_bt709(frame, scaler)))
         container.mux(stream.encode(None))
     return target.getvalue()
+
+
+def _to_bt709(frame: av.VideoFrame, scaler: VideoReformatter) -> av.VideoFrame:
+    return scaler.reformat(
+        frame,
+        format="yuv420p",
+        dst_colorspace=Colorspace.ITU709,
+        dst_color_range=ColorRange.MPEG,
+        interpolation=Interpolation.BICUBIC,
+        threads=1,
+    )
 
 
 def encode_png(image_HWC: np.ndarray) -> bytes:

@@ -48,11 +48,11 @@ def clip_for(index: int) -> MadeClip:
 
 def make_clips(folder: Path, count: int) -> Path:
     """Write ``count`` clips with captions below ``folder`` and return where they are. Those that exist are kept."""
-    home = folder / f"made-{sha256_of('made-1', WIDTH, HEIGHT, FRAMES, FPS)[:8]}-{count}"
+    home = folder / f"made-{sha256_of('made-2', WIDTH, HEIGHT, FRAMES, FPS)[:8]}-{count}"
     for index in range(count):
         clip = clip_for(index)
         name = f"{index:02d}-{clip.colour}-{clip.shape}"
-        if not (home / f"{name}.txt").exists():
+        if not all((home / f"{name}{suffix}").exists() for suffix in (".mp4", ".txt")):
             write_atomically(home / f"{name}.mp4", encode_video(draw_clip(clip), FPS))
             write_atomically(home / f"{name}.txt", clip.caption + "\n")
     return home

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,10 +24,13 @@ import torch
 from safetensors.torch import load, save
 
 from ltxtrain.errors import CheckpointError
+from ltxtrain.facts.digests import sha256_of
 from ltxtrain.files import sync_folder, write_atomically
 
 PREFIX = "step-"
+NAME = re.compile(rf"{PREFIX}[0-9]{{8,}}")
 MANIFEST = "MANIFEST.json"
+FORMAT = 1
 ADAPTER, OPTIMIZER, STATE = "adapter.safetensors", "optimizer.safetensors", "state.json"
 
 
@@ -45,8 +49,11 @@ def checkpoint_name(step: int) -> str:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> tuple[Path, int]:
-    """Commit ``checkpoint`` below ``folder``; returns its path and size. Raises ``CheckpointError`` for non-finite weights."""
-    for name, tensor in checkpoint.adapter.items():
+    """Commit ``checkpoint`` below ``folder``; returns its path and size.
+
+    Raises ``CheckpointError`` for tensors that are not finite and when the disk takes no more; earlier ones are kept.
+    """
+    for name, tensor in (*checkpoint.adapter.items(), *checkpoint.optimizer.items()):
         if not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"{name} has NaN or infinity: step {checkpoint.step} is not saved")
     contents = {
@@ -54,28 +61,37 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> tuple[Path, int]:
         OPTIMIZER: save(dict(checkpoint.optimizer)),
         STATE: json.dumps({"step": checkpoint.step, **checkpoint.state}, indent=1, sort_keys=True).encode(),
     }
-    files = {name: [len(data), hashlib.sha256(data).hexdigest()] for name, data in contents.items()}
-    manifest = {"format": 1, "step": checkpoint.step, "files": files}
     final = folder / checkpoint_name(checkpoint.step)
     unfinished = folder / f".{final.name}.{uuid4().hex[:8]}.tmp"
-    unfinished.mkdir(parents=True)
-    for name, data in contents.items():
-        write_atomically(unfinished / name, data)
-    write_atomically(unfinished / MANIFEST, json.dumps(manifest, indent=1))
-    if final.exists():  # an older try at this step, already superseded or invalid
-        quarantine(final)
-    os.rename(unfinished, final)
-    sync_folder(folder)
-    return final, sum(size for size, _ in files.values())
+    try:
+        for name, data in contents.items():
+            write_atomically(unfinished / name, data)
+        write_atomically(unfinished / MANIFEST, _manifest(checkpoint.step, contents))
+        if final.exists():  # from another try at this step, whose place this one takes
+            quarantine(final, "superseded")
+        os.rename(unfinished, final)
+        sync_folder(folder)
+    except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise CheckpointError(
+            f"step {checkpoint.step} could not be saved in {folder}: {error.strerror or error}",
+            hint="make room there; the checkpoints before this one are kept",
+        ) from error
+    return final, sum(len(data) for data in contents.values())
+
+
+def _manifest(step: int, contents: Mapping[str, bytes]) -> bytes:
+    """MANIFEST.json: size and SHA-256 of each file, and a digest of all that, so that damage to itself is seen."""
+    files = {name: [len(data), hashlib.sha256(data).hexdigest()] for name, data in sorted(contents.items())}
+    manifest: dict[str, Any] = {"format": FORMAT, "step": step, "files": files}
+    return json.dumps(manifest | {"sha256": sha256_of(manifest)}, indent=1).encode()
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Committed checkpoints, newest first. Whether they are valid is known only after ``load_checkpoint``."""
     if not folder.is_dir():
         return []
-    named = [
-        p for p in folder.iterdir() if p.is_dir() and p.name.startswith(PREFIX) and p.name[len(PREFIX) :].isdigit()
-    ]
+    named = [path for path in folder.iterdir() if NAME.fullmatch(path.name) and path.is_dir()]
     return sorted(named, key=step_of, reverse=True)
 
 
@@ -85,40 +101,58 @@ def step_of(path: Path) -> int:
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint after verifying every file. Raises ``CheckpointError`` with the first thing that is wrong."""
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        files: dict[str, list[Any]] = manifest["files"]
-        contents = {name: (path / name).read_bytes() for name in files}
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is incomplete: {Path(error.filename).name} is missing") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    for name, (size, digest) in files.items():
-        if len(contents[name]) != size or hashlib.sha256(contents[name]).hexdigest() != digest:
-            raise CheckpointError(f"{path} is damaged: {name} is not the file that was saved")
+    contents = _verified(path)
     state = json.loads(contents[STATE])
     return Checkpoint(state.pop("step"), load(contents[ADAPTER]), load(contents[OPTIMIZER]), state)
 
 
-def newest_valid(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest valid checkpoint and a sentence about each invalid one, which is put aside (renamed, never deleted).
+def _verified(path: Path) -> dict[str, bytes]:
+    try:
+        found = (path / MANIFEST).read_bytes()
+        contents = {name: (path / name).read_bytes() for name in (ADAPTER, OPTIMIZER, STATE)}
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is incomplete: {Path(error.filename).name} is missing") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
+        manifest = json.loads(found)
+        body = {name: manifest[name] for name in ("format", "step", "files")}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: {MANIFEST} is not the file that was saved") from error
+    if manifest.get("sha256") != sha256_of(body):
+        raise CheckpointError(f"{path} is damaged: {MANIFEST} is not the file that was saved")
+    if body["format"] != FORMAT:
+        raise CheckpointError(f"{path} is of format {body['format']}, which this version of ltxtrain does not read")
+    for name, data in contents.items():
+        if body["files"].get(name) != [len(data), hashlib.sha256(data).hexdigest()]:
+            raise CheckpointError(f"{path} is damaged: {name} is not the file that was saved")
+    if NAME.fullmatch(path.name) and step_of(path) != body["step"]:
+        raise CheckpointError(f"{path} is not what its name says: it holds step {body['step']}")
+    return contents
 
-    Raises ``CheckpointError`` when there are checkpoints but none is valid: the run never starts over silently.
+
+def newest_valid(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest valid checkpoint and a sentence about each newer one, which is put aside (renamed, never deleted).
+
+    Raises ``CheckpointError`` when there are checkpoints but none is valid. They stay where they are, so that the next
+    start raises it again: the run never starts over by itself.
     """
-    told: list[str] = []
     found = list_checkpoints(folder)
-    for path in found:
+    faults: list[str] = []
+    for position, path in enumerate(found):
         try:
-            return load_checkpoint(path), told
+            checkpoint = load_checkpoint(path)
         except CheckpointError as error:
-            aside = quarantine(path)
-            told.append(f"{error.message}; put aside as {aside.name}")
+            faults.append(error.message)
+            continue
+        aside = [quarantine(invalid).name for invalid in found[:position]]
+        return checkpoint, [f"{fault}; put aside as {name}" for fault, name in zip(faults, aside, strict=True)]
     if found:
         raise CheckpointError(
-            f"none of the {len(found)} checkpoints in {folder} is valid: " + "; ".join(told),
+            f"none of the {len(found)} checkpoints in {folder} is valid: " + "; ".join(faults),
             hint='to train from the beginning, say so: --resume_from_checkpoint ""',
         )
-    return None, told
+    return None, []
 
 
 def quarantine(path: Path, why: str = "invalid") -> Path:
@@ -130,12 +164,22 @@ def quarantine(path: Path, why: str = "invalid") -> Path:
 
 
 def prune_checkpoints(folder: Path, keep: int) -> list[Path]:
-    """Remove all but the newest ``keep`` checkpoints (0 keeps all) and whatever an earlier removal or save left behind."""
-    if not folder.is_dir():
-        return []
-    surplus = list_checkpoints(folder)[keep:] if keep > 0 else []
+    """Remove all but the newest ``keep`` checkpoints (0 keeps all), and what an earlier removal or save left behind.
+
+    Nothing is removed unless one of those kept is valid, which costs a reading of the newest.
+    """
+    found = list_checkpoints(folder)
+    surplus = found[keep:] if keep > 0 and any(_is_valid(path) for path in found[:keep]) else []
     for path in surplus:
         os.rename(path, path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp"))
     for leftover in folder.glob(f".{PREFIX}*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
     return surplus
+
+
+def _is_valid(path: Path) -> bool:
+    try:
+        _verified(path)
+    except CheckpointError:
+        return False
+    return True

@@ -14,6 +14,7 @@ from accelerate import PartialState
 from ltxtrain.errors import MachineError, OutOfMemoryError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "no": torch.float32}
+OUT_OF_MEMORY_WORDS = ("can't allocate memory", "MPS backend out of memory")
 
 
 def find_device() -> torch.device:
@@ -36,7 +37,7 @@ def check_dtype(device: torch.device, mixed_precision: str) -> torch.dtype:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Peak bytes so far: allocated on the GPU, or resident in this process on the CPU."""
+    """Peak bytes so far: allocated on the GPU, or resident in this process on the CPU. On Apple's, bytes held now."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     if device.type == "mps":
@@ -56,8 +57,12 @@ def release_memory(device: torch.device) -> None:
 
 @contextmanager
 def memory_advice(doing: str, advice: str) -> Iterator[None]:
-    """Turn an out-of-memory of the device into one line that says what to change."""
+    """Turn an out-of-memory of the device, or of the host, into one line that says what to change."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise OutOfMemoryError(f"the device ran out of memory while {doing}", hint=advice) from error
+    except RuntimeError as error:  # torch tells an accelerator's shortage by type, the others' by words alone
+        if not any(words in str(error) for words in OUT_OF_MEMORY_WORDS):
+            raise
+        raise OutOfMemoryError(f"the machine ran out of memory while {doing}", hint=advice) from error

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import torch
 
-from ltxtrain.learn.draws import Place
-
 
 @dataclass(frozen=True)
 class Noised:
@@ -32,8 +30,8 @@ def add_noise(
 ) -> Noised:
     """``x = (1 - sigma) x0 + sigma e`` with target velocity ``e - x0``.
 
-    A conditioned sample keeps its first latent frame clean, and that frame's tokens have sigma 0. A sample of one latent
-    frame is never conditioned: nothing of it would be left to learn.
+    A conditioned sample keeps its first latent frame clean, and that frame's tokens have sigma 0. A sample of one
+    latent frame is never conditioned: nothing of it would be left to learn.
     """
     batch, _, frames, height, width = latents_BCFHW.shape
     kept = tuple(bool(wanted) and frames > 1 for wanted in conditioned)
@@ -54,7 +52,3 @@ def velocity_loss(velocity_BCFHW: torch.Tensor, noised: Noised) -> torch.Tensor:
     whole_B = errors_BCFHW.mean(dim=(1, 2, 3, 4))
     without_first_B = errors_BCFHW[:, :, 1:].mean(dim=(1, 2, 3, 4))
     return torch.where(torch.tensor(noised.conditioned, device=whole_B.device), without_first_B, whole_B)
-
-
-def wants_first_frame(place: Place, sample: str, probability: float) -> bool:
-    return place.happens("first frame", sample, probability)

@@ -9,26 +9,32 @@ import torch
 
 from ltxtrain.config import parse_optimizer_settings
 from ltxtrain.config.optim import OptimizerConfig
-from ltxtrain.errors import ConfigError, Fault
+from ltxtrain.errors import CheckpointError, ConfigError, Fault
 
-# The optimiser's settings that `optimizer_config` may override. eps is torch's own.
-ADAMW_DEFAULTS: dict[str, float | bool] = {"weight_decay": 1e-2, "eps": 1e-8}
-ADAMW_SETTINGS = ("weight_decay", "eps", "amsgrad")
+# What `optimizer_config` may say, and torch's own values where it does not.
+ADAMW_DEFAULTS: dict[str, float | bool] = {"weight_decay": 1e-2, "eps": 1e-8, "amsgrad": False}
 ADAMW_BETAS = (0.9, 0.999)
 
 
 def make_optimizer(parameters: Sequence[torch.nn.Parameter], section: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW on ``parameters``. Raises ``ConfigError`` for a setting in ``optimizer_config`` that AdamW does not have."""
+    """AdamW on ``parameters``. Raises ``ConfigError`` for what ``optimizer_config`` says that AdamW cannot take."""
     given = parse_optimizer_settings(section.optimizer_config)
-    unknown = sorted(name for name, value in given.items() if name not in ADAMW_SETTINGS or isinstance(value, str))
-    if unknown:
-        problem = f"torch-adamw cannot take {', '.join(unknown)}"
-        raise ConfigError([Fault("optimizer_config", problem, "", "it takes " + ", ".join(ADAMW_SETTINGS))])
+    wrong = [f"{name}={value}" for name, value in given.items() if not _adamw_takes(name, value)]
+    if wrong:
+        problem = f"torch-adamw cannot take {', '.join(wrong)}"
+        raise ConfigError([Fault("optimizer_config", problem, "", "it takes " + ", ".join(ADAMW_DEFAULTS))])
     betas = ADAMW_BETAS
     if section.optimizer_beta1 is not None and section.optimizer_beta2 is not None:
         betas = (section.optimizer_beta1, section.optimizer_beta2)
     settings: dict[str, Any] = ADAMW_DEFAULTS | given
     return torch.optim.AdamW(list(parameters), lr=section.learning_rate, betas=betas, **settings)
+
+
+def _adamw_takes(name: str, value: float | bool | str) -> bool:
+    """A number that is not negative, or a truth value where the default is one."""
+    if name not in ADAMW_DEFAULTS or isinstance(value, str):
+        return False
+    return isinstance(value, bool) == isinstance(ADAMW_DEFAULTS[name], bool) and value >= 0
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -63,6 +69,14 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Sequence[str]) ->
 def load_optimizer_tensors(
     optimizer: torch.optim.Optimizer, names: Sequence[str], tensors: dict[str, torch.Tensor]
 ) -> None:
+    """Put back what ``optimizer_tensors`` gave; the settings stay those of ``optimizer``."""
+    if any(group.get("amsgrad") for group in optimizer.param_groups) and not any(
+        label.startswith("max_exp_avg_sq|") for label in tensors
+    ):
+        raise CheckpointError(
+            "the checkpoint was made without amsgrad, which needs its own state from the first step on",
+            hint="leave amsgrad out of optimizer_config, or start afresh",
+        )
     state: dict[int, dict[str, torch.Tensor]] = {}
     index = {name: position for position, name in enumerate(names)}
     for label, tensor in tensors.items():

@@ -21,19 +21,22 @@ from ltxtrain.learn.checkpoint import (
 MAX_TOLD = 8
 
 
-def choose_checkpoint(folder: Path, wanted: str) -> tuple[Checkpoint | None, list[str]]:
+def choose_checkpoint(
+    folder: Path, wanted: str, identity: Mapping[str, Any] | None = None
+) -> tuple[Checkpoint | None, list[str]]:
     """The checkpoint to go on from, and sentences about what was found on the way.
 
     ``wanted`` is ``resume_from_checkpoint``: ``latest``, the name of a checkpoint, a step's number, a path, or empty to
-    start afresh (earlier checkpoints are put aside, not deleted). Raises ``CheckpointError`` when a named one is absent
-    or invalid, or when all are invalid: a run never starts over by itself.
+    start afresh. Checkpoints that are no part of the history that goes on are put aside, not deleted: later ones, and
+    all of them when the path is of another folder. Raises ``CheckpointError`` when a named one is absent, invalid or not
+    of ``identity``, or when all are invalid: a run never starts over by itself. Then nothing is put aside.
     """
     if wanted == "latest":
         return newest_valid(folder)
     if not wanted:
         aside = [quarantine(path, "superseded").name for path in list_checkpoints(folder)]
         return None, [f"starting afresh; earlier checkpoints are put aside as {', '.join(aside)}"] if aside else []
-    named = folder / (checkpoint_name(int(wanted)) if wanted.isdigit() else wanted)
+    named = folder / (checkpoint_name(int(wanted)) if wanted.isdecimal() else wanted)
     path = Path(wanted) if os.sep in wanted else named
     if not path.is_dir():
         there = ", ".join(found.name for found in list_checkpoints(folder)) or "none"
@@ -41,9 +44,12 @@ def choose_checkpoint(folder: Path, wanted: str) -> tuple[Checkpoint | None, lis
             f"there is no checkpoint {path} (from resume_from_checkpoint)", hint=f"checkpoints of this run: {there}"
         )
     chosen = load_checkpoint(path)
-    newer = [found for found in list_checkpoints(folder) if step_of(found) > chosen.step]
-    aside = [quarantine(found, "superseded").name for found in newer]
-    return chosen, [f"going back; later checkpoints are put aside as {', '.join(aside)}"] if aside else []
+    if identity is not None:
+        check_same_run(chosen.state["identity"], identity, path)
+    elsewhere = path.resolve().parent != folder.resolve()
+    others = [found for found in list_checkpoints(folder) if elsewhere or step_of(found) > chosen.step]
+    aside = [quarantine(found, "superseded").name for found in others]
+    return chosen, [f"going on from {path.name}; others are put aside as {', '.join(aside)}"] if aside else []
 
 
 def check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], folder: Path) -> None:
@@ -57,7 +63,7 @@ def check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], folder:
 
 
 def changed_settings(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """``["learning_rate 0.0001 -> 5e-05", ...]``: what now applies and was another value when the checkpoint was made."""
+    """``["learning_rate 0.0001 -> 5e-05", ...]``: what applies now and was another value in the checkpoint."""
     changed = [
         f"{name} {saved[name]} -> {value}" for name, value in sorted(current.items()) if saved.get(name, value) != value
     ]

@@ -30,7 +30,7 @@ class Curve:
         return min(1.0, max(0.0, (step - self.warmup) / max(1, self.total - self.warmup)))
 
     def falling(self, part: float) -> float:
-        """From ``base`` at 0 to ``end`` at 1."""
+        """``base`` where ``part`` is 1, ``end`` where it is 0."""
         return self.end + (self.base - self.end) * part
 
     def half_period(self) -> int:

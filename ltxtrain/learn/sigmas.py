@@ -1,4 +1,4 @@
-"""Noise levels: how sigma is drawn and shifted. Formulas as documented for flow matching (Esser et al. 2024, section 3.1)."""
+"""Noise levels: how sigma is drawn and shifted. Logit-normal draws and the shift: Esser et al. 2024, section 3.1."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from ltxtrain.config.objective import ObjectiveConfig
 from ltxtrain.learn.draws import Place
 
 BANDS = 4
+# Beyond this the logistic function is 0 or 1 in double precision, and exp would overflow.
+LARGEST_LOGIT = 700.0
 
 
 def draw_sigma(place: Place, sample: str, objective: ObjectiveConfig, shift: float) -> float:
-    """One sigma in (0, 1): logit-normal unless the uniform or the beta schedule is on, then shifted."""
+    """One sigma in [0, 1]: logit-normal unless the uniform or the beta schedule is on, then shifted."""
     scalars = place.scalars("sigma", sample)
     if objective.flow_use_uniform_schedule:
         sigma = float(scalars.random())
     elif objective.flow_use_beta_schedule:
         sigma = float(scalars.beta(objective.flow_beta_schedule_alpha, objective.flow_beta_schedule_beta))
     else:
-        sigma = 1.0 / (1.0 + math.exp(-objective.flow_sigmoid_scale * float(scalars.standard_normal())))
+        logit = objective.flow_sigmoid_scale * float(scalars.standard_normal())
+        sigma = 1.0 / (1.0 + math.exp(-max(logit, -LARGEST_LOGIT)))
     return shift_sigma(sigma, shift)
 
 
@@ -29,12 +32,12 @@ def shift_sigma(sigma: float, shift: float) -> float:
 
 
 def shift_for(objective: ObjectiveConfig, tokens: int, scheduler: Mapping[str, float]) -> float:
-    """The shift in force: the fixed one, or for ``flow_schedule_auto_shift`` the scheduler's line through sequence length.
+    """The shift in force: the fixed one; without it, for ``flow_schedule_auto_shift``, the one of the sequence length.
 
     ``tokens`` is the transformer's own sequence length (its patch is 1). The automatic shift is exp(mu), with mu on the
     line through (base_image_seq_len, base_shift) and (max_image_seq_len, max_shift).
     """
-    if not objective.flow_schedule_auto_shift:
+    if objective.flow_schedule_shift or not objective.flow_schedule_auto_shift:
         return objective.flow_schedule_shift or 1.0
     low, high = scheduler["base_image_seq_len"], scheduler["max_image_seq_len"]
     slope = (scheduler["max_shift"] - scheduler["base_shift"]) / (high - low)

@@ -58,4 +58,4 @@ def watch_signals(stop: StopFlag) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)  # None: not set from Python
