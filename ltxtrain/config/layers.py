@@ -31,6 +31,25 @@ class Layer:
     written: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Given:
+    """One value as a source gives it. ``place`` stands in front of faults, ``remembered`` is the source to keep."""
+
+    key: str
+    raw: object
+    section: str | None
+    place: str
+    remembered: str
+
+    @property
+    def name(self) -> str:
+        return self.key.strip().removeprefix("--").replace("-", "_")
+
+    @property
+    def label(self) -> str:
+        return shown_key(self.key if self.place else self.remembered)
+
+
 def document_layer(document: Document, env: Mapping[str, str], *, source: str | None = None) -> Layer:
     """The values of a file. ``source`` replaces ``file:line`` as the remembered source (presets)."""
     layer = Layer()
@@ -43,10 +62,9 @@ def document_layer(document: Document, env: Mapping[str, str], *, source: str | 
         return layer
     for path, key, raw, section in _pairs(document.data):
         place = document.source(path)
-        _add(layer, key, raw, section=section, place=place, remembered=source or place, env=env)
-        name = _plain(key)
-        if name in layer.values:
-            layer.documents.setdefault(name, (document, path))
+        option = _add(layer, Given(key, raw, section, place, source or place), env)
+        if option is not None:
+            layer.documents.setdefault(option.name, (document, path))
     return layer
 
 
@@ -56,7 +74,7 @@ def environment_layer(env: Mapping[str, str]) -> Layer:
     for variable in sorted(env):
         if variable.startswith("LTXTRAIN_"):
             name = variable.removeprefix("LTXTRAIN_").lower()
-            _add(layer, name, env[variable], section=None, place=variable, remembered=variable, env=env)
+            _add(layer, Given(name, env[variable], None, variable, variable), env)
     return layer
 
 
@@ -65,7 +83,7 @@ def flag_layer(flags: Mapping[str, object], env: Mapping[str, str]) -> Layer:
     layer = Layer()
     for key, raw in flags.items():
         flag = "--" + key.removeprefix("--").replace("_", "-")
-        _add(layer, key, raw, section=None, place="", remembered=flag, env=env)
+        _add(layer, Given(key, raw, None, "", flag), env)
     return layer
 
 
@@ -79,74 +97,72 @@ def _pairs(data: dict[str, Any]) -> Iterator[tuple[KeyPath, str, Any, str | None
             yield (key,), key, value, None
 
 
-def _plain(key: str) -> str:
-    name = key.strip().removeprefix("--").replace("-", "_")
-    return RENAMED[name].new if name in RENAMED else name
-
-
-def _add(
-    layer: Layer, key: str, raw: object, *, section: str | None, place: str, remembered: str, env: Mapping[str, str]
-) -> None:
-    label = shown_key(key if place else remembered)
-    if secret := _secret_fault(key, raw, label, place):
+def _add(layer: Layer, given: Given, env: Mapping[str, str]) -> Option | None:
+    """Put one value into the layer. Returns its option when the value is good, and is not 'not given'."""
+    if secret := _secret_fault(given):
         layer.faults.append(secret)
-        return
-    written = key.strip().removeprefix("--").replace("-", "_")
-    if written in IGNORED:
-        layer.notices.append(f"{_at(place)}{label} has no effect: buckets and repeats are set for each data set")
-        return
-    rename = RENAMED.get(written)
-    option = options().get(rename.new if rename else written)
+        return None
+    if given.name in IGNORED:
+        layer.notices.append(f"{_at(given)}{given.label} has no effect: buckets and repeats are set for each data set")
+        return None
+    rename = RENAMED.get(given.name)
+    option = options().get(rename.new if rename else given.name)
     if option is None:
-        layer.faults.append(Fault(label, "is not an option", place, _suggestion(written)))
-        return
-    if section is not None and option.section != section:
-        layer.faults.append(Fault(label, f"does not belong in [{section}]", place, f"move it to [{option.section}]"))
-        return
+        layer.faults.append(Fault(given.label, "is not an option", given.place, _suggestion(given.name)))
+        return None
+    if given.section not in (None, option.section):
+        problem = f"does not belong in [{given.section}]"
+        layer.faults.append(Fault(given.label, problem, given.place, f"move it to [{option.section}]"))
+        return None
     try:
-        value, hidden = _expanded(raw, env)
+        value, hidden = _expanded(given.raw, env)
         if is_unset(option, value):
-            return
-        value = _renamed_value(layer, option, value, place)
-        value = coerce(option, value)
+            return None
+        value = coerce(option, _renamed_value(layer, option, value, given))
     except Refused as error:
-        problem = "does not fit, after {env:...} was filled in" if _has_reference(raw) and error.args else error.problem
-        problem = error.problem if isinstance(error, MissingVariable) else problem
-        layer.faults.append(Fault(label, problem, place, error.suggestion))
-        return
+        layer.faults.append(_refusal(given, error))
+        return None
     if rename and rename.inverted:
         value = not value
     if rename and not rename.short:
         opposite = "the opposite of " if rename.inverted else ""
-        layer.notices.append(f"{_at(place)}{label} is an old name: read as {opposite}{rename.new}")
+        layer.notices.append(f"{_at(given)}{given.label} is an old name: read as {opposite}{rename.new}")
     if hidden:
         layer.hidden.add(option.name)
-    _store(layer, option, value, written=written, label=label, place=place, remembered=remembered)
+    _store(layer, option, value, given)
+    return option
 
 
-def _store(layer: Layer, option: Option, value: Any, *, written: str, label: str, place: str, remembered: str) -> None:
+def _refusal(given: Given, error: Refused) -> Fault:
+    """A fault about a value; what came out of ``{env:NAME}`` is not shown."""
+    filled_in = _has_reference(given.raw) and not isinstance(error, MissingVariable)
+    problem = "does not fit, after {env:...} was filled in" if filled_in else error.problem
+    return Fault(given.label, problem, given.place, error.suggestion)
+
+
+def _store(layer: Layer, option: Option, value: Any, given: Given) -> None:
     first = layer.written.get(option.name)
-    if first is not None and written == "ignore_final_epochs" != first:
+    if first is not None and given.name == "ignore_final_epochs" != first:
         return
-    if first is None or first == "ignore_final_epochs" != written:
+    if first is None or first == "ignore_final_epochs" != given.name:
         layer.values[option.name] = value
-        layer.sources[option.name] = remembered
-        layer.written[option.name] = written
+        layer.sources[option.name] = given.remembered
+        layer.written[option.name] = given.name
         return
-    layer.faults.append(Fault(label, f"is given twice, first at {layer.sources[option.name]}", place, "keep one"))
+    problem = f"is given twice, first at {layer.sources[option.name]}"
+    layer.faults.append(Fault(given.label, problem, given.place, "keep one"))
 
 
-def _secret_fault(key: str, raw: object, label: str, place: str) -> Fault | None:
-    name = key.strip().removeprefix("--").replace("-", "_")
-    if raw in (None, ""):
+def _secret_fault(given: Given) -> Fault | None:
+    if given.raw in (None, ""):
         return None
-    if is_secret_key(name) and name not in options():
-        return Fault(
-            label, "a secret does not belong in a configuration", place, "set HF_TOKEN or HF_TOKEN_FILE instead"
-        )
-    if holds_token(raw, name) or _nested_secret(raw):
-        return Fault(label, "holds what looks like a secret", place, "remove it; tokens come from the environment")
-    return None
+    if is_secret_key(given.name) and given.name not in options():
+        problem, suggestion = "a secret does not belong in a configuration", "set HF_TOKEN or HF_TOKEN_FILE instead"
+    elif holds_token(given.raw, given.name) or _nested_secret(given.raw):
+        problem, suggestion = "holds what looks like a secret", "remove it; tokens come from the environment"
+    else:
+        return None
+    return Fault(given.label, problem, given.place, suggestion)
 
 
 def _nested_secret(raw: object) -> bool:
@@ -168,8 +184,8 @@ def _suggestion(written: str) -> str:
     return f"did you mean {meant}?" if meant else "`ltxtrain options` lists them all"
 
 
-def _at(place: str) -> str:
-    return f"{place}: " if place else ""
+def _at(given: Given) -> str:
+    return f"{given.place}: " if given.place else ""
 
 
 class MissingVariable(Refused):
@@ -199,11 +215,11 @@ def _variable(name: str, env: Mapping[str, str]) -> str:
     return env[name]
 
 
-def _renamed_value(layer: Layer, option: Option, value: Any, place: str) -> Any:
+def _renamed_value(layer: Layer, option: Option, value: Any, given: Given) -> Any:
     if not isinstance(value, str):
         return value
     new = RENAMED_VALUES.get((option.name, value.strip()))
     if new is None:
         return value
-    layer.notices.append(f"{_at(place)}{option.name}: {value} is an old name: read as {new}")
+    layer.notices.append(f"{_at(given)}{option.name}: {value} is an old name: read as {new}")
     return new

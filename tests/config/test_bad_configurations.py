@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from ltxtrain.cli.app import run
+from ltxtrain.config.catalogue import options
+from ltxtrain.config.unbuilt import UNBUILT
 
 BAD = Path(__file__).parent / "bad"
 
@@ -27,6 +29,11 @@ class Expected:
         start = f"error: {place}: " if self.key == "-" else f"error: {place}: {self.key}"
         return told.startswith(start) and self.words in told
 
+    @property
+    def is_out_of_date(self) -> bool:
+        """Whether the option has been built since, and so left the list of what is not."""
+        return self.words.endswith("is not built yet") and self.key in options() and self.key not in UNBUILT
+
 
 @dataclass(frozen=True)
 class Case:
@@ -37,6 +44,7 @@ class Case:
 
 
 def read_cases() -> list[Case]:
+    """All cases but those that are good configurations by now, because what they ask for has been built."""
     cases = []
     for path in sorted(BAD.glob("*.cases")):
         for block in re.split(r"^### ", path.read_bytes().decode(), flags=re.MULTILINE)[1:]:
@@ -46,9 +54,10 @@ def read_cases() -> list[Case]:
             text = "\n".join(lines[1 + len(told) :])
             faults = [re.fullmatch(r"-> (\S+) (.*?): (.*)", line) for line in told]
             assert faults and all(faults), f"{path.name}: {name}"
-            cases.append(
-                Case(f"{path.stem}/{name}-{kind}", kind, tuple(Expected(*f.groups()) for f in faults if f), text)
-            )
+            expected = [Expected(*fault.groups()) for fault in faults if fault]
+            current = tuple(fault for fault in expected if not fault.is_out_of_date)
+            if current:
+                cases.append(Case(f"{path.stem}/{name}-{kind}", kind, current, text))
     return cases
 
 
