@@ -1,8 +1,10 @@
-"""From the name of a model to its components: the built-in tiny model, a diffusers folder, or a repository of the hub."""
+"""From the name of a model to its components: the built-in tiny model, a diffusers folder, or a repository of the Hub.
+
+Weights are read from safetensors and nothing else, and no code that comes with a model is ever run.
+"""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,11 +15,13 @@ from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
+    HFValidationError,
+    HTTPError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
+    XetDownloadError,
 )
+from safetensors import SafetensorError, safe_open
 from transformers import T5EncoderModel, T5Tokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -29,66 +33,101 @@ from ltxtrain.facts.models import TINY_MODEL
 diffusers_logging.disable_progress_bar()
 transformers_logging.disable_progress_bar()
 
-COMPONENTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+# Each component, and files of which it has one at least. Without these the libraries go on with defaults.
+COMPONENTS = {
+    "transformer": ("config.json",),
+    "vae": ("config.json",),
+    "text_encoder": ("config.json",),
+    "tokenizer": ("tokenizer.json", "spiece.model"),
+    "scheduler": ("scheduler_config.json",),
+}
+# What a component is made of: settings, weights, vocabulary. The rest of a repository is left where it is.
+KEPT = (".json", ".safetensors", ".model", ".txt")
+BASE_KEY = "pretrained_model_name_or_path"
+VAE_KEY = "pretrained_vae_model_name_or_path"
+TRANSFORMER_KEY = "pretrained_transformer_model_name_or_path"
+# What the libraries raise for files that are absent, damaged, or of another model.
+LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 Component = TypeVar("Component")
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """Where each component lies, as folders in diffusers' layout, and what the digests of its files are."""
+    """Where each component lies: a folder in diffusers' layout, or a single file that takes its settings from ``base``.
+
+    ``revision`` is the commit of a Hub repository. ``memo`` is where digests of files are remembered.
+    """
 
     name: str
     revision: str | None
+    base: Path
     folders: dict[str, Path]
     memo: Path
 
     def digest(self, component: str) -> str:
-        """SHA-256 over the component's configuration, weights and vocabulary."""
-        kept = {".json", ".safetensors", ".model"}
-        files = [self.folders[component]] if self.folders[component].is_file() else self.folders[component].iterdir()
-        return files_sha256((f for f in files if f.suffix in kept), self.memo)
+        """SHA-256 over the component's settings, weights and vocabulary."""
+        place = self.folders[component]
+        if place.is_file():
+            return files_sha256([place, self.base / component / "config.json"], self.memo)
+        return files_sha256((file for file in place.iterdir() if file.suffix in KEPT), self.memo)
 
 
 def locate_model(section: ModelConfig, cache_dir: Path) -> ModelFolder:
     """Find or fetch the model that ``section`` names. Raises ``ModelError`` when a part is missing or out of reach."""
     name = section.pretrained_model_name_or_path
-    root = _root_of(name, section.revision, cache_dir, COMPONENTS)
-    folders = {component: root / component for component in COMPONENTS}
-    if section.pretrained_vae_model_name_or_path not in (None, name):
-        other = str(section.pretrained_vae_model_name_or_path)
-        vae_root = _root_of(other, None, cache_dir, ("vae",))
-        folders["vae"] = vae_root / "vae" if (vae_root / "vae").is_dir() else vae_root
-    if section.pretrained_transformer_model_name_or_path:
-        other = section.pretrained_transformer_model_name_or_path
-        inside = section.pretrained_transformer_subfolder or "transformer"
-        inside = "" if inside.lower() == "none" else inside
-        other_root = _root_of(other, None, cache_dir, (inside,))
-        folders["transformer"] = other_root if other_root.is_file() else other_root / inside
-    for component, folder in folders.items():
-        if not folder.exists():
+    vae, transformer = section.pretrained_vae_model_name_or_path, section.pretrained_transformer_model_name_or_path
+    elsewhere = {part for part, other in (("vae", vae), ("transformer", transformer)) if other}
+    patterns = ["model_index.json", *(f"{part}/config.json" for part in elsewhere)]
+    patterns += [pattern for part in COMPONENTS if part not in elsewhere for pattern in _patterns(part)]
+    base = _find(BASE_KEY, name, cache_dir, patterns, section.revision)
+    if base.is_file():
+        raise ModelError(
+            f"{name} is a single file ({BASE_KEY})",
+            hint=f"name the file with {TRANSFORMER_KEY}, and a diffusers folder or repository with {BASE_KEY}",
+        )
+    folders = {part: base / part for part in COMPONENTS}
+    if vae:
+        found = _find(VAE_KEY, vae, cache_dir, [*_patterns("vae"), *_patterns("")])
+        folders["vae"] = found / "vae" if (found / "vae").is_dir() else found
+    if transformer:
+        subfolder = section.pretrained_transformer_subfolder
+        inside = "" if subfolder.lower() == "none" else subfolder
+        found = _find(TRANSFORMER_KEY, transformer, cache_dir, _patterns(inside))
+        folders["transformer"] = found if found.is_file() else found / inside
+    for part, place in folders.items():
+        home = base / part if place.is_file() else place
+        if not any((home / file).is_file() for file in COMPONENTS[part]):
             raise ModelError(
-                f"{name} has no {component} (looked for {folder})",
-                hint="name a complete diffusers folder or repository with pretrained_model_name_or_path",
+                f"{name} has no {part}: {' or '.join(COMPONENTS[part])} is missing in {home}",
+                hint="name a complete diffusers folder or repository",
             )
-    return ModelFolder(name, _revision_of(root), folders, cache_dir / "digests")
+    return ModelFolder(name, _revision_of(base), base, folders, cache_dir / "digests")
 
 
-def _root_of(name: str, revision: str | None, cache_dir: Path, wanted: tuple[str, ...]) -> Path:
+def _patterns(part: str) -> list[str]:
+    """The files of one component in a repository; the empty name stands for the top folder, which holds much else."""
+    if not part:
+        return ["config.json", "diffusion_pytorch_model*.json", "diffusion_pytorch_model*.safetensors"]
+    return [f"{part}/*{suffix}" for suffix in KEPT]
+
+
+def _find(key: str, name: str, cache_dir: Path, patterns: list[str], revision: str | None = None) -> Path:
+    """The folder or file that ``name``, the value of the option ``key``, stands for."""
     if name == TINY_MODEL:
         from ltxtrain.model.tiny import tiny_folder
 
         return tiny_folder(cache_dir / "models")
     local = Path(name).expanduser()
+    if local.is_file() and local.suffix != ".safetensors":
+        raise ModelError(f"{name} is not a safetensors file ({key})", hint="other formats are not read")
     if local.exists():
         return local
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise ModelError(f"the model folder {name} does not exist", hint="check pretrained_model_name_or_path")
-    patterns = ["*.json"] if "" in wanted else ["model_index.json"]
-    patterns += [f"{part}/*" if part else "*.safetensors" for part in wanted]
-    return _download(name, revision, patterns)
+        raise ModelError(f"the model {name} does not exist", hint=f"check {key}")
+    return _download(key, name, revision, patterns)
 
 
-def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
+def _download(key: str, name: str, revision: str | None, patterns: list[str]) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except GatedRepoError as error:
@@ -98,56 +137,95 @@ def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
         ) from error
     except RevisionNotFoundError as error:
         raise ModelError(f"{name} has no revision {revision}", hint="leave revision out, or name a commit") from error
-    except RepositoryNotFoundError as error:
+    except (RepositoryNotFoundError, HFValidationError) as error:
         raise ModelError(
             f"{name} is neither a folder nor a repository that this machine may read",
-            hint="check the spelling of pretrained_model_name_or_path; private repositories need HF_TOKEN",
+            hint=f"check the spelling of {key}; private repositories need HF_TOKEN",
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except (HTTPError, OSError, XetDownloadError) as error:
         raise ModelError(
-            f"{name} is not on this disk and cannot be downloaded ({reason})",
+            f"{name} is not on this disk and cannot be downloaded ({_first_line(error)})",
             hint="check the network, set HF_ENDPOINT to a mirror, or name a local folder",
         ) from error
 
 
 def _revision_of(root: Path) -> str | None:
-    """The commit of a hub snapshot, which is the name of its folder; None for any other folder."""
+    """The commit of a Hub snapshot, which is the name of its folder; None for any other folder."""
     return root.name if root.parent.name == "snapshots" else None
 
 
 def load_transformer(model: ModelFolder, dtype: torch.dtype) -> LTXVideoTransformer3DModel:
-    source = model.folders["transformer"]
-    if source.is_file():
-        base = model.folders["scheduler"].parent
-        return LTXVideoTransformer3DModel.from_single_file(  # type: ignore[no-any-return]
-            str(source), config=str(base), subfolder="transformer", torch_dtype=dtype
-        )
-    return _load(LTXVideoTransformer3DModel, source, torch_dtype=dtype)
+    """The transformer in ``dtype`` on the CPU, in evaluation mode. Raises ``ModelError``, as the other loaders do."""
+    return _load_weights(LTXVideoTransformer3DModel, model, "transformer", torch_dtype=dtype)
 
 
 def load_vae(model: ModelFolder, dtype: torch.dtype) -> AutoencoderKLLTXVideo:
-    return _load(AutoencoderKLLTXVideo, model.folders["vae"], torch_dtype=dtype).eval()
+    return _load_weights(AutoencoderKLLTXVideo, model, "vae", torch_dtype=dtype)
 
 
 def load_text_encoder(model: ModelFolder, dtype: torch.dtype) -> tuple[T5EncoderModel, T5Tokenizer]:
-    encoder = _load(T5EncoderModel, model.folders["text_encoder"], dtype=dtype).eval()
-    return encoder, _load(T5Tokenizer, model.folders["tokenizer"])
+    encoder = _load_weights(T5EncoderModel, model, "text_encoder", dtype=dtype)
+    return encoder, _load_settings(T5Tokenizer, model.folders["tokenizer"])
 
 
 def load_scheduler(model: ModelFolder) -> FlowMatchEulerDiscreteScheduler:
-    return _load(FlowMatchEulerDiscreteScheduler, model.folders["scheduler"])
+    return _load_settings(FlowMatchEulerDiscreteScheduler, model.folders["scheduler"])
 
 
 def scheduler_config(model: ModelFolder) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((model.folders["scheduler"] / "scheduler_config.json").read_text())
-    return config
+    return dict(load_scheduler(model).config)
 
 
-def _load(kind: type[Component], folder: Path, **options: Any) -> Component:
-    weights = {} if kind in (T5Tokenizer, FlowMatchEulerDiscreteScheduler) else {"use_safetensors": True}
+def _load_settings(kind: type[Component], folder: Path) -> Component:
     try:
-        return kind.from_pretrained(str(folder), local_files_only=True, **weights, **options)  # type: ignore[attr-defined,no-any-return]
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{folder} cannot be loaded as {kind.__name__}: {reason}", hint="check the folder") from error
+        return kind.from_pretrained(str(folder), local_files_only=True)  # type: ignore[attr-defined,no-any-return]
+    except LOADING_ERRORS as error:
+        raise _not_loadable(folder, kind, _first_line(error)) from error
+
+
+def _load_weights(kind: type[Component], model: ModelFolder, part: str, **dtype: torch.dtype) -> Component:
+    """Load a component whole: the libraries would draw missing weights at random and say so in a note at most."""
+    place = model.folders[part]
+    if place.is_dir() and not any(place.glob("*.safetensors")):
+        raise _not_loadable(place, kind, "it holds no .safetensors file, and other formats are not read")
+    try:
+        # The classes draw initial values before the file's own replace them; the caller's random state is its own.
+        with torch.random.fork_rng(devices=[]):
+            if place.is_file():
+                return _load_single_file(kind, place, model.base, part, dtype["torch_dtype"]).eval()  # type: ignore[no-any-return]
+            loaded, info = kind.from_pretrained(  # type: ignore[attr-defined]
+                str(place), local_files_only=True, use_safetensors=True, output_loading_info=True, **dtype
+            )
+    except LOADING_ERRORS as error:
+        raise _not_loadable(place, kind, _first_line(error)) from error
+    if missing := sorted(info["missing_keys"]):
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise _not_loadable(place, kind, f"it has no weights for {missing[0]}{more}")
+    return loaded.eval()  # type: ignore[no-any-return]
+
+
+def _load_single_file(kind: Any, file: Path, base: Path, part: str, dtype: torch.dtype) -> Any:
+    """A file in diffusers' or Lightricks' naming, with the settings of ``base``."""
+    try:
+        loaded = kind.from_single_file(
+            str(file), config=str(base), subfolder=part, local_files_only=True, torch_dtype=dtype
+        )
+    except NotImplementedError as error:  # what is left without values cannot be moved
+        raise ValueError("weights are missing") from error
+    blocks = len(getattr(loaded, "transformer_blocks", ()))
+    with safe_open(file, "pt") as header:
+        more = [name for name in header.keys() if f"transformer_blocks.{blocks}." in name]  # noqa: SIM118
+    if blocks and more:
+        raise ValueError(f"it has more than the {blocks} blocks that the configuration of {base} tells")
+    return loaded
+
+
+def _not_loadable(place: Path, kind: type, reason: str) -> ModelError:
+    return ModelError(
+        f"{place} cannot be loaded as {kind.__name__}: {reason}",
+        hint="download or copy it again, or name another model",
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

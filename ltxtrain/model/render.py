@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -64,13 +64,19 @@ def render_video(
 ) -> np.ndarray | None:
     """uint8 frames [F, H, W, 3], or None when ``should_stop`` said so between two denoising steps.
 
-    The noise comes from a CPU generator of ``settings.seed``: the same on every device.
+    The noise comes from a CPU generator of ``settings.seed``: the same on every device. The transformer is left in the
+    mode, training or evaluation, that it was in. Raises ``ValueError`` for a number of frames that is not 8k+1.
     """
+    if settings.frames % 8 != 1:
+        raise ValueError(f"{settings.frames} frames: want 8k+1, the pipeline would floor it silently")
     set_tiling(pipeline.vae, needs_tiling(settings.width, settings.height, settings.frames, asked=settings.tiled))
-    device, dtype = pipeline.transformer.device, pipeline.transformer.dtype
+    transformer = pipeline.transformer
 
     def batch(embedding: PromptEmbedding) -> tuple[torch.Tensor, torch.Tensor]:
-        return embedding.embeds_LD[None].to(device, dtype), embedding.mask_L[None].to(device)
+        return (
+            embedding.embeds_LD[None].to(transformer.device, transformer.dtype),
+            embedding.mask_L[None].to(transformer.device),
+        )
 
     def after_step(pipe: LTXPipeline, step: int, timestep: torch.Tensor, tensors: dict[str, Any]) -> dict[str, Any]:
         if should_stop():
@@ -79,7 +85,8 @@ def render_video(
 
     embeds_BLD, mask_BL = batch(prompt)
     negative_BLD, negative_mask_BL = batch(negative)
-    with suppress(_StopRendering), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+    # No autocast: the adapter casts its own input, and the VAE keeps the dtype that it was loaded with.
+    with suppress(_StopRendering), _evaluating(transformer):
         video_BFHWC = pipeline(
             prompt_embeds=embeds_BLD,
             prompt_attention_mask=mask_BL,
@@ -98,6 +105,16 @@ def render_video(
         ).frames
         return (np.asarray(video_BFHWC[0]) * 255.0).round().clip(0, 255).astype(np.uint8)
     return None
+
+
+@contextmanager
+def _evaluating(module: torch.nn.Module) -> Iterator[None]:
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)
 
 
 class _StopRendering(Exception):
