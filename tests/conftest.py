@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from hypothesis import settings
+
 # Before any test imports torch or a hub client: they read these once.
 for name in [name for name in os.environ if name.startswith("LTXTRAIN_")]:
     del os.environ[name]
@@ -15,3 +17,7 @@ os.environ.update(
     WANDB_MODE="offline",
     NO_COLOR="1",
 )
+
+# The same examples each time, so that a failure is seen by everybody; no deadline, so that a busy machine causes none.
+settings.register_profile("house", derandomize=True, deadline=None)
+settings.load_profile("house")
