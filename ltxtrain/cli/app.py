@@ -62,7 +62,7 @@ def run(argv: Sequence[str]) -> int:
     except Exception as error:
         if debug:
             raise
-        return _tell_unexpected(error)
+        return _tell_unexpected(error, words)
 
 
 def _take_debug(words: list[str]) -> bool:
@@ -80,11 +80,12 @@ def _tell(lines: Sequence[str], hint: str | None, code: int) -> int:
     return code
 
 
-def _tell_unexpected(error: Exception) -> int:
+def _tell_unexpected(error: Exception, words: list[str]) -> int:
     """Typer's own complaints about a command line, which can tell themselves; anything else is a defect of ours."""
     own_words = getattr(error, "format_message", None)
     if callable(own_words):
-        return _tell([str(own_words())], "--help shows how the command is written", 2)
+        lines = _faulty_flags(words) or [str(own_words())]
+        return _tell(lines, "--help shows how the command is written", 2)
     first = (str(error).splitlines() or [""])[0]
     problem = f"{type(error).__name__}: {first}" if first else type(error).__name__
     return _tell([f"this is a defect of ltxtrain: {problem}"], "run it again with --debug and report what it prints", 1)
@@ -144,29 +145,55 @@ def _unknown_command(name: str) -> ConfigError:
 
 def _run_typer(name: str, arguments: list[str]) -> int:
     import typer
-    import typer.main
 
-    function = _imported(COMMANDS[name].target)
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    takes_options = "ctx" in inspect.signature(function).parameters
-    settings: dict[str, Any] = {"help_option_names": ["--help", "-h"]}
-    if takes_options:
-        settings |= {"ignore_unknown_options": True, "allow_extra_args": True}
-    epilog = "Every option that `ltxtrain options` lists is a flag as well: --lora-rank 4." if takes_options else None
-    app.command(name, context_settings=settings, epilog=epilog)(function)
-    command = typer.main.get_command(app)
-    if takes_options:
-        from ltxtrain.cli.options import flags_last
-
-        arguments = flags_last(arguments, [flag for parameter in command.params for flag in parameter.opts])
+    command, own_flags = _typer_command(name)
+    arguments, flags = _parted(arguments, own_flags)
     try:
-        code = command(args=arguments, prog_name=f"ltxtrain {name}", standalone_mode=False)
+        code = command(args=arguments, prog_name=f"ltxtrain {name}", standalone_mode=False, obj=flags)
     except typer.Abort:
         raise LtxtrainError("stopped before anything was begun", hint="--yes goes on without asking") from None
     return code if isinstance(code, int) else 0
 
 
-def _imported(target: str) -> Callable[..., Any]:
-    module, _, function = target.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    return found
+def _typer_command(name: str) -> tuple[Callable[..., Any], list[str] | None]:
+    """A command as Typer reads it, and its own flags if every option of the schema is a flag of it too."""
+    import typer
+    import typer.main
+
+    module, _, function_name = COMMANDS[name].target.partition(":")
+    function = getattr(importlib.import_module(module), function_name)
+    takes_options = "ctx" in inspect.signature(function).parameters
+    epilog = "Every option that `ltxtrain options` lists is a flag as well: --lora-rank 4." if takes_options else None
+    settings: dict[str, Any] = {"help_option_names": ["--help", "-h"]}
+    if takes_options:
+        settings |= {"ignore_unknown_options": True, "allow_extra_args": True}
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(name, context_settings=settings, epilog=epilog)(function)
+    command = typer.main.get_command(app)
+    own_flags = [flag for parameter in command.params for flag in parameter.opts]
+    return command, own_flags if takes_options else None
+
+
+def _parted(arguments: list[str], own_flags: list[str] | None) -> tuple[list[str], list[str]]:
+    """A command's own words, and the flags of the schema."""
+    if own_flags is None:
+        return arguments, []
+    from ltxtrain.cli.options import own_words_and_flags
+
+    return own_words_and_flags(arguments, own_flags)
+
+
+def _faulty_flags(words: list[str]) -> list[str]:
+    """What is wrong with the flags of a command line that Typer could not read.
+
+    A mistyped flag may have swallowed an argument, which Typer then misses: the flag is the thing to tell.
+    """
+    if not words or words[0] not in COMMANDS or not COMMANDS[words[0]].target:
+        return []
+    own_flags = _typer_command(words[0])[1]
+    _, flags = _parted(words[1:], own_flags)
+    if not flags or own_flags is None:
+        return []
+    from ltxtrain.cli.options import parse_flags
+
+    return [str(fault) for fault in parse_flags(flags, own_flags)[1]]

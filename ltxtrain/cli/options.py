@@ -44,14 +44,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 def read_config(
     ctx: typer.Context, preset: Sequence[str] | None, config: Sequence[Path] | None, set_aside_unbuilt: bool = False
 ) -> LoadedConfig:
-    """The configuration of a command from its presets, files, the environment, and the flags left in ``ctx.args``.
+    """The configuration of a command from its presets, files, the environment and its flags (``ctx.obj``).
 
     Raises ConfigError with the faults of all of them.
     """
     from ltxtrain.config import load_config
 
     own = [name for parameter in ctx.command.params for name in parameter.opts if name.startswith("--")]
-    flags, faults = parse_flags(ctx.args, own)
+    flags, faults = parse_flags([*ctx.args, *(ctx.obj or ())], own)
     try:
         loaded = load_config(preset or (), config or (), flags=flags, set_aside_unbuilt=set_aside_unbuilt)
     except ConfigError as error:
@@ -104,8 +104,8 @@ def parse_flags(words: Sequence[str], own: Iterable[str] = ()) -> tuple[dict[str
     return flags, faults
 
 
-def flags_last(words: Sequence[str], own: Iterable[str]) -> list[str]:
-    """Move the flags of the schema, with their values, behind a command's own words.
+def own_words_and_flags(words: Sequence[str], own: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Part a command's own words from the flags of the schema, which keep their values.
 
     So a value is never taken for a command's argument: in ``sample --lora-rank 4 "a cat"`` the prompt is ``a cat``.
     """
@@ -126,7 +126,7 @@ def flags_last(words: Sequence[str], own: Iterable[str]) -> list[str]:
         taken = before - len(following)
         moved += rest[:taken]
         del rest[:taken]
-    return kept + moved
+    return kept, moved
 
 
 def _pass_over_value(flag: str, equals: str, rest: list[str]) -> None:

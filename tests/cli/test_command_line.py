@@ -12,7 +12,7 @@ import pytest
 
 from ltxtrain import __version__
 from ltxtrain.cli.app import COMMANDS, run
-from ltxtrain.cli.options import flags_last, parse_flags
+from ltxtrain.cli.options import own_words_and_flags, parse_flags
 from ltxtrain.config.catalogue import options
 
 Captured = pytest.CaptureFixture[str]
@@ -163,17 +163,27 @@ def test_flags_that_cannot_be_read_are_told(words: list[str], lines: list[str]) 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--lora-rank", "4", "a cat"], ["a cat", "--lora-rank", "4"]),
-        (["--use-ema", "a cat", "--to", "x"], ["a cat", "--to", "x", "--use-ema"]),
-        (["--use-ema", "no", "a cat"], ["a cat", "--use-ema", "no"]),
-        (["--no-use-ema", "a cat"], ["a cat", "--no-use-ema"]),
-        (["--to", "x", "--lora_rank=4", "a cat"], ["--to", "x", "a cat", "--lora_rank=4"]),
-        (["--lora-rnk", "4", "a cat"], ["a cat", "--lora-rnk", "4"]),
-        (["--data", "clips", "a cat"], ["a cat", "--data", "clips"]),
+        (["--lora-rank", "4", "a cat"], (["a cat"], ["--lora-rank", "4"])),
+        (["--use-ema", "a cat", "--to", "x"], (["a cat", "--to", "x"], ["--use-ema"])),
+        (["--use-ema", "no", "a cat"], (["a cat"], ["--use-ema", "no"])),
+        (["--no-use-ema", "a cat"], (["a cat"], ["--no-use-ema"])),
+        (["--to", "x", "--lora_rank=4", "a cat"], (["--to", "x", "a cat"], ["--lora_rank=4"])),
+        (["--lora-rnk", "4", "a cat"], (["a cat"], ["--lora-rnk", "4"])),
+        (["--data", "clips", "a cat"], (["a cat"], ["--data", "clips"])),
     ],
 )
-def test_the_value_of_a_flag_is_not_taken_for_an_argument(words: list[str], expected: list[str]) -> None:
-    assert flags_last(words, ["--to"]) == expected
+def test_the_value_of_a_flag_is_not_taken_for_an_argument(
+    words: list[str], expected: tuple[list[str], list[str]]
+) -> None:
+    assert own_words_and_flags(words, ["--to"]) == expected
+
+
+def test_a_mistyped_flag_is_told_even_when_it_swallows_an_argument(capsys: Captured) -> None:
+    code, _, err = told(capsys, "sample", "--lora-rank", "4", "--validation-sed", "a cat")
+    assert code == 2
+    assert err.splitlines()[0] == "error: --validation-sed: is not an option (did you mean --validation-seed?)"
+    code, _, err = told(capsys, "sample", "--lora-rank", "4")
+    assert code == 2 and "PROMPT" in err.splitlines()[0]
 
 
 def test_every_option_is_a_flag_and_a_variable(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
