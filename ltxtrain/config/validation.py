@@ -90,9 +90,7 @@ class ValidationConfig(Section):
     validation_image_quality: int = option(90, "The quality of webp and jpeg pictures.", ge=1, le=100)
     validation_preview: bool = option(False, "Send unfinished pictures while a video is rendered.")
     validation_preview_steps: int = option(1, "Send one each so many denoising steps.", ge=1)
-    disable_benchmark: bool = option(
-        True, "Do not render all prompts with the untrained model before the run.", documented=False
-    )
+    disable_benchmark: bool = option(False, "Do not render all prompts with the untrained model before the run.")
     evaluation_type: Literal["none", "clip"] = option("none", "A score for rendered videos; CLIP is not for videos.")
     eval_steps_interval: int | None = option(None, "Measure the loss on held-out clips each so many steps.", ge=1)
     eval_epoch_interval: float | None = option(None, "Measure it each so many epochs; 0.5 is twice an epoch.", gt=0)

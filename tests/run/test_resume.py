@@ -1,0 +1,190 @@
+"""A run that is killed, at whatever instant, ends with the bytes of one that was not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.run.driving import adapter_bytes, cached, drain, killed_after, losses, trained
+
+from ltxtrain.errors import CheckpointError, Interrupted
+from ltxtrain.events import CheckpointSaved, Notice, StageStarted, StepDone, VideoRendered
+from ltxtrain.learn.signals import StopFlag
+from ltxtrain.plan.records import Plan
+from ltxtrain.train import iter_train
+
+PlanFor = Callable[..., Plan]
+MANY = {"max_train_steps": 7, "checkpoint_step_interval": 3, "lora_dropout": 0.1, "lr_scheduler": "cosine", "lr_warmup_steps": 2}
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("killed_at", [1, 3, 4, 6])
+def test_a_killed_run_ends_with_the_same_bytes_and_losses(plan_for: PlanFor, killed_at: int, accumulation: int) -> None:
+    options = MANY | {"gradient_accumulation_steps": accumulation}
+    undisturbed = plan_for(output="undisturbed", **options)
+    expected = losses(trained(undisturbed))
+
+    disturbed = plan_for(output="disturbed", **options)
+    killed_after(disturbed, killed_at)
+    trained(disturbed)
+
+    assert adapter_bytes(disturbed) == adapter_bytes(undisturbed)
+    lines = [json.loads(line) for line in (disturbed.run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 8)), "one line a step, none twice, none missing"
+    assert [line["loss"].hex() for line in lines] == expected
+
+
+def test_a_run_that_is_killed_again_and_again_still_ends_the_same(plan_for: PlanFor) -> None:
+    undisturbed = plan_for(output="undisturbed", max_train_steps=6, checkpoint_step_interval=1)
+    trained(undisturbed)
+    disturbed = plan_for(output="disturbed", max_train_steps=6, checkpoint_step_interval=1)
+    for step in (1, 3, 4, 5):
+        killed_after(disturbed, step)
+    trained(disturbed)
+    assert adapter_bytes(disturbed) == adapter_bytes(undisturbed)
+
+
+def test_a_stop_saves_the_step_it_came_in(plan_for: PlanFor) -> None:
+    plan = plan_for(max_train_steps=6, checkpoint_step_interval=100)
+    stop = StopFlag()
+    with pytest.raises(Interrupted) as stopped:
+        for event in iter_train(plan, cached(plan), stop):
+            if isinstance(event, StepDone) and event.step == 3:
+                stop.request(15)
+    assert stopped.value.exit_code == 143
+    assert (plan.run_dir / "checkpoints" / "step-00000003" / "MANIFEST.json").exists()
+    history = [entry["event"] for entry in json.loads((plan.run_dir / "run.json").read_text())["events"]]
+    assert history == ["start", "interrupted"]
+
+    straight = plan_for(output="straight", max_train_steps=6, checkpoint_step_interval=100)
+    trained(straight)
+    trained(plan)
+    assert adapter_bytes(plan) == adapter_bytes(straight)
+
+
+def test_a_stop_in_validation_loses_no_step(plan_for: PlanFor) -> None:
+    plan = plan_for(
+        max_train_steps=4, checkpoint_step_interval=100, validation_disable="false", validation_step_interval=2
+    )
+    stop = StopFlag()
+    seen = []
+    with pytest.raises(Interrupted):
+        for event in iter_train(plan, cached(plan), stop):
+            seen.append(event)
+            in_validation = isinstance(event, StageStarted) and event.stage == "validation"
+            if in_validation and any(isinstance(e, StepDone) and e.step == 2 for e in seen):
+                stop.request(2)
+    assert [event.step for event in seen if isinstance(event, CheckpointSaved)] == [2], 'though none was due'
+    assert not any(isinstance(event, VideoRendered) and event.step == 2 for event in seen)
+
+    events = trained(plan)
+    assert {event.step for event in events if isinstance(event, VideoRendered)} == {2, 4}, "what was left out is made up"
+
+
+def test_validation_changes_no_weight(plan_for: PlanFor) -> None:
+    without = plan_for(output="without", lora_dropout=0.1)
+    trained(without)
+    every_step = plan_for(
+        output="with", lora_dropout=0.1, validation_disable="false", validation_step_interval=1, disable_benchmark="false"
+    )
+    events = trained(every_step)
+    assert len([event for event in events if isinstance(event, VideoRendered)]) == 1 + every_step.steps
+    assert adapter_bytes(every_step) == adapter_bytes(without)
+
+
+def test_a_finished_run_started_again_trains_nothing(plan_for: PlanFor) -> None:
+    plan = plan_for()
+    trained(plan)
+    before = adapter_bytes(plan)
+    events = trained(plan)
+    assert not [event for event in events if isinstance(event, StepDone)]
+    assert adapter_bytes(plan) == before
+
+
+def test_a_longer_run_goes_on_from_a_finished_one(plan_for: PlanFor) -> None:
+    trained(plan_for(max_train_steps=2))
+    longer = plan_for(max_train_steps=4)
+    events = trained(longer)
+    assert [event.step for event in events if isinstance(event, StepDone)] == [3, 4]
+    told = [event.message for event in events if isinstance(event, Notice)]
+    assert any("max_train_steps 2 -> 4" in message for message in told)
+
+
+def test_changed_settings_are_told_and_apply(plan_for: PlanFor) -> None:
+    options = {"lr_scheduler": "constant", "lr_warmup_steps": 0}
+    trained(plan_for(max_train_steps=2, learning_rate=0.001, **options))
+    events = trained(plan_for(max_train_steps=4, learning_rate=0.0007, **options))
+    assert any("learning_rate 0.001 -> 0.0007" in e.message for e in events if isinstance(e, Notice))
+    assert {event.lr for event in events if isinstance(event, StepDone)} == {0.0007}
+
+
+def test_other_clips_in_the_same_run_folder_are_refused(plan_for: PlanFor, shared: Path, tmp_path: Path) -> None:
+    trained(plan_for())
+    fewer = tmp_path / "fewer"
+    shutil.copytree(next((shared / "clips").iterdir()), fewer)
+    next(fewer.glob("*.mp4")).unlink()
+    other = plan_for(data=fewer)
+    plan_json = other.run_dir / "plan.json"
+    before = plan_json.read_bytes()
+    with pytest.raises(CheckpointError, match="another set of clips"):
+        trained(other)
+    assert plan_json.read_bytes() == before, "the run that is there is left as it was"
+
+
+@pytest.mark.parametrize(("option", "value", "part"), [("lora_rank", 4, "adapter"), ("lora_alpha", 3, "adapter")])
+def test_another_adapter_in_the_same_run_folder_is_refused(
+    plan_for: PlanFor, option: str, value: int, part: str
+) -> None:
+    trained(plan_for())
+    with pytest.raises(CheckpointError, match=f"another {part}"):
+        trained(plan_for(**{option: value}))
+
+
+def test_an_empty_resume_starts_afresh_and_keeps_what_was_there(plan_for: PlanFor) -> None:
+    trained(plan_for())
+    again = plan_for(resume_from_checkpoint="")
+    events = trained(again)
+    assert [event.step for event in events if isinstance(event, StepDone)] == [1, 2, 3, 4]
+    aside = [path.name for path in (again.run_dir / "checkpoints").iterdir() if path.name.startswith("superseded")]
+    assert len(aside) == 2
+
+
+def test_a_damaged_newest_checkpoint_is_put_aside_and_the_one_before_is_used(plan_for: PlanFor) -> None:
+    undisturbed = plan_for(output="undisturbed", max_train_steps=6)
+    trained(undisturbed)
+    plan = plan_for(max_train_steps=6)
+    killed_after(plan, 5)
+    weights = plan.run_dir / "checkpoints" / "step-00000004" / "adapter.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    events = trained(plan)
+    told = [event.message for event in events if isinstance(event, Notice)]
+    assert any("step-00000004 is damaged" in message for message in told)
+    assert [event.step for event in events if isinstance(event, StepDone)][0] == 3
+    assert adapter_bytes(plan) == adapter_bytes(undisturbed)
+
+
+def test_old_checkpoints_are_removed_only_beyond_the_limit(plan_for: PlanFor) -> None:
+    plan = plan_for(max_train_steps=6, checkpoint_step_interval=1, checkpoints_total_limit=2)
+    trained(plan)
+    assert sorted(path.name for path in (plan.run_dir / "checkpoints").iterdir()) == ["step-00000005", "step-00000006"]
+
+
+def test_a_checkpoint_is_also_due_by_time(plan_for: PlanFor) -> None:
+    plan = plan_for(max_train_steps=3, checkpoint_step_interval=0, checkpoint_minutes=0.00001)
+    events = trained(plan)
+    assert [event.step for event in events if isinstance(event, CheckpointSaved)] == [1, 2, 3]
+
+
+def test_a_listener_gets_the_whole_story_in_order(plan_for: PlanFor) -> None:
+    plan = plan_for()
+    events: list[object] = []
+    drain(iter_train(plan, cached(plan), StopFlag()), events)  # type: ignore[arg-type]
+    names = [type(event).__name__ for event in events]
+    assert names[:3] == ["StageStarted", "StageDone", "StageStarted"]
+    assert names[-1] == "RunFinished"
+    assert names.index("StepDone") < names.index("CheckpointSaved")
