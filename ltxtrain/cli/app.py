@@ -130,6 +130,7 @@ Begin with `ltxtrain train --preset smoke`, then `ltxtrain train --preset low-vr
 
 
 def _unknown_command(name: str) -> ConfigError:
+    from ltxtrain.config.secrets import shown
     from ltxtrain.config.suggest import nearest
 
     if name.startswith("-"):
@@ -138,7 +139,7 @@ def _unknown_command(name: str) -> ConfigError:
         )
     near = nearest(name, COMMANDS)
     return ConfigError(
-        [Fault("", f"there is no command {name[:40]!r}")],
+        [Fault("", f"there is no command {shown('', name)}")],
         hint=f"did you mean {near}?" if near else "`ltxtrain --help` lists the commands",
     )
 

@@ -62,13 +62,22 @@ def _dataset_notices(loaded: LoadedConfig) -> list[str]:
 
 
 def _values(loaded: LoadedConfig) -> dict[str, dict[str, Any]]:
-    tree = loaded.config.model_dump(mode="json")
-    flat = {name: value for section in tree.values() for name, value in section.items()}
+    flat = {name: value for section in _readable(loaded).values() for name, value in section.items()}
     return {name: {"value": flat[name], "source": source} for name, source in loaded.sources.items()}
 
 
+def _readable(loaded: LoadedConfig) -> dict[str, dict[str, Any]]:
+    """All values by section, without those that hold a secret (a webhook's token, filled in from the environment)."""
+    from ltxtrain.config.secrets import HIDDEN, shown
+
+    return {
+        section: {name: HIDDEN if shown(name, value) == HIDDEN else value for name, value in values.items()}
+        for section, values in loaded.config.model_dump(mode="json").items()
+    }
+
+
 def _explain(loaded: LoadedConfig) -> None:
-    for section, values in loaded.config.model_dump(mode="json").items():
+    for section, values in _readable(loaded).items():
         print(f"[{section}]")
         for name, value in values.items():
             print(f"{name} = {json.dumps(value, ensure_ascii=False)}  # {loaded.sources[name]}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ltxtrain.config.secrets import shown
 from ltxtrain.config.suggest import nearest
 from ltxtrain.config.text import Document, read_document
 from ltxtrain.errors import ConfigError, Fault
@@ -46,7 +47,7 @@ def read_preset(name: str) -> Preset:
     if name not in preset_names():
         near = nearest(name, preset_names())
         known = f"did you mean {near}?" if near else "one of " + ", ".join(preset_names())
-        raise ConfigError([Fault("--preset", f"there is no preset {name[:60]!r}", "", known)])
+        raise ConfigError([Fault("--preset", f"there is no preset {shown('', name)}", "", known)])
     path = presets_folder() / f"{name}.toml"
     read = read_document(path)
     about = read.data.get("preset", {})

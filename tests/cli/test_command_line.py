@@ -233,6 +233,21 @@ def test_explain_prints_every_value_and_its_source(capsys: Captured, monkeypatch
     assert sum(" = " in line for line in lines) == len(options())
 
 
+def test_a_secret_is_shown_neither_as_a_command_nor_as_a_preset_nor_as_a_value(
+    capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "hf_SECRETVALUE1abcdefgh"
+    monkeypatch.setenv("HOOK", secret)
+    hook = '{"quantization_config": {"auth_token": "{env:HOOK}"}}'
+    (tmp_path / "c.json").write_text(hook, encoding="utf-8")
+    monkeypatch.setattr("ltxtrain.config.load.asked_unbuilt", lambda config, sources: {})
+    seen = [told(capsys, secret), told(capsys, "validate", "--preset", secret), told(capsys, "validate", secret)]
+    seen += [told(capsys, "validate", "--config", "c.json", flag) for flag in ("--explain", "--json")]
+    assert [code for code, _, _ in seen] == [2, 2, 2, 0, 0]
+    assert "SECRET" not in str(seen)
+    assert 'quantization_config = "(not shown)"' in seen[3][1]
+
+
 def test_validate_as_json_is_data_on_stdout(capsys: Captured) -> None:
     code, out, err = told(capsys, "validate", "--preset", "smoke", "--json")
     assert (code, err) == (0, "")
