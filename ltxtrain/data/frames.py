@@ -90,16 +90,16 @@ def _timed_frames(container: av.container.InputContainer, sample: Sample) -> Ite
     first = next(frames, None)
     if first is None:
         return
-    origin: float = first.time
+    origin = _time_of(first)
     shown = first
     if sample.start > SEEK_BEYOND_S and container.format.name not in WITHOUT_TIMES:
         shown, frames = _sought_frames(container, stream, origin, origin + sample.start)
     for following in frames:
-        yield shown, following.time - origin - TIMESTAMP_SLACK_S
+        yield shown, _time_of(following) - origin - TIMESTAMP_SLACK_S
         shown = following
     # Nobody tells how long the last frame is shown: one frame's time, of the clip or of the sample.
     rate = stream.average_rate or stream.guessed_rate or 25
-    yield shown, shown.time - origin + max(float(1 / rate), 2 / sample.fps)
+    yield shown, _time_of(shown) - origin + max(float(1 / rate), 2 / sample.fps)
 
 
 def _sought_frames(
@@ -113,9 +113,15 @@ def _sought_frames(
         container.seek(int(target / stream.time_base), stream=stream)
         frames = container.decode(stream)
         shown = next(frames, None)
-        if shown is not None and shown.time <= time:
+        if shown is not None and _time_of(shown) <= time:
             return shown, frames
     raise ValueError(f"no frame is found at {time - origin:.3f} s")
+
+
+def _time_of(frame: av.VideoFrame) -> float:
+    if frame.time is None:
+        raise ValueError("a frame has no timestamp")
+    return float(frame.time)
 
 
 def _prepare(frame: av.VideoFrame, sample: Sample, scaler: VideoReformatter) -> np.ndarray:

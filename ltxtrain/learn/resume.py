@@ -28,8 +28,8 @@ def choose_checkpoint(
 
     ``wanted`` is ``resume_from_checkpoint``: ``latest``, the name of a checkpoint, a step's number, a path, or empty to
     start afresh. Checkpoints that are no part of the history that goes on are put aside, not deleted: later ones, and
-    all of them when the path is of another folder. Raises ``CheckpointError`` when a named one is absent, invalid or not
-    of ``identity``, or when all are invalid: a run never starts over by itself. Then nothing is put aside.
+    all of them when the path is of another folder. Raises ``CheckpointError`` when a named one is absent, invalid or
+    not of ``identity``, or when all are invalid: a run never starts over by itself. Then nothing is put aside.
     """
     if wanted == "latest":
         return newest_valid(folder)
