@@ -1,0 +1,157 @@
+"""Caching: what is there is kept, what was damaged or has changed is made again, and a kill costs one entry at most."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.run.driving import cached, drain
+
+from ltxtrain.data.cache import read_entry
+from ltxtrain.errors import DataError, Interrupted
+from ltxtrain.events import Event, Notice, StageDone, StageProgress, StageStarted
+from ltxtrain.learn.signals import StopFlag
+from ltxtrain.model.text import MAX_TOKENS
+from ltxtrain.plan.records import Plan
+from ltxtrain.precompute import iter_precompute
+
+PlanFor = Callable[..., Plan]
+
+
+@pytest.fixture
+def clips(shared: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "clips"
+    shutil.copytree(next((shared / "clips").iterdir()), folder)
+    return folder
+
+
+def encoded(plan: Plan) -> dict[str, int]:
+    """How many entries each stage had to make."""
+    events: list[Event] = []
+    drain(iter_precompute(plan, StopFlag()), events)
+    started = {event.stage: event for event in events if isinstance(event, StageStarted)}
+    return {
+        stage: (started[stage].total or 0) - started[stage].done for stage in ("text embeddings", "latents")
+    }
+
+
+def test_a_second_run_encodes_nothing(plan_for: PlanFor, clips: Path, tmp_path: Path) -> None:
+    plan = plan_for(data=clips, cache_dir=tmp_path / "cache")
+    assert encoded(plan) == {"text embeddings": 5, "latents": 4}  # four captions and the empty one
+    assert encoded(plan) == {"text embeddings": 0, "latents": 0}
+
+
+def test_latents_have_the_shape_and_spread_that_training_expects(plan_for: PlanFor, clips: Path) -> None:
+    plan = plan_for(data=clips)
+    prepared = cached(plan)
+    for sample in plan.samples:
+        entry = prepared.latents[sample.id]
+        latents = read_entry(entry.path, entry.key)["latents"]  # type: ignore[index]
+        bucket = sample.bucket
+        assert latents.shape == (128, bucket.latent_frames, bucket.latent_height, bucket.latent_width)
+        assert 0.5 < float(latents.std()) < 2.0, "normalised with the VAE's own mean and deviation"
+
+
+def test_prompt_embeddings_keep_their_mask(plan_for: PlanFor, clips: Path) -> None:
+    plan = plan_for(data=clips)
+    prepared = cached(plan)
+    entry = prepared.prompts[plan.samples[0].captions[0]]
+    tensors: dict[str, torch.Tensor] = read_entry(entry.path, entry.key)  # type: ignore[assignment]
+    assert tensors["embeds"].shape[0] == tensors["mask"].shape[0] == MAX_TOKENS
+    assert tensors["mask"].dtype == torch.bool and 0 < int(tensors["mask"].sum()) < MAX_TOKENS
+
+
+CHANGES: list[tuple[str, dict[str, Any], dict[str, int]]] = [
+    ("another window length", {"num_frames": 9}, {"text embeddings": 0, "latents": 4}),
+    ("another size", {"resolution": 64}, {"text embeddings": 0, "latents": 4}),
+    ("another frame rate", {"framerate": 20}, {"text embeddings": 0, "latents": 4}),
+    ("another dtype of the VAE", {"vae_dtype": "bf16"}, {"text embeddings": 0, "latents": 4}),
+    ("tiling", {"vae_enable_tiling": "true"}, {"text embeddings": 0, "latents": 4}),
+    ("another dtype of the text encoder", {"mixed_precision": "bf16"}, {"text embeddings": 5, "latents": 0}),
+    ("a rate", {"learning_rate": 0.5}, {"text embeddings": 0, "latents": 0}),
+    ("a batch size", {"train_batch_size": 4}, {"text embeddings": 0, "latents": 0}),
+    ("a seed", {"seed": 1}, {"text embeddings": 0, "latents": 0}),
+    ("a rank", {"lora_rank": 2}, {"text embeddings": 0, "latents": 0}),
+    ("a run name", {"run_name": "another"}, {"text embeddings": 0, "latents": 0}),
+]
+
+
+@pytest.mark.parametrize(("options", "expected"), [case[1:] for case in CHANGES], ids=[case[0] for case in CHANGES])
+def test_only_what_changes_an_entry_makes_it_anew(
+    plan_for: PlanFor, clips: Path, tmp_path: Path, options: dict[str, Any], expected: dict[str, int]
+) -> None:
+    encoded(plan_for(data=clips, cache_dir=tmp_path / "cache"))
+    assert encoded(plan_for(data=clips, cache_dir=tmp_path / "cache", **options)) == expected
+
+
+def test_moved_and_renamed_clips_are_not_encoded_again(plan_for: PlanFor, clips: Path, tmp_path: Path) -> None:
+    encoded(plan_for(data=clips, cache_dir=tmp_path / "cache"))
+    moved = tmp_path / "elsewhere"
+    clips.rename(moved)
+    assert encoded(plan_for(data=moved, cache_dir=tmp_path / "cache")) == {"text embeddings": 0, "latents": 0}
+
+
+def test_a_replaced_clip_and_an_edited_caption_are_encoded_again(plan_for: PlanFor, clips: Path, tmp_path: Path) -> None:
+    encoded(plan_for(data=clips, cache_dir=tmp_path / "cache"))
+    first, second = sorted(clips.glob("*.mp4"))[:2]
+    shutil.copy(second, first)  # other bytes under the old name; they are in the cache as the second clip's
+    second.with_suffix(".txt").write_text("something else\n")
+    third = sorted(clips.glob("*.mp4"))[2]
+    third.write_bytes(third.read_bytes() + b"\0")
+    assert encoded(plan_for(data=clips, cache_dir=tmp_path / "cache")) == {"text embeddings": 1, "latents": 1}
+
+
+def test_a_damaged_entry_is_made_again(plan_for: PlanFor, clips: Path, tmp_path: Path) -> None:
+    plan = plan_for(data=clips, cache_dir=tmp_path / "cache")
+    prepared = cached(plan)
+    path = next(iter(prepared.latents.values())).path
+    good = path.read_bytes()
+    path.write_bytes(good[:-7])
+    assert encoded(plan) == {"text embeddings": 0, "latents": 1}
+    assert path.read_bytes() == good
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_caching_goes_on_where_it_was_dropped(plan_for: PlanFor, clips: Path, tmp_path: Path, after: int) -> None:
+    plan = plan_for(data=clips, cache_dir=tmp_path / "cache")
+    for event in iter_precompute(plan, StopFlag()):
+        if isinstance(event, StageProgress) and event.stage == "latents" and event.done == after:
+            break
+    assert encoded(plan) == {"text embeddings": 0, "latents": 4 - after}
+
+
+def test_a_stop_is_heard_between_two_entries(plan_for: PlanFor, clips: Path, tmp_path: Path) -> None:
+    plan = plan_for(data=clips, cache_dir=tmp_path / "cache")
+    stop = StopFlag()
+    with pytest.raises(Interrupted, match="kept") as stopped:
+        for event in iter_precompute(plan, stop):
+            if isinstance(event, StageProgress) and event.stage == "latents" and event.done == 2:
+                stop.request(15)
+    assert stopped.value.exit_code == 143
+    assert encoded(plan) == {"text embeddings": 0, "latents": 2}
+
+
+def test_captions_that_are_too_long_are_told(plan_for: PlanFor, clips: Path, tmp_path: Path) -> None:
+    next(clips.glob("*.txt")).write_text("word " * 400)
+    events: list[Event] = []
+    drain(iter_precompute(plan_for(data=clips, cache_dir=tmp_path / "cache"), StopFlag()), events)
+    assert any(isinstance(e, Notice) and e.level == "warning" and "128 tokens" in e.message for e in events)
+
+
+def test_a_clip_that_breaks_after_the_plan_is_named(plan_for: PlanFor, clips: Path, tmp_path: Path) -> None:
+    plan = plan_for(data=clips, cache_dir=tmp_path / "cache")
+    victim = Path(plan.samples[0].path)
+    victim.write_bytes(victim.read_bytes()[:900])
+    with pytest.raises(DataError, match=victim.name):
+        cached(plan)
+
+
+def test_stages_say_what_they_did(plan_for: PlanFor, clips: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    drain(iter_precompute(plan_for(data=clips, cache_dir=tmp_path / "cache"), StopFlag()), events)
+    done = {event.stage: event.detail for event in events if isinstance(event, StageDone)}
+    assert done["latents"] == "4 encoded, 0 kept" and done["text embeddings"] == "5 encoded, 0 kept"
