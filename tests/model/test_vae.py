@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKLLTXVideo, LTXPipeline
+from diffusers.video_processor import VideoProcessor
+
+from ltxtrain.model.folder import ModelFolder, load_vae
+from ltxtrain.model.vae import encode_frames, needs_tiling, to_pixels
+
+
+@pytest.fixture
+def vae(tiny: ModelFolder) -> AutoencoderKLLTXVideo:
+    return load_vae(tiny, torch.float32)
+
+
+def make_frames(frames: int, height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+
+
+# All 256 values, each in several places of each frame.
+EVERY_VALUE = np.arange(9 * 32 * 32 * 3, dtype=np.int64).astype(np.uint8).reshape(9, 32, 32, 3)
+
+
+def wrong_range(frames_FHWC: np.ndarray) -> torch.Tensor:
+    """What a trainer does that forgets the range: [0, 1], as an image library's tensors come."""
+    return to_pixels(frames_FHWC) / 2 + 0.5
+
+
+@pytest.mark.parametrize(("prepare", "survives"), [(to_pixels, True), (wrong_range, False)])
+def test_the_way_to_the_vae_and_back_is_the_identity_on_frames(
+    prepare: Callable[[np.ndarray], torch.Tensor], survives: bool
+) -> None:
+    pixels_BCFHW = prepare(EVERY_VALUE)
+    assert pixels_BCFHW.shape == (1, 3, 9, 32, 32)
+    video_BFHWC = VideoProcessor(vae_scale_factor=32).postprocess_video(pixels_BCFHW, output_type="np")
+    back_FHWC = (video_BFHWC[0] * 255).round().astype(np.uint8)
+    assert np.array_equal(back_FHWC, EVERY_VALUE) is survives
+
+
+def test_the_encoder_is_given_minus_one_to_one(vae: AutoencoderKLLTXVideo) -> None:
+    given: list[torch.Tensor] = []
+    vae.encoder.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
+    encode_frames(vae, EVERY_VALUE, tiled=False)
+    assert (given[0].min().item(), given[0].max().item()) == (-1.0, 1.0)
+    assert given[0][0, :, 3, 5, 7].tolist() == pytest.approx([value / 127.5 - 1 for value in EVERY_VALUE[3, 5, 7]])
+
+
+def test_latents_are_the_mode_normalised_with_the_vaes_own_statistics(vae: AutoencoderKLLTXVideo) -> None:
+    generator = torch.Generator().manual_seed(1)
+    vae.latents_mean.copy_(torch.randn(128, generator=generator))
+    vae.latents_std.copy_(torch.rand(128, generator=generator) + 0.5)
+    frames_FHWC = make_frames(9, 64, 96)
+    with torch.no_grad():
+        moments_BCFHW = vae.encoder(torch.from_numpy(frames_FHWC).permute(3, 0, 1, 2)[None].float() / 255 * 2 - 1)
+    mean_CFHW = moments_BCFHW[0, :128]
+    expected_CFHW = torch.stack([(mean_CFHW[c] - vae.latents_mean[c]) / vae.latents_std[c] for c in range(128)])
+    latents_CFHW = encode_frames(vae, frames_FHWC, tiled=False)
+    assert latents_CFHW.shape == (128, 2, 2, 3)
+    torch.testing.assert_close(latents_CFHW, expected_CFHW)
+    assert torch.equal(latents_CFHW, encode_frames(vae, frames_FHWC, tiled=False))
+
+
+@pytest.mark.parametrize(
+    ("frames", "height", "width"), [(8, 64, 64), (10, 64, 64), (16, 64, 64), (9, 48, 64), (9, 64, 40)]
+)
+def test_sizes_that_the_vae_would_floor_are_refused(
+    vae: AutoencoderKLLTXVideo, frames: int, height: int, width: int
+) -> None:
+    with pytest.raises(ValueError, match=r"8k\+1 frames and multiples of 32"):
+        encode_frames(vae, make_frames(frames, height, width), tiled=False)
+
+
+def test_flags_that_a_vae_was_left_with_change_nothing(vae: AutoencoderKLLTXVideo) -> None:
+    frames_FHWC = make_frames(17, 64, 96)
+    fresh_CFHW = encode_frames(vae, frames_FHWC, tiled=False)
+    pixels_BCFHW = to_pixels(frames_FHWC)
+    vae.use_framewise_decoding = vae.use_framewise_encoding = vae.use_slicing = True
+    vae.enable_tiling(64, 64, 8, 32, 32, 8)
+    with torch.no_grad():
+        by_the_flags_BCFHW = vae.encode(pixels_BCFHW).latent_dist.mode()
+    again_CFHW = encode_frames(vae, frames_FHWC, tiled=False)
+    assert torch.equal(again_CFHW, fresh_CFHW)
+    # The flags do matter where nobody sets them.
+    mean, std = vae.latents_mean[:, None, None, None], vae.latents_std[:, None, None, None]
+    assert not torch.allclose((by_the_flags_BCFHW[0] - mean) / std, fresh_CFHW, atol=1e-3)
+
+
+def test_tiles_are_those_of_the_library_whatever_was_set_before(tiny: ModelFolder, vae: AutoencoderKLLTXVideo) -> None:
+    frames_FHWC = make_frames(9, 64, 576)
+    library = load_vae(tiny, torch.float32)
+    library.enable_tiling()
+    with torch.no_grad():
+        mode_BCFHW = library.encode(to_pixels(frames_FHWC)).latent_dist.mode()
+    expected_BCFHW = LTXPipeline._normalize_latents(mode_BCFHW, library.latents_mean, library.latents_std, 1.0)
+    vae.enable_tiling(64, 64, 8, 32, 32, 8)
+    tiled_CFHW = encode_frames(vae, frames_FHWC, tiled=True)
+    assert torch.equal(tiled_CFHW, expected_BCFHW[0])
+    assert not torch.equal(tiled_CFHW, encode_frames(vae, frames_FHWC, tiled=False))
+
+
+def test_tiles_are_used_when_asked_for_and_for_large_clips() -> None:
+    assert not needs_tiling(768, 512, 161, asked=False)
+    assert needs_tiling(800, 512, 161, asked=False)
+    assert needs_tiling(64, 64, 9, asked=True)
+
+
+def test_latents_come_in_the_dtype_of_the_vae(tiny: ModelFolder) -> None:
+    latents_CFHW = encode_frames(load_vae(tiny, torch.bfloat16), make_frames(9, 64, 64), tiled=False)
+    assert latents_CFHW.dtype == torch.bfloat16
+    assert bool(torch.isfinite(latents_CFHW).all())
+
+
+def test_denormalised_latents_decode_to_the_size_of_the_clip(vae: AutoencoderKLLTXVideo) -> None:
+    latents_CFHW = encode_frames(vae, make_frames(17, 64, 96), tiled=False)
+    denormalised_BCFHW = LTXPipeline._denormalize_latents(latents_CFHW[None], vae.latents_mean, vae.latents_std, 1.0)
+    with torch.no_grad():
+        video_BCFHW = vae.decode(denormalised_BCFHW, torch.zeros(1)).sample
+    assert video_BCFHW.shape == (1, 3, 17, 64, 96)
