@@ -116,8 +116,8 @@ def _release(name: str, transformer: TransformerFacts, vae_params: int) -> Model
 
 _LTX_2B = _transformer(layers=28, width=2048, caption_channels=4096)
 _LTX_13B = _transformer(layers=48, width=4096, caption_channels=4096)
-_TINY = _transformer(layers=2, width=64, caption_channels=32)
-_TINY_TEXT_PARAMS = t5_params(layers=2, width=32, inner=32, feed_forward=64, heads=4, vocabulary=260)
+_TINY = _transformer(layers=2, width=128, caption_channels=32)
+_TINY_TEXT_PARAMS = t5_params(layers=2, width=32, inner=32, feed_forward=64, heads=4, vocabulary=243)
 
 KNOWN_MODELS: Mapping[str, ModelFacts] = {
     facts.name: facts
@@ -128,7 +128,7 @@ KNOWN_MODELS: Mapping[str, ModelFacts] = {
         _release("Lightricks/LTX-Video-0.9.7-dev", _LTX_13B, _VAE_095_PARAMS),
         _release("Lightricks/LTX-Video-0.9.7-distilled", _LTX_13B, _VAE_095_PARAMS),
         _release("Lightricks/LTX-Video-0.9.8-13B-distilled", _LTX_13B, _VAE_095_PARAMS),
-        ModelFacts(TINY_MODEL, _TINY, _TINY_TEXT_PARAMS, VaeFacts(1_100_000, 8, 8), 6_000_000, local=True),
+        ModelFacts(TINY_MODEL, _TINY, _TINY_TEXT_PARAMS, VaeFacts(1_198_382, 8, 8), 7_900_000, local=True),
     )
 }
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import LTXPipeline
 
+from ltxtrain.facts.models import KNOWN_MODELS, TINY_MODEL, model_facts
 from ltxtrain.model import tiny as tiny_module
 from ltxtrain.model.folder import ModelFolder
 from ltxtrain.model.tiny import TinySpec, build_pipeline, tiny_folder
@@ -80,6 +81,13 @@ def test_it_is_an_ordinary_diffusers_pipeline(whole_pipeline: LTXPipeline) -> No
     assert (whole_pipeline.vae_spatial_compression_ratio, whole_pipeline.vae_temporal_compression_ratio) == (32, 8)
     assert whole_pipeline.transformer.config.in_channels == 128
     assert whole_pipeline.tokenizer("a red square").input_ids[-1] == whole_pipeline.tokenizer.eos_token_id
+
+
+def test_the_plan_knows_its_sizes_before_it_is_built(tiny: ModelFolder) -> None:
+    known, built = KNOWN_MODELS[TINY_MODEL], model_facts(str(tiny.base))
+    assert built is not None
+    assert (known.transformer, known.text_params, known.vae) == (built.transformer, built.text_params, built.vae)
+    assert known.file_bytes == pytest.approx(built.file_bytes, rel=0.05)
 
 
 def test_building_leaves_the_random_state_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
