@@ -1,4 +1,4 @@
-"""``ltxtrain cache`` on two threads against the VAE's encoder alone, in turn; each round the median, of the rounds the best."""
+"""``ltxtrain cache`` on two threads against the VAE's encoder alone, in turn: medians, the best of several rounds."""
 
 from __future__ import annotations
 
