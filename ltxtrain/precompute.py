@@ -17,7 +17,6 @@ from ltxtrain.learn.signals import StopFlag
 from ltxtrain.model.folder import ModelFolder, load_text_encoder, load_vae, locate_model
 from ltxtrain.model.text import MAX_TOKENS, encode_prompt, make_text_pipeline
 from ltxtrain.model.vae import encode_frames, needs_tiling
-from ltxtrain.plan.prompts import validation_videos
 from ltxtrain.plan.records import Plan, Sample
 
 # A change of what an entry holds, with the same inputs, needs a new number here.
@@ -50,10 +49,9 @@ def iter_precompute(plan: Plan, stop: StopFlag) -> Generator[Event, None, Prepar
 
 def _texts(plan: Plan) -> list[str]:
     """Every text that training or validation will ask for; the empty one stands in for dropped captions."""
-    config = plan.config
     captions = [caption for sample in plan.samples for caption in sample.captions]
-    videos = validation_videos(config.validation, config.model.seed)
-    prompts = [video.prompt for video in videos] + ([config.validation.validation_negative_prompt] if videos else [])
+    prompts = [video.prompt for video in plan.videos]
+    prompts += [plan.config.validation.validation_negative_prompt] if plan.videos else []
     return sorted({"", *captions, *prompts})
 
 

@@ -62,7 +62,7 @@ from ltxtrain.model.text import PromptEmbedding
 from ltxtrain.model.transformer import predict_velocity
 from ltxtrain.plan.folder import RunFolder, write_plan_files
 from ltxtrain.plan.manifest import config_sha256, dataset_fingerprint, write_manifest
-from ltxtrain.plan.prompts import ValidationVideo, validation_videos
+from ltxtrain.plan.prompts import ValidationVideo
 from ltxtrain.plan.records import Plan
 
 KEPT_IN_MEMORY_BYTES = 2 * 1024**3
@@ -86,7 +86,6 @@ class Run:
     order: BatchOrder
     reader: EntryReader
     scheduler: dict[str, Any]
-    videos: tuple[ValidationVideo, ...]
 
 
 def iter_train(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Event, None, None]:
@@ -150,7 +149,6 @@ def _load(plan: Plan, prepared: Prepared) -> Generator[Event, None, Run]:
         order=BatchOrder(plan.samples, plan.batch_size, config.model.seed),
         reader=EntryReader(KEPT_IN_MEMORY_BYTES),
         scheduler=scheduler_config(model),
-        videos=validation_videos(config.validation, config.model.seed),
     )
     count = sum(parameter.numel() for parameter in parameters.values())
     yield StageDone("transformer", time.perf_counter() - started, f"{count:,} trainable parameters on {device}")
@@ -343,16 +341,16 @@ def _validate(run: Run, step: int, stop: StopFlag, *, again: bool) -> Generator[
     rendered even so. Leaves early, without it, when ``stop`` is set.
     """
     folder = run.folder.samples / checkpoint_name(step)
-    if not run.videos or not _validation_due(run.plan, step) or (not again and (folder / "index.json").exists()):
+    if not run.plan.videos or not _validation_due(run.plan, step) or (not again and (folder / "index.json").exists()):
         return
     config = run.plan.config
     section = config.validation
-    yield StageStarted("validation", len(run.videos), 0, "videos")
+    yield StageStarted("validation", len(run.plan.videos), 0, "videos")
     started = time.perf_counter()
     vae = load_vae(run.model, DTYPES[config.precision.vae_dtype]).to(run.device)
     pipeline = make_render_pipeline(run.transformer.eval(), vae, load_scheduler(run.model))
     index = []
-    for done, video in enumerate(run.videos, 1):
+    for done, video in enumerate(run.plan.videos, 1):
         began = time.perf_counter()
         settings = RenderSettings.of(video, section, config.data.framerate, tiled=config.cache.vae_enable_tiling)
         negative = _prompt(run, section.validation_negative_prompt)

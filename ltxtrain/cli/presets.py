@@ -22,6 +22,7 @@ def _list(as_json: bool) -> None:
     from ltxtrain.config.presets import preset_names, read_preset
 
     found = [read_preset(name) for name in preset_names()]
+    missing = {preset.name: _not_built(preset.name) for preset in found}
     if as_json:
         rows = {
             preset.name: {
@@ -30,15 +31,29 @@ def _list(as_json: bool) -> None:
                 "memory": preset.memory,
                 "measured": preset.measured,
                 "extends": list(preset.extends),
+                "not_built": missing[preset.name],
             }
             for preset in found
         }
         print(json.dumps(rows, indent=2))
         return
-    width = max(len(preset.name) for preset in found)
     for preset in found:
-        print(f"{preset.name:<{width}}  {preset.title}")
-        print(f"{'':<{width}}  {preset.hardware}; {preset.memory}; {preset.measured}")
+        print(f"{preset.name}: {preset.title}")
+        print(f"    hardware  {preset.hardware}")
+        print(f"    memory    {preset.memory}; {preset.measured}")
+        if missing[preset.name]:
+            print(f"    not built yet: {', '.join(missing[preset.name])}; --set-aside-unbuilt goes on without")
+
+
+def _not_built(name: str) -> list[str]:
+    """What the preset asks for and is refused today, as ``option value``."""
+    from ltxtrain.config import load_config
+
+    try:
+        load_config([name], env={})
+    except ConfigError as error:
+        return [f"{fault.key} {fault.problem.removesuffix(' is not built yet')}" for fault in error.faults]
+    return []
 
 
 def _show(name: str, as_json: bool) -> None:

@@ -18,7 +18,7 @@ from ltxtrain.plan.filling import Filled, SmallBuckets, fill_buckets
 from ltxtrain.plan.length import RunLength, run_length
 from ltxtrain.plan.memory import TrainingSetup, estimate_memory
 from ltxtrain.plan.prompts import ValidationVideo, validation_videos
-from ltxtrain.plan.records import Bucket, Dropped, PhaseMemory, Plan
+from ltxtrain.plan.records import Bucket, Dropped, PhaseMemory, Plan, Sample
 from ltxtrain.plan.select import Selection, SelectionRule, select_samples
 from ltxtrain.plan.targets import lora_targets
 
@@ -55,7 +55,7 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
     if not filled.samples:
         raise _nothing_left(selections, dropped)
     length = run_length(filled.buckets, accumulation, config.schedule.max_train_steps, config.schedule.num_train_epochs)
-    videos = validation_videos(config.validation, config.model.seed)
+    videos = validation_videos(config.validation, config.model.seed, _captions(filled.samples))
     run_name = config.checkpoint.run_name or (loaded.presets[-1] if loaded.presets else "run")
     run_dir = config.checkpoint.output_dir / run_name
     needs = _needs(config, filled, length, videos, machine, run_dir)
@@ -76,6 +76,7 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
         steps=length.steps,
         steps_per_epoch=length.steps_per_epoch,
         epochs=length.epochs,
+        videos=videos,
         disk=needs.disk,
         memory=needs.memory,
         notices=(
@@ -86,6 +87,7 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
             *notices.bucket_notices(filled, batch, accumulation),
             *notices.length_notices(length, filled.samples, steps_given),
             *notices.schedule_notices(config.schedule, length.steps),
+            *notices.validation_notices(config.validation, videos),
             *notices.machine_notices(machine),
         ),
         warnings=(
@@ -95,6 +97,11 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
         ),
         machine=machine,
     )
+
+
+def _captions(samples: Sequence[Sample]) -> list[str]:
+    """Every clip's first caption, each once, in the order of the clips."""
+    return list(dict.fromkeys(sample.captions[0] for sample in samples))
 
 
 def _small_buckets(config: TrainConfig) -> SmallBuckets:

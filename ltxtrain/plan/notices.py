@@ -19,6 +19,8 @@ from ltxtrain.units import format_bytes
 if TYPE_CHECKING:
     from ltxtrain.config import VideoDataset
     from ltxtrain.config.optim import ScheduleConfig
+    from ltxtrain.config.validation import ValidationConfig
+    from ltxtrain.plan.prompts import ValidationVideo
 
 FEW_CLIPS = 4
 MANY_EPOCHS = 400
@@ -141,6 +143,13 @@ def machine_notices(machine: Machine) -> list[str]:
     if len(machine.gpus) < 2:
         return []
     return [f"one of {len(machine.gpus)} GPUs is used: a run is one process"]
+
+
+def validation_notices(section: ValidationConfig, videos: Sequence[ValidationVideo]) -> list[str]:
+    if section.validation_disable or section.validation_prompt or section.user_prompt_library:
+        return []
+    many = "the captions of two clips are" if len({video.prompt for video in videos}) > 1 else "a clip's caption is"
+    return [f"no validation_prompt is given: {many} rendered instead"] if videos else []
 
 
 def memory_warnings(memory: Sequence[PhaseMemory], machine: Machine) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 MAIN_PROMPT = "validation"
 DEFAULT_FRAMES = 121
+CAPTIONS_RENDERED = 2
 ALIGNMENT = 32
 
 
@@ -32,8 +34,12 @@ class ValidationVideo:
     seed: int
 
 
-def validation_videos(section: ValidationConfig, seed: int) -> tuple[ValidationVideo, ...]:
-    """The main prompt first, then the user's library, in its order. Raises ``ConfigError`` for an unusable library.
+def validation_videos(
+    section: ValidationConfig, seed: int, captions: Sequence[str] = ()
+) -> tuple[ValidationVideo, ...]:
+    """The main prompt first, then the user's library, in its order; with neither, the first of ``captions``.
+
+    Raises ``ConfigError`` for an unusable library.
 
     Sizes are floored to multiples of 32 and frames to 8k+1, as the VAE needs them.
     """
@@ -42,6 +48,8 @@ def validation_videos(section: ValidationConfig, seed: int) -> tuple[ValidationV
     prompts = {MAIN_PROMPT: section.validation_prompt} if section.validation_prompt else {}
     if section.user_prompt_library:
         prompts |= read_prompt_library(section.user_prompt_library)
+    if not prompts:
+        prompts = {f"caption-{index}": caption for index, caption in enumerate(captions[:CAPTIONS_RENDERED], 1)}
     sizes = [
         tuple(side // ALIGNMENT * ALIGNMENT for side in size)
         for size in parse_resolutions(section.validation_resolution)

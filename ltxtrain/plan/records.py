@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltxtrain.facts.machine import Machine
+from ltxtrain.plan.prompts import ValidationVideo
 
 if TYPE_CHECKING:
     from ltxtrain.config import TrainConfig
@@ -122,6 +123,7 @@ class Plan:
     steps: int
     steps_per_epoch: int
     epochs: float
+    videos: tuple[ValidationVideo, ...]
     disk: tuple[tuple[str, int], ...]
     memory: tuple[PhaseMemory, ...]
     notices: tuple[str, ...]
@@ -151,6 +153,6 @@ def _derived(bucket: Bucket) -> dict[str, Any]:
 def _plain(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, (Sample, Dropped, BucketPlan, PhaseMemory, Machine)):
+    if isinstance(value, (Sample, Dropped, BucketPlan, PhaseMemory, Machine, ValidationVideo)):
         return asdict(value)
     raise TypeError(f"no JSON form for {type(value).__name__}")

@@ -48,10 +48,22 @@ def _head(plan: Plan) -> list[str]:
         *_field("train", adapter),
         *_field("steps", f"{plan.steps} ({plan.steps_per_epoch} in an epoch, {plan.epochs:.1f} epochs), batch {batch}"),
         *_field("optimiser", optimizer),
+        *_field("videos", _videos(plan)),
         *_field("machine", _machine(plan.machine)),
         *_field("output", str(plan.run_dir)),
         *_field("cache", str(plan.cache_dir)),
     ]
+
+
+def _videos(plan: Plan) -> str:
+    """What is rendered, and when: ``2 of 768x512, 121 frames, before the first step, every 100 steps, at the end``."""
+    section = plan.config.validation
+    if not plan.videos:
+        return "none"
+    sizes = Counter(f"{video.width}x{video.height}, {video.frames} frames" for video in plan.videos)
+    when = [] if section.disable_benchmark and not section.validation_on_startup else ["before the first step"]
+    when += [f"every {section.validation_step_interval} steps"] if section.validation_step_interval else []
+    return "; ".join(f"{count} of {size}" for size, count in sizes.items()) + ": " + ", ".join([*when, "at the end"])
 
 
 def _machine(machine: Machine) -> str:
