@@ -86,7 +86,7 @@ def read_prompt_library(path: Path) -> dict[str, str]:
 def _file_name(nickname: str, size: tuple[int, int], index: int, sizes: int) -> str:
     """A name that every file system takes. Nicknames that had to be changed get a short digest, so none collide."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", nickname).strip("-")[:60]
-    if plain != nickname:
+    if plain != nickname or not plain:
         plain = f"{plain or 'prompt'}-{sha256_of(nickname)[:6]}"
     plain += f"-{size[0]}x{size[1]}" if sizes > 1 else ""
     return plain + (f"-{index + 1}" if index else "")
