@@ -1,4 +1,4 @@
-"""From a checkpoint to files that other programs load: diffusers' layout and ComfyUI's, in float32 and a chosen dtype."""
+"""From a checkpoint to files that other programs load: diffusers' layout and ComfyUI's, float32 and another dtype."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from ltxtrain import __version__
 from ltxtrain.errors import CheckpointError
-from ltxtrain.events import Event, Exported
+from ltxtrain.events import Event, Exported, Notice
 from ltxtrain.files import with_sorted_metadata, write_atomically
 from ltxtrain.learn.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, newest_valid
 from ltxtrain.learn.device import DTYPES
@@ -33,12 +33,14 @@ def iter_export(run_dir: Path, *, dtype: str = "bf16", checkpoint: Path | None =
     The same checkpoint always gives the same bytes. Raises ``CheckpointError`` when there is none.
     """
     folder = RunFolder(run_dir)
-    chosen = _chosen(folder, checkpoint)
+    chosen, told = _chosen(folder, checkpoint)
+    for sentence in told:
+        yield Notice(sentence, "warning")
     about = chosen.state["about"]
     comfyui_name = f"{about['run']}_comfyui"
     for kind in dict.fromkeys(("fp32", dtype)):
         suffix = "" if kind == "fp32" else f"_{kind}"
-        adapter = {name: tensor.to(DTYPES[kind]) for name, tensor in chosen.adapter.items()}
+        adapter = _converted(chosen.adapter, kind)
         metadata = _metadata(chosen, kind)
         diffusers = diffusers_layout(adapter)
         comfyui = comfyui_layout(adapter, about["alpha"])
@@ -46,16 +48,25 @@ def iter_export(run_dir: Path, *, dtype: str = "bf16", checkpoint: Path | None =
         yield _write(folder.export / f"{comfyui_name}{suffix}.safetensors", comfyui, metadata, f"comfyui {kind}")
 
 
-def _chosen(folder: RunFolder, checkpoint: Path | None) -> Checkpoint:
+def _chosen(folder: RunFolder, checkpoint: Path | None) -> tuple[Checkpoint, list[str]]:
+    """The checkpoint to export, and what is to be told of others that were not valid."""
     if checkpoint is not None:
-        return load_checkpoint(checkpoint)
+        return load_checkpoint(checkpoint), []
     if not list_checkpoints(folder.checkpoints):
         raise CheckpointError(
             f"{folder.root} has no checkpoint to export", hint="train first, or name the run's folder"
         )
-    newest, _ = newest_valid(folder.checkpoints)
+    newest, told = newest_valid(folder.checkpoints)
     assert newest is not None  # newest_valid raises when there are checkpoints and none is valid
-    return newest
+    return newest, told
+
+
+def _converted(adapter: Mapping[str, torch.Tensor], kind: str) -> dict[str, torch.Tensor]:
+    converted = {name: tensor.to(DTYPES[kind]) for name, tensor in adapter.items()}
+    for name, tensor in converted.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{name} is too large for {kind}", hint="export with --dtype bf16 or fp32")
+    return converted
 
 
 def _write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], kind: str) -> Exported:
@@ -65,7 +76,7 @@ def _write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[st
 
 
 def _metadata(checkpoint: Checkpoint, kind: str) -> dict[str, str]:
-    """What the file says of itself; ModelSpec 1.0.1 fields where there is one. No time and no place: same bytes again."""
+    """What the file says of itself, in ModelSpec 1.0.1 fields where there are any. It tells no time and no place."""
     about: dict[str, Any] = checkpoint.state["about"]
     libraries = {name: version(name) for name in ("torch", "diffusers", "peft", "safetensors")}
     return {
@@ -76,7 +87,7 @@ def _metadata(checkpoint: Checkpoint, kind: str) -> dict[str, str]:
         "modelspec.implementation": "https://github.com/huggingface/diffusers",
         "modelspec.title": about["run"],
         "modelspec.resolution": ", ".join(about["resolutions"]),
-        "base_model": about["base_model"],
+        "base_model": _public_name(about["base_model"]),
         "base_model_revision": about["base_model_revision"] or "",
         "base_model_transformer_sha256": about["base_model_sha256"],
         "rank": str(about["rank"]),
@@ -87,3 +98,9 @@ def _metadata(checkpoint: Checkpoint, kind: str) -> dict[str, str]:
         "ltxtrain_version": __version__,
         "library_versions": json.dumps(libraries, sort_keys=True),
     }
+
+
+def _public_name(model: str) -> str:
+    """The name of a repository as it is; of a folder its last part, since the file goes to other people."""
+    is_repository = model.count("/") == 1 and not model.startswith((".", "/", "~"))
+    return model if is_repository else Path(model).name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,7 +22,7 @@ def export(run_dir: RunDir, dtype: Dtype = "bf16", checkpoint: FromCheckpoint = 
     """Write a run's adapter into RUN_DIR/export and print the files' names."""
     from ltxtrain.cli.drive import drain
     from ltxtrain.errors import CheckpointError
-    from ltxtrain.events import Exported
+    from ltxtrain.events import Exported, Notice
 
     if not run_dir.is_dir():
         raise CheckpointError(f"there is no folder {run_dir}", hint="name a run's folder, such as output/low-vram")
@@ -30,5 +31,7 @@ def export(run_dir: RunDir, dtype: Dtype = "bf16", checkpoint: FromCheckpoint = 
     def tell(event: object) -> None:
         if isinstance(event, Exported):
             print(event.path)
+        elif isinstance(event, Notice):
+            print(f"{event.level}: {event.message}", file=sys.stderr)
 
     drain(iter_export(run_dir, dtype=dtype, checkpoint=checkpoint), [tell])
