@@ -1,0 +1,53 @@
+"""Dtypes, memory, and what is said when there is not enough of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ltxtrain.errors import OutOfMemoryError
+from ltxtrain.learn.device import check_dtype, find_device, memory_advice, peak_memory, release_memory
+
+CPU = torch.device("cpu")
+
+
+def test_one_process_has_one_device() -> None:
+    assert find_device().type in ("cpu", "cuda", "mps")
+
+
+@pytest.mark.parametrize(("named", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16), ("no", torch.float32)])
+def test_mixed_precision_names_the_dtype_of_the_base_model(named: str, dtype: torch.dtype) -> None:
+    assert check_dtype(CPU, named) == dtype
+
+
+def test_peak_memory_counts_bytes_and_remembers() -> None:
+    before = peak_memory(CPU)
+    assert 50 * 1024**2 < before < 64 * 1024**3
+    held = torch.ones(80 * 1024**2 // 4)
+    grown = peak_memory(CPU)
+    del held
+    release_memory(CPU)
+    assert peak_memory(CPU) >= grown >= before
+
+
+def test_memory_that_the_host_does_not_have_is_told_in_one_line() -> None:
+    with (
+        pytest.raises(OutOfMemoryError, match="while encoding clips") as caught,
+        memory_advice("encoding clips", "less"),
+    ):
+        torch.empty(2**60, dtype=torch.uint8)
+    assert (caught.value.exit_code, caught.value.hint) == (6, "less")
+    assert "\n" not in caught.value.message
+
+
+def test_memory_that_the_device_does_not_have_is_told_in_one_line() -> None:
+    with (
+        pytest.raises(OutOfMemoryError, match="device ran out of memory while training"),
+        memory_advice("training", "less"),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+
+def test_other_errors_pass_through() -> None:
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), memory_advice("training", "less"):
+        torch.ones(2, 3) @ torch.ones(2, 3)
