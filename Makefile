@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 OFFLINE := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 WANDB_MODE=offline
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test lint format bench lock clean
+.PHONY: help setup demo smoke test lint format bench docs lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ format: setup ## let ruff format the code and mend what it can
 
 bench: setup ## measure against a bare loop, side by side; prints ratios
 	@$(OFFLINE) $(BIN)/python -m bench $(ARGS)
+
+docs: setup ## write docs/options.md from the schema
+	@$(BIN)/python scripts/reference.py
 
 lock: setup ## resolve again and rewrite requirements/lock.txt and dev.txt (needs the network)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python scripts/lock.py

@@ -21,6 +21,7 @@ check rules ruff check --output-format concise .
 check types mypy
 check floors lint-imports --no-cache --no-logo
 check sizes python scripts/sizes.py
+check reference python scripts/reference.py --check
 
 if ((${#failed[@]})); then
     echo "lint: failed: ${failed[*]}"

@@ -44,6 +44,14 @@ def _state(option: Option) -> str:
     return "no effect here" if option.name in NO_EFFECT else ""
 
 
+def _built(option: Option) -> list[str]:
+    """The values that an option built in part does take."""
+    from ltxtrain.config.unbuilt import UNBUILT
+
+    values = UNBUILT.get(option.name, ())
+    return ["not set" if value is None else str(value) for value in values] if len(values) > 1 else []
+
+
 def _record(option: Option) -> dict[str, object]:
     return {
         "name": option.name,
@@ -57,6 +65,7 @@ def _record(option: Option) -> dict[str, object]:
         "devices": list(option.devices),
         "description": option.description,
         "state": _state(option),
+        "built": _built(option),
     }
 
 

@@ -31,8 +31,8 @@ class ModelConfig(Section):
     revision: str | None = option(None, "The Git revision of the base model on the Hub: a commit, tag or branch.")
     seed: int = option(
         42,
-        "The seed of everything random in training. -1 draws one at random and records it.",
-        ge=-1,
+        "The seed of everything random in training. A random one (-1 in the guides) is refused: no run could go on.",
+        ge=0,
         le=2**63 - 1,
         documented=None,
     )

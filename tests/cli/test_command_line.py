@@ -207,7 +207,7 @@ def test_faults_of_flags_and_files_are_told_together(capsys: Captured, tmp_path:
     assert code == 2
     assert err.splitlines() == [
         "error: --lora-rnk: is not an option (did you mean --lora-rank?)",
-        "error: c.json:1: seed: 'x' is not a whole number, at least -1",
+        "error: c.json:1: seed: 'x' is not a whole number, at least 0",
         "error: --learning-rate: 'fast' is not a number, above 0, at most 10",
     ]
 
@@ -325,6 +325,7 @@ def test_options_are_listed_and_searched(capsys: Captured) -> None:
         "devices": [],
         "description": "",
         "state": "",
+        "built": [],
     }
     text = told(capsys, "options", "--lora-rank".replace("--", ""))[1]
     assert "lora_rank = 16" in text
