@@ -51,3 +51,14 @@ def test_memory_that_the_device_does_not_have_is_told_in_one_line() -> None:
 def test_other_errors_pass_through() -> None:
     with pytest.raises(RuntimeError, match="mat1 and mat2"), memory_advice("training", "less"):
         torch.ones(2, 3) @ torch.ones(2, 3)
+
+
+def test_the_number_of_threads_is_what_was_asked_for() -> None:
+    before = torch.get_num_threads()
+    try:
+        find_device(3)
+        assert torch.get_num_threads() == 3
+        find_device()
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
