@@ -31,7 +31,7 @@ def iter_precompute(plan: Plan, stop: StopFlag) -> Generator[Event, None, Prepar
     The text encoder and the VAE are loaded one after the other, and only when there is something to encode.
     """
     config = plan.config
-    device = find_device()
+    device = find_device(config.speed.torch_num_threads)
     dtype = check_dtype(device, config.precision.mixed_precision)
     yield StageStarted("model")
     started = time.perf_counter()

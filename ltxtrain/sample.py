@@ -26,7 +26,7 @@ def iter_sample(
     ``adapter`` is an exported file in diffusers' layout; None renders with the base model alone. The text encoder is
     gone before the transformer is loaded.
     """
-    device = find_device()
+    device = find_device(config.speed.torch_num_threads)
     dtype = check_dtype(device, config.precision.mixed_precision)
     model = locate_model(config.model, config.cache.cache_dir)
     encoder, tokenizer = load_text_encoder(model, dtype)

@@ -127,7 +127,7 @@ def _load(plan: Plan, prepared: Prepared) -> Generator[Event, None, Run]:
     yield StageStarted("transformer")
     started = time.perf_counter()
     config = plan.config
-    device = find_device()
+    device = find_device(config.speed.torch_num_threads)
     dtype = check_dtype(device, config.precision.mixed_precision)
     model = locate_model(config.model, plan.cache_dir)
     transformer = load_transformer(model, dtype)

@@ -65,7 +65,6 @@ UNBUILT: Final[Mapping[str, tuple[Any, ...]]] = {
     "ramtorch": (False,),
     "attention_mechanism": ("diffusers",),
     "dynamo_backend": ("no",),
-    "torch_num_threads": (None,),
     "dataloader_prefetch": (False,),
     # objective
     "flow_custom_timesteps": (None,),

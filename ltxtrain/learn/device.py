@@ -17,8 +17,13 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, 
 OUT_OF_MEMORY_WORDS = ("can't allocate memory", "MPS backend out of memory")
 
 
-def find_device() -> torch.device:
-    """The accelerator of this process. Raises ``MachineError`` when it was started as one of several."""
+def find_device(threads: int | None = None) -> torch.device:
+    """The accelerator of this process, which from now on computes with ``threads`` on the CPU (None: as it was started).
+
+    Raises ``MachineError`` when it was started as one of several.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
     state = PartialState()
     if state.num_processes > 1:
         raise MachineError(
