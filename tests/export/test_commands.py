@@ -1,0 +1,97 @@
+"""``ltxtrain export`` and ``ltxtrain sample`` as they are typed. One process each: every one pays for its imports."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+
+from ltxtrain.config import load_config
+from ltxtrain.learn.signals import StopFlag
+from ltxtrain.plan.prompts import ValidationVideo
+from ltxtrain.sample import iter_sample
+from tests.export.conftest import MakeRun
+
+PROMPT = "a red square moves to the right"
+SMALL = [
+    "--pretrained_model_name_or_path=ltxtrain/tiny",
+    "--mixed_precision=no",
+    "--vae_dtype=fp32",
+    "--validation-resolution=64x96",
+    "--validation-num-video-frames=9",
+    "--validation-num-inference-steps=2",
+]
+
+
+def ltxtrain(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ltxtrain", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
+
+
+def read_frames(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def test_a_run_is_exported_and_its_adapter_renders(make_run: MakeRun, cache: Path, tmp_path: Path) -> None:
+    run = make_run(alpha=16.0)
+    exported = ltxtrain("export", run.folder, "--dtype", "fp16")
+    assert exported.returncode == 0, exported.stderr
+    names = [Path(line).relative_to(run.folder / "export").name for line in exported.stdout.splitlines()]
+    assert names == [
+        "pytorch_lora_weights.safetensors",
+        "my-run_comfyui.safetensors",
+        "pytorch_lora_weights_fp16.safetensors",
+        "my-run_comfyui_fp16.safetensors",
+    ]
+    assert exported.stderr == ""
+
+    made = tmp_path / "made"
+    options = [*SMALL, f"--cache-dir={cache}", "--to", made, "--name", "mine", "--adapter", run.folder]
+    sampled = ltxtrain("sample", PROMPT, *options)
+    assert sampled.returncode == 0, sampled.stderr
+    assert sampled.stdout == f"{made}/mine.mp4\n"
+    assert sorted(path.name for path in made.iterdir()) == ["mine.mp4", "mine.png"]
+
+    in_process = tmp_path / "in-process"
+    for name, adapter in (("adapted", run.folder / "export" / names[0]), ("base", None)):
+        render(ValidationVideo(name, PROMPT, width=64, height=96, frames=9, seed=42), adapter, cache, in_process)
+    mine, adapted, base = (
+        read_frames(path) for path in (made / "mine.mp4", in_process / "adapted.mp4", in_process / "base.mp4")
+    )
+    assert mine.shape == (9, 96, 64, 3)
+    assert np.array_equal(mine, adapted)
+    assert not np.array_equal(mine, base)
+
+
+def render(video: ValidationVideo, adapter: Path | None, cache: Path, folder: Path) -> None:
+    loaded = load_config(
+        flags={
+            "pretrained_model_name_or_path": "ltxtrain/tiny",
+            "mixed_precision": "no",
+            "vae_dtype": "fp32",
+            "validation_num_inference_steps": 2,
+            "cache_dir": str(cache),
+        }
+    )
+    for _ in iter_sample(loaded.config, (video,), adapter, folder, StopFlag()):
+        pass
+
+
+def test_what_is_not_there_is_one_error_and_one_hint(tmp_path: Path) -> None:
+    sampled = ltxtrain("sample", PROMPT, "--adapter", tmp_path / "nothing.safetensors", *SMALL)
+    assert sampled.returncode == 5
+    assert sampled.stderr.splitlines() == [
+        f"error: there is no adapter {tmp_path}/nothing.safetensors",
+        "hint: name an exported file, or a run's folder",
+    ]
+    exported = ltxtrain("export", tmp_path / "nowhere")
+    assert exported.returncode == 7
+    assert exported.stderr.splitlines() == [
+        f"error: there is no folder {tmp_path}/nowhere",
+        "hint: name a run's folder, such as output/low-vram",
+    ]
