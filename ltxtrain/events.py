@@ -20,7 +20,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class StageStarted:
-    """A stage (``"text embeddings"``, ``"latents"``, ``"training"``, ...) begins; ``done`` of ``total`` is there already."""
+    """A stage (``"latents"``, ``"training"``, ...) begins; ``done`` of ``total`` is there already."""
 
     stage: str
     total: int | None = None
@@ -87,7 +87,7 @@ class VideoRendered:
 
 @dataclass(frozen=True)
 class Exported:
-    """A file for use elsewhere. ``kind`` is ``"diffusers"``, ``"comfyui"``, ``"report"`` or ``"card"``; ``path`` absolute."""
+    """A file for use elsewhere. ``kind`` is its layout and dtype: ``"diffusers fp32"``, ``"comfyui bf16"``, ..."""
 
     kind: str
     path: str

@@ -255,7 +255,7 @@ def _refuse_non_finite(run: Run, step: int, what: str, value: float, batch: Batc
     clips = ", ".join(sorted({sample.id for sample in batch.samples}))
     raise LtxtrainError(
         f"the {what} of step {step} is {value}: stopped before the update, no weight has changed (last batch: {clips})",
-        hint="lower learning_rate, or look at these clips; the last checkpoint is good and the next start goes on from it",
+        hint="lower learning_rate, or look at these clips; the next start goes on from the last checkpoint",
     )
 
 

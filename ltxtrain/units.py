@@ -14,7 +14,7 @@ def format_bytes(count: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """``0.42`` -> ``'0.4 s'``, ``75`` -> ``'1 min 15 s'``, ``7380`` -> ``'2 h 03 min'``, ``200000`` -> ``'2 d 7 h'``."""
+    """``0.42`` -> ``'0.4 s'``, ``75`` -> ``'1 min 15 s'``, ``7380`` -> ``'2 h 03 min'``, ``2e5`` -> ``'2 d 7 h'``."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)

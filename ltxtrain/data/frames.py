@@ -97,9 +97,9 @@ def _timed_frames(container: av.container.InputContainer, sample: Sample) -> Ite
     for following in frames:
         yield shown, _time_of(following) - origin - TIMESTAMP_SLACK_S
         shown = following
-    # Nobody tells how long the last frame is shown: one frame's time, of the clip or of the sample.
+    # Nobody tells how long the last frame is shown. The facts count on no more than this.
     rate = stream.average_rate or stream.guessed_rate or 25
-    yield shown, _time_of(shown) - origin + max(float(1 / rate), 2 / sample.fps)
+    yield shown, _time_of(shown) - origin + float(1 / rate)
 
 
 def _sought_frames(

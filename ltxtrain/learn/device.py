@@ -18,7 +18,7 @@ OUT_OF_MEMORY_WORDS = ("can't allocate memory", "MPS backend out of memory")
 
 
 def find_device(threads: int | None = None) -> torch.device:
-    """The accelerator of this process, which from now on computes with ``threads`` on the CPU (None: as it was started).
+    """The accelerator of this process. ``threads`` sets how many it computes with on the CPU; None leaves that.
 
     Raises ``MachineError`` when it was started as one of several.
     """

@@ -13,7 +13,13 @@ from ltxtrain.data.made import make_clips
 from ltxtrain.plan.make import make_plan
 from ltxtrain.plan.records import Plan
 
-QUICK = {"validation_disable": "true", "checkpoint_step_interval": "2", "checkpoint_minutes": "0", "max_train_steps": "4", "lr_warmup_steps": "0"}
+QUICK = {
+    "validation_disable": "true",
+    "checkpoint_step_interval": "2",
+    "checkpoint_minutes": "0",
+    "max_train_steps": "4",
+    "lr_warmup_steps": "0",
+}
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from ltxtrain.train import iter_train
 
 torch.set_num_threads(1)
 
+
 def drain(events: Generator[Event, None, Any], seen: list[Event] | None = None) -> Any:
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Every option that shapes training does something: changed alone, it changes the trained weights. And what must not, doesn't."""
+"""Every option that shapes training does something: changed alone, it changes the weights. What must not, does not."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from typing import Any
 
 import pytest
 import torch
-from tests.run.driving import adapter_bytes, adapter_tensors, cached, drain, trained
 
 from ltxtrain.errors import LtxtrainError
 from ltxtrain.events import StepDone
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.plan.records import Plan
 from ltxtrain.train import iter_train
+from tests.run.driving import adapter_bytes, adapter_tensors, cached, drain, trained
 
 PlanFor = Callable[..., Plan]
-BASE: dict[str, Any] = {"max_train_steps": 3, "checkpoint_step_interval": 0, "lr_scheduler": "constant", "lr_warmup_steps": 0}
+BASE: dict[str, Any] = {
+    "max_train_steps": 3,
+    "checkpoint_step_interval": 0,
+    "lr_scheduler": "constant",
+    "lr_warmup_steps": 0,
+}
 
 # (option, value) on top of BASE and of the options that it needs
 EFFECTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -58,7 +63,7 @@ EFFECTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("changed", "needed"), EFFECTS, ids=[next(iter(changed)) + str(i) for i, (changed, _) in enumerate(EFFECTS)])
+@pytest.mark.parametrize(("changed", "needed"), EFFECTS, ids=lambda options: "-".join(options) or "base")
 def test_the_option_changes_what_is_learned(plan_for: PlanFor, changed: dict[str, Any], needed: dict[str, Any]) -> None:
     before = plan_for(output="before", **BASE | needed)
     after = plan_for(output="after", **BASE | needed | changed)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.run.driving import losses, trained
 
 from ltxtrain.plan.records import Plan
+from tests.run.driving import losses, trained
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 CASES = {

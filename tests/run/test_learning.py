@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tests.run.driving import adapter_tensors, cached, drain
 
 from ltxtrain.data.cache import Prepared, read_entry
 from ltxtrain.learn.objective import add_noise, velocity_loss
@@ -18,6 +17,7 @@ from ltxtrain.model.text import PromptEmbedding
 from ltxtrain.model.transformer import predict_velocity
 from ltxtrain.plan.records import Plan
 from ltxtrain.train import iter_train
+from tests.run.driving import adapter_tensors, cached, drain
 
 PlanFor = Callable[..., Plan]
 FIXED_SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)

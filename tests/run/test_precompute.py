@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.run.driving import cached, drain
 
 from ltxtrain.data.cache import read_entry
 from ltxtrain.errors import DataError, Interrupted
@@ -18,6 +17,7 @@ from ltxtrain.learn.signals import StopFlag
 from ltxtrain.model.text import MAX_TOKENS
 from ltxtrain.plan.records import Plan
 from ltxtrain.precompute import iter_precompute
+from tests.run.driving import cached, drain
 
 PlanFor = Callable[..., Plan]
 
@@ -34,9 +34,7 @@ def encoded(plan: Plan) -> dict[str, int]:
     events: list[Event] = []
     drain(iter_precompute(plan, StopFlag()), events)
     started = {event.stage: event for event in events if isinstance(event, StageStarted)}
-    return {
-        stage: (started[stage].total or 0) - started[stage].done for stage in ("text embeddings", "latents")
-    }
+    return {stage: (started[stage].total or 0) - started[stage].done for stage in ("text embeddings", "latents")}
 
 
 def test_a_second_run_encodes_nothing(plan_for: PlanFor, clips: Path, tmp_path: Path) -> None:
@@ -95,7 +93,7 @@ def test_moved_and_renamed_clips_are_not_encoded_again(plan_for: PlanFor, clips:
     assert encoded(plan_for(data=moved, cache_dir=tmp_path / "cache")) == {"text embeddings": 0, "latents": 0}
 
 
-def test_a_replaced_clip_and_an_edited_caption_are_encoded_again(plan_for: PlanFor, clips: Path, tmp_path: Path) -> None:
+def test_replaced_clips_and_edited_captions_are_encoded_again(plan_for: PlanFor, clips: Path, tmp_path: Path) -> None:
     encoded(plan_for(data=clips, cache_dir=tmp_path / "cache"))
     first, second = sorted(clips.glob("*.mp4"))[:2]
     shutil.copy(second, first)  # other bytes under the old name; they are in the cache as the second clip's

@@ -8,16 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.run.driving import adapter_bytes, cached, drain, killed_after, losses, trained
 
 from ltxtrain.errors import CheckpointError, Interrupted
 from ltxtrain.events import CheckpointSaved, Notice, StageStarted, StepDone, VideoRendered
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.plan.records import Plan
 from ltxtrain.train import iter_train
+from tests.run.driving import adapter_bytes, cached, drain, killed_after, losses, trained
 
 PlanFor = Callable[..., Plan]
-MANY = {"max_train_steps": 7, "checkpoint_step_interval": 3, "lora_dropout": 0.1, "lr_scheduler": "cosine", "lr_warmup_steps": 2}
+MANY = {
+    "max_train_steps": 7,
+    "checkpoint_step_interval": 3,
+    "lora_dropout": 0.1,
+    "lr_scheduler": "cosine",
+    "lr_warmup_steps": 2,
+}
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -77,18 +83,24 @@ def test_a_stop_in_validation_loses_no_step(plan_for: PlanFor) -> None:
             in_validation = isinstance(event, StageStarted) and event.stage == "validation"
             if in_validation and any(isinstance(e, StepDone) and e.step == 2 for e in seen):
                 stop.request(2)
-    assert [event.step for event in seen if isinstance(event, CheckpointSaved)] == [2], 'though none was due'
+    assert [event.step for event in seen if isinstance(event, CheckpointSaved)] == [2], "though none was due"
     assert not any(isinstance(event, VideoRendered) and event.step == 2 for event in seen)
 
     events = trained(plan)
-    assert {event.step for event in events if isinstance(event, VideoRendered)} == {2, 4}, "what was left out is made up"
+    assert {event.step for event in events if isinstance(event, VideoRendered)} == {2, 4}, (
+        "what was left out is made up"
+    )
 
 
 def test_validation_changes_no_weight(plan_for: PlanFor) -> None:
     without = plan_for(output="without", lora_dropout=0.1)
     trained(without)
     every_step = plan_for(
-        output="with", lora_dropout=0.1, validation_disable="false", validation_step_interval=1, disable_benchmark="false"
+        output="with",
+        lora_dropout=0.1,
+        validation_disable="false",
+        validation_step_interval=1,
+        disable_benchmark="false",
     )
     events = trained(every_step)
     assert len([event for event in events if isinstance(event, VideoRendered)]) == 1 + every_step.steps
@@ -164,7 +176,7 @@ def test_a_damaged_newest_checkpoint_is_put_aside_and_the_one_before_is_used(pla
     events = trained(plan)
     told = [event.message for event in events if isinstance(event, Notice)]
     assert any("step-00000004 is damaged" in message for message in told)
-    assert [event.step for event in events if isinstance(event, StepDone)][0] == 3
+    assert next(event.step for event in events if isinstance(event, StepDone)) == 3
     assert adapter_bytes(plan) == adapter_bytes(undisturbed)
 
 
