@@ -75,7 +75,7 @@ def test_sizes_that_the_vae_would_floor_are_refused(
 
 
 def test_flags_that_a_vae_was_left_with_change_nothing(vae: AutoencoderKLLTXVideo) -> None:
-    frames_FHWC = make_frames(17, 64, 96)
+    frames_FHWC = make_frames(17, 32, 576)  # longer than one piece and wider than one tile of the library
     fresh_CFHW = encode_frames(vae, frames_FHWC, tiled=False)
     pixels_BCFHW = to_pixels(frames_FHWC)
     vae.use_framewise_decoding = vae.use_framewise_encoding = vae.use_slicing = True
