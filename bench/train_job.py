@@ -1,4 +1,4 @@
-"""ltxtrain's own command against the bare loop: ours, bare, ours, bare, then once more ours with warm caches."""
+"""ltxtrain's own command against the bare loop: ours, bare, three times in turn, then once more ours with warm caches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.process import Watched, watch
 
 # The first steps of a process pay for allocations and lazy imports, in both loops alike.
 WARM_UP = 3
-ROUNDS = 2
+ROUNDS = 3
 
 
 @dataclass(frozen=True)
