@@ -147,7 +147,6 @@ def encode_video(frames_FHWC: np.ndarray, fps: float) -> bytes:
         stream.codec_context.colorspace = Colorspace.ITU709
         stream.codec_context.color_primaries = ColorPrimaries.BT709
         stream.codec_context.color_trc = ColorTrc.BT709
-        stream.codec_context.color_range = ColorRange.MPEG
         # Without cpu-independent, x264's fast paths do not even agree with themselves from one call to the next.
         stream.options = {"crf": "18", "x264-params": "cpu-independent=1:threads=1"}
         scaler = VideoReformatter()
