@@ -1,4 +1,4 @@
-"""ltxtrain's own command against the bare loop: ours, bare, three times in turn, then once more ours with warm caches."""
+"""ltxtrain's own command against the bare loop, three times in turn, then once more ours with warm caches."""
 
 from __future__ import annotations
 
