@@ -86,6 +86,7 @@ class Run:
     order: BatchOrder
     reader: EntryReader
     scheduler: dict[str, Any]
+    identity: dict[str, str]
 
 
 def iter_train(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Event, None, None]:
@@ -149,6 +150,7 @@ def _load(plan: Plan, prepared: Prepared) -> Generator[Event, None, Run]:
         order=BatchOrder(plan.samples, plan.batch_size, config.model.seed),
         reader=EntryReader(KEPT_IN_MEMORY_BYTES),
         scheduler=scheduler_config(model),
+        identity=_identity(plan, prepared),
     )
     count = sum(parameter.numel() for parameter in parameters.values())
     yield StageDone("transformer", time.perf_counter() - started, f"{count:,} trainable parameters on {device}")
@@ -163,7 +165,7 @@ def _resume(run: Run) -> Generator[Event, None, int]:
     if checkpoint is None:
         truncate_metrics(run.folder.metrics_jsonl, 0)
         return 0
-    check_same_run(checkpoint.state["identity"], _identity(run), run.folder.root)
+    check_same_run(checkpoint.state["identity"], run.identity, run.folder.root)
     changed = changed_settings(checkpoint.state["settings"], _settings(run.plan))
     load_adapter_weights(run.transformer, checkpoint.adapter)
     load_optimizer_tensors(run.optimizer, list(run.parameters), dict(checkpoint.optimizer))
@@ -282,20 +284,20 @@ def _save(run: Run, step: int) -> CheckpointSaved:
     """Commit a checkpoint, then remove the ones beyond ``checkpoints_total_limit``."""
     started = time.perf_counter()
     optimizer = optimizer_tensors(run.optimizer, list(run.parameters))
-    state = {"identity": _identity(run), "settings": _settings(run.plan), "about": _about(run)}
+    state = {"identity": run.identity, "settings": _settings(run.plan), "about": _about(run)}
     checkpoint = Checkpoint(step, adapter_weights(run.transformer), optimizer, state)
     path, size = save_checkpoint(run.folder.checkpoints, checkpoint)
     prune_checkpoints(run.folder.checkpoints, run.plan.config.checkpoint.checkpoints_total_limit)
     return CheckpointSaved(step, str(path.relative_to(run.folder.root)), size, time.perf_counter() - started)
 
 
-def _identity(run: Run) -> dict[str, Any]:
+def _identity(plan: Plan, prepared: Prepared) -> dict[str, str]:
     """What must be the same for a checkpoint to be of this run, in words that an error message can use."""
-    spec = adapter_spec(run.plan.config.adapter)
+    spec = adapter_spec(plan.config.adapter)
     return {
-        "base model": run.prepared.digests["transformer"],
+        "base model": prepared.digests["transformer"],
         "adapter": sha256_of(spec.rank, spec.alpha, sorted(spec.targets)),
-        "set of clips": dataset_fingerprint(run.plan),
+        "set of clips": dataset_fingerprint(plan),
     }
 
 
