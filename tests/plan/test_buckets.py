@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ltxtrain.plan.buckets import SizeRule, covering_size, crop_offset, is_large_enough, target_size
@@ -91,6 +91,8 @@ def test_resize_keeps_the_clips_shape(width: int, height: int, rule: SizeRule) -
 
 @given(width=st.integers(200, 4000), height=st.integers(200, 4000), resolution=st.integers(256, 1024))
 def test_a_turned_clip_gets_the_turned_bucket(width: int, height: int, resolution: int) -> None:
+    # A long strip's ratio has too few digits left after rounding: 0.07 stands for all from 0.065 to 0.075.
+    assume(max(width, height) <= 4 * min(width, height))
     rule = SizeRule(resolution)
     wide, high = target_size(max(width, height), min(width, height), rule)
     # The ratio is rounded to two decimals either way round, so the turned target may differ by one step.
