@@ -48,7 +48,7 @@ class ValidationConfig(Section):
     validation_guidance_skip_layers: tuple[int, ...] | None = option(
         None, "Skip these layers while guiding; not for LTX-Video."
     )
-    validation_num_inference_steps: int = option(40, "Denoising steps of each video.", ge=1, le=1000, documented=30)
+    validation_num_inference_steps: int = option(40, "Denoising steps of each video.", ge=2, le=1000, documented=30)
     validation_resolution: Resolutions = option(
         "768x512", "Sizes to render, as WIDTHxHEIGHT; several with commas between.", documented="256"
     )

@@ -74,7 +74,7 @@ def lora_params(model: TransformerFacts, rank: int, targets: tuple[str, ...]) ->
     """Parameters of a LoRA on the linear layers whose name ends with one of ``targets``: rank * (in + out) for each."""
     total = 0
     for name, (inputs, outputs, count) in _linear_layers(model).items():
-        if "all-linear" in targets or any(name == target or name.endswith(f".{target}") for target in targets):
+        if any(name == target or name.endswith(f".{target}") for target in targets):
             total += count * rank * (inputs + outputs)
     return total
 
