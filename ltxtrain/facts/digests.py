@@ -1,4 +1,4 @@
-"""SHA-256 of files, remembered by size, times and inode: gigabytes of weights are read once, not on each start."""
+"""SHA-256 of files, remembered by size and times: gigabytes of weights are read once, not on each start."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def file_sha256(path: Path, memo: Path | None = None) -> str:
     """Digest of a file's bytes. ``memo`` is a folder of remembered digests; a changed file is not answered from it."""
     real = path.resolve()
     stat = real.stat()
-    stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+    stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
     note = memo / f"{sha256_of(str(real))[:32]}.json" if memo else None
     known = _noted(note, stamp) if note else None
     if known is not None:

@@ -169,7 +169,7 @@ def prune_checkpoints(folder: Path, keep: int) -> list[Path]:
     Nothing is removed unless one of those kept is valid, which costs a reading of the newest.
     """
     found = list_checkpoints(folder)
-    surplus = found[keep:] if keep > 0 and any(_is_valid(path) for path in found[:keep]) else []
+    surplus = found[keep:] if any(_is_valid(path) for path in found[:keep]) else []
     for path in surplus:
         os.rename(path, path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp"))
     for leftover in folder.glob(f".{PREFIX}*.tmp"):

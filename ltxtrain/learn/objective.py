@@ -46,7 +46,7 @@ def add_noise(
 
 def velocity_loss(velocity_BCFHW: torch.Tensor, noised: Noised) -> torch.Tensor:
     """Mean squared error of each sample, [B] in float32. A clean first frame is outside the loss."""
-    errors_BCFHW = (velocity_BCFHW.float() - noised.target_BCFHW.float()) ** 2
+    errors_BCFHW = (velocity_BCFHW - noised.target_BCFHW.float()) ** 2
     if not any(noised.conditioned):
         return errors_BCFHW.mean(dim=(1, 2, 3, 4))
     whole_B = errors_BCFHW.mean(dim=(1, 2, 3, 4))

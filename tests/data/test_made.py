@@ -47,7 +47,8 @@ def form_of(image_HWC: np.ndarray) -> str:
     height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
     if height > 2 * width:
         return "bar"
-    return "square" if mask_HW.sum() > 0.95 * height * width else "circle"
+    filled = mask_HW.sum() / (height * width)
+    return "square" if filled > 0.95 else "circle" if abs(filled - np.pi / 4) < 0.03 else "something else"
 
 
 @pytest.mark.parametrize("index", CLIPS)

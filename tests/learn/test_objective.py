@@ -85,8 +85,10 @@ def test_clean_frame_is_outside_the_loss_and_gets_no_gradient() -> None:
 
 
 def test_loss_is_computed_in_float32_whatever_the_model_answers_in() -> None:
-    noised = add_noise(LATENTS, NOISE, [0.5, 0.5], [False, False])
-    velocity = torch.zeros(SHAPE, dtype=torch.bfloat16)
+    noised = add_noise(LATENTS.bfloat16(), NOISE.bfloat16(), [0.5, 0.5], [False, False])
+    assert noised.target_BCFHW.dtype == torch.bfloat16
+    velocity = torch.full(SHAPE, 100.0, dtype=torch.bfloat16)
     loss_B = velocity_loss(velocity, noised)
     assert loss_B.dtype == torch.float32
-    assert loss_B.tolist() == pytest.approx((noised.target_BCFHW**2).mean(dim=(1, 2, 3, 4)).tolist(), rel=1e-6)
+    exact = ((velocity.double() - noised.target_BCFHW.double()) ** 2).mean(dim=(1, 2, 3, 4))
+    assert loss_B.tolist() == pytest.approx(exact.tolist(), rel=1e-6)
