@@ -83,7 +83,7 @@ def test_empty_starts_afresh_and_loses_nothing(folder: Path) -> None:
     assert chosen is None
     assert aside(folder) == [f"superseded-step-{step:08d}" for step in (10, 20, 30)]
     assert all(f"superseded-step-{step:08d}" in told[0] for step in (10, 20, 30))
-    assert choose_checkpoint(folder, "latest") == (None, [])
+    assert choose_checkpoint(folder, "latest") == (None, ["starting afresh; 3 checkpoints were put aside earlier"])
 
 
 @pytest.mark.parametrize("wanted", ["step-00000015", "15", "nowhere/step-00000010", "best", "..", "²"])
