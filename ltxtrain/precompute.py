@@ -14,7 +14,7 @@ from ltxtrain.events import Event, Notice, StageDone, StageProgress, StageStarte
 from ltxtrain.facts.digests import file_sha256
 from ltxtrain.learn.device import DTYPES, check_dtype, find_device, memory_advice, release_memory
 from ltxtrain.learn.signals import StopFlag
-from ltxtrain.model.folder import ModelFolder, load_text_encoder, load_vae, locate_model
+from ltxtrain.model.folder import COMPONENTS, ModelFolder, load_text_encoder, load_vae, locate_model
 from ltxtrain.model.text import MAX_TOKENS, encode_prompt, make_text_pipeline
 from ltxtrain.model.vae import encode_frames, needs_tiling
 from ltxtrain.plan.records import Plan, Sample
@@ -23,6 +23,7 @@ from ltxtrain.plan.records import Plan, Sample
 LATENTS_VERSION = "latents-1"
 PROMPTS_VERSION = "prompts-1"
 KEPT = "everything encoded so far is kept"
+TEXT_MEMORY = "free the GPU of other programs; the text encoder of the released model needs about 9 GiB"
 
 
 def iter_precompute(plan: Plan, stop: StopFlag) -> Generator[Event, None, Prepared]:
@@ -35,14 +36,15 @@ def iter_precompute(plan: Plan, stop: StopFlag) -> Generator[Event, None, Prepar
     dtype = check_dtype(device, config.precision.mixed_precision)
     yield StageStarted("model")
     started = time.perf_counter()
-    model = locate_model(config.model, plan.cache_dir)
-    digests = {part: model.digest(part) for part in ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")}
+    with stop.at_once("nothing was encoded yet"):
+        model = locate_model(config.model, plan.cache_dir)
+        digests = {part: model.digest(part) for part in COMPONENTS}
     yield StageDone("model", time.perf_counter() - started, model.name)
-    stop.check("nothing was encoded yet")
 
     prompts = {text: _prompt_entry(plan, digests, dtype, text) for text in _texts(plan)}
     yield from _encode_prompts(plan, model, device, dtype, prompts, stop)
-    latents = {sample.id: _latent_entry(plan, digests, sample) for sample in plan.samples}
+    with stop.at_once(KEPT):
+        latents = {sample.id: _latent_entry(plan, digests, sample) for sample in plan.samples}
     yield from _encode_clips(plan, model, device, latents, stop)
     return Prepared(latents, prompts, digests)
 
@@ -106,13 +108,12 @@ def _encode_prompts(
     started = time.perf_counter()
     cut: list[str] = []
     if todo:
-        encoder, tokenizer = load_text_encoder(model, dtype)
-        pipeline = make_text_pipeline(encoder.to(device), tokenizer)
+        with stop.at_once(KEPT), memory_advice("placing the text encoder", TEXT_MEMORY):
+            encoder, tokenizer = load_text_encoder(model, dtype)
+            pipeline = make_text_pipeline(encoder.to(device), tokenizer)
         for done, text in enumerate(todo, len(entries) - len(todo) + 1):
             stop.check(KEPT)
-            with memory_advice(
-                "encoding captions", "free the GPU of other programs; the text encoder alone needs 9 GiB"
-            ):
+            with memory_advice("encoding captions", TEXT_MEMORY):
                 embedding = encode_prompt(pipeline, text)
             cut += [text] if embedding.tokens > MAX_TOKENS else []
             tensors = {"embeds": embedding.embeds_LD, "mask": embedding.mask_L}
@@ -137,7 +138,8 @@ def _encode_clips(
     yield StageStarted("latents", len(plan.samples), len(plan.samples) - len(todo), "clips")
     started = time.perf_counter()
     if todo:
-        vae = load_vae(model, DTYPES[plan.config.precision.vae_dtype]).to(device)
+        with stop.at_once(KEPT), memory_advice("placing the VAE", "free the GPU of other programs"):
+            vae = load_vae(model, DTYPES[plan.config.precision.vae_dtype]).to(device)
         for done, (sample, frames_FHWC) in enumerate(decode_ahead(todo), len(plan.samples) - len(todo) + 1):
             stop.check(KEPT)
             with memory_advice(

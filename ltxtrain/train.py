@@ -6,10 +6,10 @@ Shape legend: B batch, C latent channels, F latent frames, H W latent size, S to
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from accelerate.utils import send_to_device
 from ltxtrain.data.batches import Batch, BatchOrder
 from ltxtrain.data.cache import EntryReader, Prepared
 from ltxtrain.data.frames import write_video
-from ltxtrain.errors import LtxtrainError
+from ltxtrain.errors import CheckpointError
 from ltxtrain.events import (
     CheckpointSaved,
     Event,
@@ -32,11 +32,18 @@ from ltxtrain.events import (
 )
 from ltxtrain.facts.digests import sha256_of
 from ltxtrain.files import write_atomically
-from ltxtrain.learn.checkpoint import Checkpoint, checkpoint_name, prune_checkpoints, save_checkpoint
+from ltxtrain.learn.checkpoint import (
+    Checkpoint,
+    checkpoint_due,
+    checkpoint_name,
+    prune_checkpoints,
+    save_checkpoint,
+)
 from ltxtrain.learn.device import DTYPES, check_dtype, find_device, memory_advice, peak_memory, release_memory
 from ltxtrain.learn.draws import Place, dropout_seed
+from ltxtrain.learn.lock import only_process
 from ltxtrain.learn.metrics import append_step, truncate_metrics
-from ltxtrain.learn.objective import add_noise, velocity_loss
+from ltxtrain.learn.objective import add_noise, refuse_non_finite, velocity_loss
 from ltxtrain.learn.optimizer import (
     clip_gradients,
     load_optimizer_tensors,
@@ -44,8 +51,15 @@ from ltxtrain.learn.optimizer import (
     optimizer_tensors,
     set_learning_rate,
 )
-from ltxtrain.learn.resume import changed_settings, check_same_run, choose_checkpoint
-from ltxtrain.learn.schedule import Curve, learning_rate
+from ltxtrain.learn.resume import (
+    changed_settings,
+    check_same_run,
+    choose_checkpoint,
+    peek_identity,
+    put_aside_later,
+    told_settings,
+)
+from ltxtrain.learn.schedule import curve_of, learning_rate
 from ltxtrain.learn.sigmas import band_of, draw_sigma, shift_for
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.model.adapter import adapter_spec, adapter_weights, attach_adapter, load_adapter_weights
@@ -62,12 +76,10 @@ from ltxtrain.model.text import PromptEmbedding
 from ltxtrain.model.transformer import predict_velocity
 from ltxtrain.plan.folder import RunFolder, write_plan_files
 from ltxtrain.plan.manifest import config_sha256, dataset_fingerprint, write_manifest
-from ltxtrain.plan.prompts import ValidationVideo
+from ltxtrain.plan.prompts import ValidationVideo, validation_due
 from ltxtrain.plan.records import Plan
 
 KEPT_IN_MEMORY_BYTES = 2 * 1024**3
-# Sections whose values may change between two starts of one run; a change is told.
-TOLD_SECTIONS = ("data", "precision", "memory", "objective", "optimizer", "schedule")
 
 
 @dataclass(frozen=True)
@@ -94,13 +106,21 @@ def iter_train(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Even
 
     Every random draw is a function of the step, so a run that was killed ends with the same bytes as one that was not.
     """
-    run = yield from _load(plan, prepared)
-    done = yield from _resume(run)
-    write_plan_files(plan, run.folder)
-    _record(run, "resume" if done else "start", done)
-    yield from _validate(run, done, stop, again=False)
-    stop.check(f"checkpoints up to step {done} are kept" if done else "training has not begun")
+    with only_process(plan.run_dir):
+        run = yield from _load(plan, prepared, stop)
+        done = yield from _resume(run)
+        write_plan_files(plan, run.folder)
+        _record(run, "resume" if done else "start", done)
+        if done and not (run.folder.checkpoints / checkpoint_name(done)).exists():
+            yield _save(run, done)  # taken over from another run: from here on it is this one's
+        yield from _validate(run, done, stop, again=False)
+        stop.check(f"checkpoints up to step {done} are kept" if done else "training has not begun")
+        yield from _steps(run, done, stop)
 
+
+def _steps(run: Run, done: int, stop: StopFlag) -> Generator[Event, None, None]:
+    """All steps after ``done``, with checkpoints and validation in between."""
+    plan = run.plan
     yield StageStarted("training", plan.steps, done, "steps")
     began = saved_at = time.monotonic()
     saved = done
@@ -108,7 +128,7 @@ def iter_train(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Even
         event = _step(run, step)
         append_step(run.folder.metrics_jsonl, event)
         yield event
-        if _checkpoint_due(plan, step, time.monotonic() - saved_at):
+        if checkpoint_due(plan.config.checkpoint, step, plan.steps, time.monotonic() - saved_at):
             yield _save(run, step)
             saved, saved_at = step, time.monotonic()
         if not stop.requested:
@@ -123,19 +143,27 @@ def iter_train(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Even
     yield RunFinished(plan.steps, time.monotonic() - began)
 
 
-def _load(plan: Plan, prepared: Prepared) -> Generator[Event, None, Run]:
+def check_run_folder(plan: Plan) -> None:
+    """Raise ``CheckpointError`` before any work is done when the run folder is plainly another run's."""
+    folder = RunFolder(plan.run_dir)
+    saved = peek_identity(folder.checkpoints, plan.config.checkpoint.resume_from_checkpoint)
+    if saved is not None:
+        check_same_run(saved, _identity(plan), folder.root)
+
+
+def _load(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Event, None, Run]:
     """Transformer, adapter and optimiser, in the fixed order: load, attach adapter, gradient checkpointing, place."""
     yield StageStarted("transformer")
     started = time.perf_counter()
     config = plan.config
     device = find_device(config.speed.torch_num_threads)
     dtype = check_dtype(device, config.precision.mixed_precision)
-    model = locate_model(config.model, plan.cache_dir)
-    transformer = load_transformer(model, dtype)
-    parameters = attach_adapter(transformer, adapter_spec(config.adapter), config.model.seed)
-    if config.memory.gradient_checkpointing:
-        transformer.enable_gradient_checkpointing()
-    with memory_advice("placing the transformer", "use a smaller preset, see: ltxtrain presets list"):
+    with stop.at_once("training has not begun"), memory_advice("placing the transformer", SMALLER_PRESET):
+        model = locate_model(config.model, plan.cache_dir)
+        transformer = load_transformer(model, dtype)
+        parameters = attach_adapter(transformer, adapter_spec(config.adapter), config.model.seed)
+        if config.memory.gradient_checkpointing:
+            transformer.enable_gradient_checkpointing()
         transformer.to(device).train()
     run = Run(
         plan=plan,
@@ -150,7 +178,7 @@ def _load(plan: Plan, prepared: Prepared) -> Generator[Event, None, Run]:
         order=BatchOrder(plan.samples, plan.batch_size, config.model.seed),
         reader=EntryReader(KEPT_IN_MEMORY_BYTES),
         scheduler=scheduler_config(model),
-        identity=_identity(plan, prepared),
+        identity=_identity(plan) | {"base model": prepared.digests["transformer"]},
     )
     count = sum(parameter.numel() for parameter in parameters.values())
     yield StageDone("transformer", time.perf_counter() - started, f"{count:,} trainable parameters on {device}")
@@ -159,28 +187,36 @@ def _load(plan: Plan, prepared: Prepared) -> Generator[Event, None, Run]:
 
 def _resume(run: Run) -> Generator[Event, None, int]:
     """Put the chosen checkpoint's state back and return how many steps are done."""
-    checkpoint, told = choose_checkpoint(run.folder.checkpoints, run.plan.config.checkpoint.resume_from_checkpoint)
+    wanted = run.plan.config.checkpoint.resume_from_checkpoint
+    checkpoint, told = choose_checkpoint(run.folder.checkpoints, wanted, run.identity)
     for sentence in told:
         yield Notice(sentence, "warning")
-    if checkpoint is None:
-        truncate_metrics(run.folder.metrics_jsonl, 0)
-        return 0
-    check_same_run(checkpoint.state["identity"], run.identity, run.folder.root)
-    changed = changed_settings(checkpoint.state["settings"], _settings(run.plan))
-    load_adapter_weights(run.transformer, checkpoint.adapter)
-    load_optimizer_tensors(run.optimizer, list(run.parameters), dict(checkpoint.optimizer))
-    truncate_metrics(run.folder.metrics_jsonl, checkpoint.step)
-    yield Notice(f"going on from step {checkpoint.step} of {run.plan.steps}")
-    if changed:
-        yield Notice("changed since the checkpoint: " + "; ".join(changed), "warning")
-    return checkpoint.step
+    done = checkpoint.step if checkpoint else 0
+    if checkpoint:
+        check_same_run(checkpoint.state["identity"], run.identity, run.folder.root)
+        if done > run.plan.steps:
+            raise CheckpointError(
+                f"{run.folder.root} is at step {done} already, past the {run.plan.steps} steps of this plan",
+                hint=f"ask for more steps, or go back with --resume_from_checkpoint {run.plan.steps}",
+            )
+        load_adapter_weights(run.transformer, checkpoint.adapter)
+        load_optimizer_tensors(run.optimizer, list(run.parameters), dict(checkpoint.optimizer))
+        yield Notice(f"going on from step {done} of {run.plan.steps}")
+        if changed := changed_settings(checkpoint.state["settings"], told_settings(run.plan)):
+            yield Notice("changed since the checkpoint: " + "; ".join(changed), "warning")
+    truncate_metrics(run.folder.metrics_jsonl, done)
+    if wanted != "latest":
+        put_aside_later(run.folder.samples, done)
+    return done
 
 
 def _step(run: Run, step: int) -> StepDone:
     """One optimiser step: accumulate, refuse what is not finite, clip, update."""
     plan, section = run.plan, run.plan.config.optimizer
     began = time.perf_counter()
-    rate = learning_rate(plan.config.schedule.lr_scheduler, _curve(plan), step - 1)
+    rate = learning_rate(
+        plan.config.schedule.lr_scheduler, curve_of(section, plan.config.schedule, plan.steps), step - 1
+    )
     set_learning_rate(run.optimizer, rate)
     losses: list[float] = []
     bands: dict[str, list[float]] = {}
@@ -193,10 +229,10 @@ def _step(run: Run, step: int) -> StepDone:
         for loss, sigma in zip(loss_B.tolist(), sigmas, strict=True):
             losses.append(loss)
             bands.setdefault(band_of(sigma), []).append(loss)
-        _refuse_non_finite(run, step, "loss", sum(losses), batch)
+        refuse_non_finite(step, "loss", sum(losses), batch.names)
     parameters = list(run.parameters.values())
     norm = clip_gradients(parameters, section.grad_clip_method, section.max_grad_norm)
-    _refuse_non_finite(run, step, "gradient", norm, batch)
+    refuse_non_finite(step, "gradient", norm, batch.names)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     seconds = time.perf_counter() - began
@@ -214,6 +250,7 @@ def _step(run: Run, step: int) -> StepDone:
     )
 
 
+SMALLER_PRESET = "free the GPU of other programs, or use a smaller preset, see: ltxtrain presets list"
 LESS_MEMORY = "lower train_batch_size, resolution or num_frames, or turn gradient_checkpointing on"
 
 
@@ -251,51 +288,21 @@ def _prompt(run: Run, text: str) -> PromptEmbedding:
     return PromptEmbedding(tensors["embeds"].to(run.dtype), tensors["mask"], 0)
 
 
-def _refuse_non_finite(run: Run, step: int, what: str, value: float, batch: Batch) -> None:
-    if math.isfinite(value):
-        return
-    clips = ", ".join(sorted({sample.id for sample in batch.samples}))
-    raise LtxtrainError(
-        f"the {what} of step {step} is {value}: stopped before the update, no weight has changed (last batch: {clips})",
-        hint="lower learning_rate, or look at these clips; the next start goes on from the last checkpoint",
-    )
-
-
-def _curve(plan: Plan) -> Curve:
-    optimizer, schedule = plan.config.optimizer, plan.config.schedule
-    return Curve(
-        optimizer.learning_rate,
-        schedule.lr_end,
-        schedule.lr_warmup_steps,
-        plan.steps,
-        schedule.lr_power,
-        schedule.lr_num_cycles,
-    )
-
-
-def _checkpoint_due(plan: Plan, step: int, seconds_since: float) -> bool:
-    section = plan.config.checkpoint
-    by_steps = section.checkpoint_step_interval and step % section.checkpoint_step_interval == 0
-    by_time = section.checkpoint_minutes and seconds_since >= section.checkpoint_minutes * 60
-    return bool(by_steps or by_time or step == plan.steps)
-
-
 def _save(run: Run, step: int) -> CheckpointSaved:
     """Commit a checkpoint, then remove the ones beyond ``checkpoints_total_limit``."""
     started = time.perf_counter()
     optimizer = optimizer_tensors(run.optimizer, list(run.parameters))
-    state = {"identity": run.identity, "settings": _settings(run.plan), "about": _about(run)}
+    state = {"identity": run.identity, "settings": told_settings(run.plan), "about": _about(run)}
     checkpoint = Checkpoint(step, adapter_weights(run.transformer), optimizer, state)
     path, size = save_checkpoint(run.folder.checkpoints, checkpoint)
     prune_checkpoints(run.folder.checkpoints, run.plan.config.checkpoint.checkpoints_total_limit)
     return CheckpointSaved(step, str(path.relative_to(run.folder.root)), size, time.perf_counter() - started)
 
 
-def _identity(plan: Plan, prepared: Prepared) -> dict[str, str]:
+def _identity(plan: Plan) -> dict[str, str]:
     """What must be the same for a checkpoint to be of this run, in words that an error message can use."""
     spec = adapter_spec(plan.config.adapter)
     return {
-        "base model": prepared.digests["transformer"],
         "adapter": sha256_of(spec.rank, spec.alpha, sorted(spec.targets)),
         "set of clips": dataset_fingerprint(plan),
     }
@@ -320,67 +327,63 @@ def _about(run: Run) -> dict[str, Any]:
 def _record(run: Run, event: str, step: int) -> None:
     """Write run.json, with one more line in its history."""
     model = {"name": run.model.name, "revision": run.model.revision, "sha256": dict(run.prepared.digests)}
-    write_manifest(run.plan, run.folder, model, {"event": event, "step": step})
-
-
-def _settings(plan: Plan) -> dict[str, Any]:
-    sections = plan.config.model_dump(mode="json", include=set(TOLD_SECTIONS))
-    return {name: value for section in sections.values() for name, value in section.items()}
-
-
-def _validation_due(plan: Plan, step: int) -> bool:
-    section = plan.config.validation
-    if step == 0:
-        return section.validation_on_startup or not section.disable_benchmark
-    by_steps = section.validation_step_interval and step % section.validation_step_interval == 0
-    return step == plan.steps or bool(by_steps and step >= (section.validate_after_step or 0))
+    write_manifest(run.plan, run.folder, model, {"event": event, "step": step}, run.identity["set of clips"])
 
 
 def _validate(run: Run, step: int, stop: StopFlag, *, again: bool) -> Generator[Event, None, None]:
     """Render the validation videos of ``step`` if they are due. Changes no weight and no random state of training.
 
-    index.json is written last, so its presence says that the step's videos are complete; with ``again`` they are
-    rendered even so. Leaves early, without it, when ``stop`` is set.
+    index.json is written last and says what was rendered, so what it lists is complete; with ``again`` it is rendered
+    even so. Leaves early, without it, when ``stop`` is set.
     """
     folder = run.folder.samples / checkpoint_name(step)
-    if not run.plan.videos or not _validation_due(run.plan, step) or (not again and (folder / "index.json").exists()):
-        return
     config = run.plan.config
-    section = config.validation
-    yield StageStarted("validation", len(run.plan.videos), 0, "videos")
+    rate, tiled = config.data.framerate, config.cache.vae_enable_tiling
+    wanted = [(video, RenderSettings.of(video, config.validation, rate, tiled=tiled)) for video in run.plan.videos]
+    index = json.dumps([_index_line(*pair) for pair in wanted], indent=1, ensure_ascii=False)
+    if (
+        not wanted
+        or not validation_due(config.validation, step, run.plan.steps)
+        or (not again and _holds(folder / "index.json", index))
+    ):
+        return
+    yield StageStarted("validation", len(wanted), 0, "videos")
     started = time.perf_counter()
-    vae = load_vae(run.model, DTYPES[config.precision.vae_dtype]).to(run.device)
+    with memory_advice("placing the VAE", "turn validation off with --validation_disable"):
+        vae = load_vae(run.model, DTYPES[config.precision.vae_dtype]).to(run.device)
     pipeline = make_render_pipeline(run.transformer.eval(), vae, load_scheduler(run.model))
-    index = []
-    for done, video in enumerate(run.plan.videos, 1):
+    negative = _prompt(run, config.validation.validation_negative_prompt)
+    done = 0
+    for video, settings in wanted:
         began = time.perf_counter()
-        settings = RenderSettings.of(video, section, config.data.framerate, tiled=config.cache.vae_enable_tiling)
-        negative = _prompt(run, section.validation_negative_prompt)
         with memory_advice(f"rendering {video.width}x{video.height}", "lower validation_resolution"):
             frames_FHWC = render_video(pipeline, _prompt(run, video.prompt), negative, settings, lambda: stop.requested)
         if frames_FHWC is None:
             break
+        done += 1
         path = folder / f"{video.name}.mp4"
-        write_video(path, frames_FHWC, config.data.framerate)
-        index.append(_index_line(video, path.name, settings))
-        relative = str(path.relative_to(run.folder.root))
-        poster = relative.removesuffix(".mp4") + ".png"
+        write_video(path, frames_FHWC, rate)
+        shown = (str(file.relative_to(run.folder.root)) for file in (path, path.with_suffix(".png")))
         yield StageProgress("validation", done, video.name)
-        yield VideoRendered(step, video.name, video.prompt, relative, poster, time.perf_counter() - began)
-    else:
-        write_atomically(folder / "index.json", json.dumps(index, indent=1, ensure_ascii=False))
+        yield VideoRendered(step, video.name, video.prompt, *shown, time.perf_counter() - began)
+    if done == len(wanted):
+        write_atomically(folder / "index.json", index)
     run.transformer.train()
     del vae, pipeline
     release_memory(run.device)
-    yield StageDone("validation", time.perf_counter() - started, f"{len(index)} videos of step {step}")
+    yield StageDone("validation", time.perf_counter() - started, f"{done} videos of step {step}")
 
 
-def _index_line(video: ValidationVideo, file: str, settings: RenderSettings) -> dict[str, Any]:
+def _holds(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text(encoding="utf-8") == text
+
+
+def _index_line(video: ValidationVideo, settings: RenderSettings) -> dict[str, Any]:
     return {
         "name": video.name,
         "prompt": video.prompt,
-        "video": file,
-        "poster": file.removesuffix(".mp4") + ".png",
+        "video": f"{video.name}.mp4",
+        "poster": f"{video.name}.png",
         "width": video.width,
         "height": video.height,
         "frames": video.frames,

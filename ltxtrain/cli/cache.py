@@ -11,10 +11,11 @@ def cache(ctx: Context, preset: Presets = None, config: Configs = None, set_asid
     from ltxtrain.learn.signals import StopFlag, watch_signals
 
     with watch_signals(stop := StopFlag()):
-        plan = plan_of(read_config(ctx, preset, config, set_aside_unbuilt))
-        from ltxtrain.cli.drive import drain
-        from ltxtrain.listeners.console import console_listener
-        from ltxtrain.precompute import iter_precompute
+        with stop.at_once("nothing was begun"):
+            plan = plan_of(read_config(ctx, preset, config, set_aside_unbuilt))
+            from ltxtrain.cli.drive import drain
+            from ltxtrain.listeners.console import console_listener
+            from ltxtrain.precompute import iter_precompute
 
         with console_listener() as console:
             drain(iter_precompute(plan, stop), [console])

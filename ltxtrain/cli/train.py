@@ -35,25 +35,27 @@ def train(
     from ltxtrain.plan.text import render_plan
 
     with watch_signals(stop := StopFlag()):
-        plan = plan_of(read_config(ctx, preset, config, set_aside_unbuilt))
-        print(render_plan(plan), file=sys.stdout if dry_run else sys.stderr)
-        if dry_run:
-            return
-        if plan.warnings and not yes and sys.stdin.isatty() and sys.stderr.isatty():
-            typer.confirm("The plan has warnings. Train even so?", abort=True, err=True)
+        with stop.at_once("nothing was begun"):
+            plan = plan_of(read_config(ctx, preset, config, set_aside_unbuilt))
+            print(render_plan(plan), file=sys.stdout if dry_run else sys.stderr)
+            if dry_run:
+                return
+            if plan.warnings and not yes and sys.stdin.isatty() and sys.stderr.isatty():
+                typer.confirm("The plan has warnings. Train even so?", abort=True, err=True)
         run_training(plan, stop)
 
 
 def run_training(plan: Plan, stop: StopFlag) -> None:
     """Cache, train, export and report, with progress on stderr and the resulting files on stdout."""
-    stop.check("nothing was begun")
-    print("loading torch and diffusers ...", file=sys.stderr)
-    from ltxtrain.cli.drive import drain
-    from ltxtrain.export import iter_export
-    from ltxtrain.listeners.console import console_listener
-    from ltxtrain.precompute import iter_precompute
-    from ltxtrain.train import iter_train
+    with stop.at_once("nothing was begun"):
+        print("loading torch and diffusers ...", file=sys.stderr)
+        from ltxtrain.cli.drive import drain
+        from ltxtrain.export import iter_export
+        from ltxtrain.listeners.console import console_listener
+        from ltxtrain.precompute import iter_precompute
+        from ltxtrain.train import check_run_folder, iter_train
 
+        check_run_folder(plan)
     with console_listener() as console:
         prepared = drain(iter_precompute(plan, stop), [console])
         drain(iter_train(plan, prepared, stop), [console])

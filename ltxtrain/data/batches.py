@@ -21,6 +21,11 @@ class Batch:
     epoch: int
     samples: tuple[Sample, ...]
 
+    @property
+    def names(self) -> str:
+        """The samples' ids, each once, for a message."""
+        return ", ".join(sorted({sample.id for sample in self.samples}))
+
 
 class BatchOrder:
     """The endless sequence of batches of one run. Holds the current epoch's order, which it can make for any epoch."""

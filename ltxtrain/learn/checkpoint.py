@@ -23,6 +23,7 @@ from uuid import uuid4
 import torch
 from safetensors.torch import load, save
 
+from ltxtrain.config.outputs import CheckpointConfig
 from ltxtrain.errors import CheckpointError
 from ltxtrain.facts.digests import sha256_of
 from ltxtrain.files import sync_folder, write_atomically
@@ -48,6 +49,13 @@ def checkpoint_name(step: int) -> str:
     return f"{PREFIX}{step:08d}"
 
 
+def checkpoint_due(section: CheckpointConfig, step: int, total: int, seconds_since: float) -> bool:
+    """By steps, by minutes since the last one, and at the end."""
+    by_steps = section.checkpoint_step_interval and step % section.checkpoint_step_interval == 0
+    by_time = section.checkpoint_minutes and seconds_since >= section.checkpoint_minutes * 60
+    return bool(by_steps or by_time or step == total)
+
+
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> tuple[Path, int]:
     """Commit ``checkpoint`` below ``folder``; returns its path and size.
 
@@ -67,6 +75,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> tuple[Path, int]:
         for name, data in contents.items():
             write_atomically(unfinished / name, data)
         write_atomically(unfinished / MANIFEST, _manifest(checkpoint.step, contents))
+        _verified(unfinished)  # what is announced has been read back
         if final.exists():  # from another try at this step, whose place this one takes
             quarantine(final, "superseded")
         os.rename(unfinished, final)

@@ -5,10 +5,13 @@ Shape legend: B batch, C latent channels, F latent frames, H W latent size, S = 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+
+from ltxtrain.errors import LtxtrainError
 
 
 @dataclass(frozen=True)
@@ -52,3 +55,13 @@ def velocity_loss(velocity_BCFHW: torch.Tensor, noised: Noised) -> torch.Tensor:
     whole_B = errors_BCFHW.mean(dim=(1, 2, 3, 4))
     without_first_B = errors_BCFHW[:, :, 1:].mean(dim=(1, 2, 3, 4))
     return torch.where(torch.tensor(noised.conditioned, device=whole_B.device), without_first_B, whole_B)
+
+
+def refuse_non_finite(step: int, what: str, value: float, clips: str) -> None:
+    """Raise ``LtxtrainError`` for NaN or infinity, before anything is updated with it."""
+    if math.isfinite(value):
+        return
+    raise LtxtrainError(
+        f"the {what} of step {step} is {value}: stopped before the update, no weight has changed (last batch: {clips})",
+        hint="lower learning_rate, or look at these clips; the next start goes on from the last checkpoint",
+    )

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from ltxtrain.errors import CheckpointError
 from ltxtrain.learn.checkpoint import (
@@ -17,8 +18,11 @@ from ltxtrain.learn.checkpoint import (
     quarantine,
     step_of,
 )
+from ltxtrain.plan.manifest import PLACES
+from ltxtrain.plan.records import Plan
 
 MAX_TOLD = 8
+TOLD_SECTIONS = ("model", "adapter", "data", "cache", "precision", "memory", "objective", "optimizer", "schedule")
 
 
 def choose_checkpoint(
@@ -32,7 +36,9 @@ def choose_checkpoint(
     not of ``identity``, or when all are invalid: a run never starts over by itself. Then nothing is put aside.
     """
     if wanted == "latest":
-        return newest_valid(folder)
+        checkpoint, told = newest_valid(folder)
+        aside = sum(1 for path in folder.glob("*-step-*") if path.is_dir()) if checkpoint is None else 0
+        return checkpoint, [f"starting afresh; {aside} checkpoints were put aside earlier"] if aside else told
     if not wanted:
         aside = [quarantine(path, "superseded").name for path in list_checkpoints(folder)]
         return None, [f"starting afresh; earlier checkpoints are put aside as {', '.join(aside)}"] if aside else []
@@ -52,6 +58,26 @@ def choose_checkpoint(
     return chosen, [f"going on from {path.name}; others are put aside as {', '.join(aside)}"] if aside else []
 
 
+def peek_identity(folder: Path, wanted: str) -> Mapping[str, Any] | None:
+    """The identity in the checkpoint that ``choose_checkpoint`` would use, if it can be read; nothing is put aside."""
+    found = list_checkpoints(folder)
+    named = [path for path in found if wanted in (path.name, str(step_of(path)))]
+    for path in found if wanted == "latest" else named:
+        try:
+            identity: Mapping[str, Any] = load_checkpoint(path).state["identity"]
+        except CheckpointError:
+            continue
+        return identity
+    return None
+
+
+def put_aside_later(samples: Path, step: int) -> None:
+    """Rename the videos of later steps: they are of a history that a run which goes back does not continue."""
+    for path in [*samples.glob("step-*")]:
+        if step_of(path) > step:
+            path.rename(path.with_name(f"superseded-{path.name}-{uuid4().hex[:8]}"))
+
+
 def check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], folder: Path) -> None:
     """Raise ``CheckpointError`` when base model, adapter or data are not those of the checkpoint."""
     differing = sorted(part for part in current if saved.get(part) != current[part])
@@ -60,6 +86,12 @@ def check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], folder:
             f"{folder} holds a run with another {' and another '.join(differing)}",
             hint="name a new run with --run_name NAME, or start over in this one with --resume_from_checkpoint=",
         )
+
+
+def told_settings(plan: Plan) -> dict[str, Any]:
+    """The values that a checkpoint remembers so that a later start can tell which of them have changed."""
+    sections = plan.config.model_dump(mode="json", include=set(TOLD_SECTIONS))
+    return {name: value for section in sections.values() for name, value in section.items() if name not in PLACES}
 
 
 def changed_settings(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:

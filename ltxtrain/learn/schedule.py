@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ltxtrain.config.optim import OptimizerConfig, ScheduleConfig
+
 # Used by the half-period curves when lr_warmup_steps is 0, as documented.
 DEFAULT_HALF_PERIOD = 1000
 
@@ -85,3 +87,14 @@ def learning_rate(name: str, curve: Curve, step: int) -> float:
     if name not in WITHOUT_WARMUP and step < curve.warmup:
         return curve.base * (step + 1) / (curve.warmup + 1)
     return SCHEDULES[name](curve, step)
+
+
+def curve_of(optimizer: OptimizerConfig, schedule: ScheduleConfig, total: int) -> Curve:
+    return Curve(
+        base=optimizer.learning_rate,
+        end=schedule.lr_end,
+        warmup=schedule.lr_warmup_steps,
+        total=total,
+        power=schedule.lr_power,
+        cycles=schedule.lr_num_cycles,
+    )

@@ -15,15 +15,18 @@ WATCHED = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopFlag:
-    """Set by a signal, polled by every loop between two units of work."""
+    """Set by a signal, polled by every loop between two units of work; inside ``at_once`` the signal itself raises."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        self._at_once: str | None = None
 
     def request(self, number: int) -> None:
         if self.signal_number is not None:
             os._exit(128 + number)
         self.signal_number = number
+        if self._at_once is not None:
+            raise self.leave(self._at_once)
 
     @property
     def requested(self) -> bool:
@@ -41,6 +44,19 @@ class StopFlag:
     def check(self, saved: str) -> None:
         if self.requested:
             raise self.leave(saved)
+
+    @contextmanager
+    def at_once(self, saved: str) -> Iterator[None]:
+        """Inside, a signal leaves there and then: for long work with nothing to save (a download, loading, hashing).
+
+        Files written inside must be written atomically, as all of ours are.
+        """
+        self.check(saved)
+        self._at_once = saved
+        try:
+            yield
+        finally:
+            self._at_once = None
 
 
 @contextmanager

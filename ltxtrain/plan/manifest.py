@@ -39,12 +39,20 @@ PACKAGES = (
 PLACES = ("instance_data_dir", "data_backend_config", "cache_dir", "output_dir", "run_name", "resume_from_checkpoint")
 
 
-def write_manifest(plan: Plan, folder: RunFolder, model: dict[str, Any], event: dict[str, Any]) -> None:
+def write_manifest(
+    plan: Plan, folder: RunFolder, model: dict[str, Any], event: dict[str, Any], fingerprint: str | None = None
+) -> None:
     """Write run.json. ``event`` (``{"event": "start", "step": 0, ...}``) gets the time and is added to those before.
 
-    ``model`` is what the model room knows: name, revision, digests. Raises ``CheckpointError`` when the run.json that
+    ``model`` is what the model room knows: name, revision, digests. ``fingerprint`` is the data's, where it is known
+    already: the clips may be gone by the end of a run. Raises ``CheckpointError`` when the run.json that
     is there cannot be read: a run's history is not written over.
     """
+    data = {
+        "fingerprint": fingerprint or dataset_fingerprint(plan),
+        "samples": len(plan.samples),
+        "clips": plan.clips_used,
+    }
     events = [*read_events(folder), {"time": datetime.now(UTC).isoformat(timespec="seconds"), **event}]
     manifest = {
         "schema": SCHEMA,
@@ -55,7 +63,7 @@ def write_manifest(plan: Plan, folder: RunFolder, model: dict[str, Any], event: 
         "packages": package_versions(),
         "machine": asdict(plan.machine),
         "model": model,
-        "dataset": {"fingerprint": dataset_fingerprint(plan), "samples": len(plan.samples), "clips": plan.clips_used},
+        "dataset": data,
         "seeds": {"training": plan.config.model.seed, "validation": plan.config.validation.validation_seed},
         "config": plan.config.model_dump(mode="json"),
         "sources": plan.sources,

@@ -66,6 +66,14 @@ def validation_videos(
     )
 
 
+def validation_due(section: ValidationConfig, step: int, total: int) -> bool:
+    """Step 0 is before training. At the end it is always due; in between by ``validation_step_interval``."""
+    if step == 0:
+        return section.validation_on_startup or not section.disable_benchmark
+    by_steps = section.validation_step_interval and step % section.validation_step_interval == 0
+    return step == total or bool(by_steps and step >= (section.validate_after_step or 0))
+
+
 def read_prompt_library(path: Path) -> dict[str, str]:
     """``{nickname: prompt}`` or ``{nickname: {"prompt": ...}}`` from a JSON file."""
     try:

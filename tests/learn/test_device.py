@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ltxtrain.errors import OutOfMemoryError
+from ltxtrain.errors import MachineError, OutOfMemoryError
 from ltxtrain.learn.device import check_dtype, find_device, memory_advice, peak_memory, release_memory
 
 CPU = torch.device("cpu")
@@ -18,6 +18,26 @@ def test_one_process_has_one_device() -> None:
 @pytest.mark.parametrize(("named", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16), ("no", torch.float32)])
 def test_mixed_precision_names_the_dtype_of_the_base_model(named: str, dtype: torch.dtype) -> None:
     assert check_dtype(CPU, named) == dtype
+
+
+@pytest.mark.parametrize(
+    ("mixed_precision", "vae_dtype", "hint"),
+    [
+        ("bf16", "bf16", "give --mixed_precision no --vae_dtype fp32"),
+        ("bf16", "fp32", "give --mixed_precision no"),
+        ("no", "bf16", "give --vae_dtype fp32"),
+    ],
+)
+def test_on_a_gpu_without_bfloat16_every_option_that_asks_for_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, mixed_precision: str, vae_dtype: str, hint: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    gpu = torch.device("cuda")
+    with pytest.raises(MachineError, match="Tesla T4 has no bfloat16") as refused:
+        check_dtype(gpu, mixed_precision, vae_dtype)
+    assert refused.value.hint == hint
+    assert check_dtype(gpu, "no", "fp32") == torch.float32
 
 
 def test_peak_memory_counts_bytes_and_remembers() -> None:

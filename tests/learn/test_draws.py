@@ -78,6 +78,47 @@ def test_global_state_comes_back_after_an_error() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_no_generator_is_seeded_but_those_that_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``torch.manual_seed`` reaches the generators of every accelerator through these."""
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    monkeypatch.setattr(torch.mps, "manual_seed", seeded.append)
+    monkeypatch.setattr(torch.xpu, "manual_seed_all", seeded.append)
+    dropped_at(HERE)
+    assert seeded == []
+
+
+def test_on_apples_gpu_its_generator_is_seeded_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a generator of the CPU in place of Metal's: the calls are torch.mps's own."""
+    gpu = torch.Generator().manual_seed(5)
+    monkeypatch.setattr(torch.mps, "_get_default_mps_generator", lambda: gpu)
+    monkeypatch.setattr(torch._C, "_has_mps", True)
+    before = gpu.get_state()
+    drawn = []
+    for place in (HERE, HERE, replace(HERE, step=8)):
+        with dropout_seed(place, torch.device("mps")):
+            drawn.append(torch.rand(4, generator=gpu).tolist())
+        assert torch.equal(gpu.get_state(), before)
+    assert drawn[0] == drawn[1] != drawn[2]
+    with pytest.raises(ValueError, match="stop"), dropout_seed(HERE, torch.device("mps")):
+        torch.rand(3, generator=gpu)
+        raise ValueError("stop")
+    assert torch.equal(gpu.get_state(), before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU of CUDA or ROCm")
+def test_on_a_gpu_the_seed_decides_and_every_gpu_has_its_state_back() -> None:
+    before = [state.clone() for state in torch.cuda.get_rng_state_all()]
+    last = torch.device("cuda", torch.cuda.device_count() - 1)
+    dropped = []
+    for device in (torch.device("cuda"), last, last):
+        with dropout_seed(HERE, device):
+            dropped.append(torch.nn.functional.dropout(torch.ones(64, device=device), 0.5).cpu())
+    assert torch.equal(dropped[0], dropped[1])
+    assert torch.equal(dropped[1], dropped[2])
+    assert all(map(torch.equal, torch.cuda.get_rng_state_all(), before))
+
+
 def dropped_at(place: Place) -> torch.Tensor:
     with dropout_seed(place, CPU):
         return torch.nn.functional.dropout(torch.ones(64), 0.5)

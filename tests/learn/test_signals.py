@@ -112,3 +112,21 @@ def test_another_thread_sets_no_handlers() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_inside_at_once_a_signal_leaves_there_and_then() -> None:
+    stop = StopFlag()
+    with pytest.raises(Interrupted, match="nothing was begun") as left, stop.at_once("nothing was begun"):
+        stop.request(signal.SIGTERM)
+        raise AssertionError("not reached")
+    assert left.value.exit_code == 143
+
+
+def test_after_at_once_a_signal_waits_to_be_asked_for() -> None:
+    stop = StopFlag()
+    with stop.at_once("nothing was begun"):
+        pass
+    stop.request(signal.SIGINT)
+    assert stop.requested
+    with pytest.raises(Interrupted), stop.at_once("a signal that came before is not forgotten"):
+        raise AssertionError("not reached")

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from ltxtrain.errors import CheckpointError, Interrupted
-from ltxtrain.events import CheckpointSaved, Notice, StageStarted, StepDone, VideoRendered
+from ltxtrain.events import CheckpointSaved, Notice, RunFinished, StageStarted, StepDone, VideoRendered
+from ltxtrain.learn.lock import only_process
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.plan.records import Plan
-from ltxtrain.train import iter_train
+from ltxtrain.train import check_run_folder, iter_train
 from tests.run.driving import adapter_bytes, cached, drain, killed_after, losses, trained
 
 PlanFor = Callable[..., Plan]
@@ -200,3 +201,89 @@ def test_a_listener_gets_the_whole_story_in_order(plan_for: PlanFor) -> None:
     assert names[:3] == ["StageStarted", "StageDone", "StageStarted"]
     assert names[-1] == "RunFinished"
     assert names.index("StepDone") < names.index("CheckpointSaved")
+
+
+def checkpoints(plan: Plan) -> list[str]:
+    return sorted(path.name for path in (plan.run_dir / "checkpoints").iterdir())
+
+
+def test_a_checkpoint_of_another_adapter_is_refused_and_nothing_is_put_aside(plan_for: PlanFor) -> None:
+    plan, other = plan_for(), plan_for(output="other", lora_rank=2)
+    trained(plan)
+    trained(other)
+    foreign = other.run_dir / "checkpoints" / "step-00000004"
+    before = checkpoints(plan)
+    with pytest.raises(CheckpointError, match="another adapter"):
+        trained(plan_for(resume_from_checkpoint=str(foreign)))
+    assert checkpoints(plan) == before
+
+
+def test_a_checkpoint_taken_over_from_another_run_is_this_ones_at_once(plan_for: PlanFor) -> None:
+    other = plan_for(output="other", max_train_steps=6)
+    trained(other)
+    foreign = str(other.run_dir / "checkpoints" / "step-00000002")
+    killed_after(plan_for(max_train_steps=6, checkpoint_step_interval=0, resume_from_checkpoint=foreign), 3)
+    plan = plan_for(max_train_steps=6)
+    events = trained(plan)
+    assert next(event.step for event in events if isinstance(event, StepDone)) == 3
+    assert adapter_bytes(plan) == adapter_bytes(other)
+
+
+def test_a_second_process_on_the_run_folder_is_refused(plan_for: PlanFor) -> None:
+    plan = plan_for()
+    with only_process(plan.run_dir), pytest.raises(CheckpointError, match="in use by another process"):
+        trained(plan)
+    trained(plan)  # and when the first has left, it goes on
+
+
+def test_clips_may_go_once_they_are_cached(plan_for: PlanFor, shared: Path, tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    shutil.copytree(next((shared / "clips").iterdir()), clips)
+    plan = plan_for(data=clips)
+    seen = []
+    for event in iter_train(plan, cached(plan), StopFlag()):
+        if isinstance(event, StepDone) and event.step == 1:
+            shutil.rmtree(clips)
+        seen.append(event)
+    assert isinstance(seen[-1], RunFinished)
+
+
+def test_a_changed_seed_is_told(plan_for: PlanFor) -> None:
+    trained(plan_for(max_train_steps=2))
+    events = trained(plan_for(max_train_steps=4, seed=7))
+    assert any("seed 42 -> 7" in event.message for event in events if isinstance(event, Notice))
+
+
+def test_a_finished_run_renders_another_prompt_when_asked_for_it(plan_for: PlanFor) -> None:
+    trained(plan_for(validation_disable="false", validation_prompt="one"))
+    same = trained(plan_for(validation_disable="false", validation_prompt="one"))
+    other = trained(plan_for(validation_disable="false", validation_prompt="two"))
+    assert not [event for event in same if isinstance(event, VideoRendered)]
+    assert [event.prompt for event in other if isinstance(event, VideoRendered)] == ["two"]
+
+
+def test_going_back_puts_later_checkpoints_and_videos_aside(plan_for: PlanFor) -> None:
+    options = {"validation_disable": "false", "validation_step_interval": 2}
+    trained(plan_for(**options))
+    back = plan_for(resume_from_checkpoint=2, **options)
+    events = trained(back)
+    assert [event.step for event in events if isinstance(event, StepDone)] == [3, 4]
+    names = [path.name.rsplit("-", 1)[0] for path in (back.run_dir / "samples").iterdir()]
+    assert "superseded-step-00000004" in names
+
+
+def test_a_run_past_the_plans_end_is_refused(plan_for: PlanFor) -> None:
+    trained(plan_for(max_train_steps=4))
+    shorter = plan_for(max_train_steps=2)
+    with pytest.raises(CheckpointError, match="at step 4 already, past the 2 steps"):
+        trained(shorter)
+    assert checkpoints(shorter) == ["step-00000002", "step-00000004"]
+
+
+def test_another_runs_folder_is_told_before_any_work(plan_for: PlanFor) -> None:
+    check_run_folder(plan_for())
+    trained(plan_for())
+    check_run_folder(plan_for())
+    with pytest.raises(CheckpointError, match="another adapter"):
+        check_run_folder(plan_for(lora_rank=2))
+    check_run_folder(plan_for(lora_rank=2, resume_from_checkpoint=""))
