@@ -106,6 +106,7 @@ def _encode_prompts(
     todo = [text for text, entry in entries.items() if entry.key in missing]
     yield StageStarted("text embeddings", len(entries), len(entries) - len(todo), "captions")
     started = time.perf_counter()
+    compress = plan.config.cache.compress_disk_cache
     cut: list[str] = []
     if todo:
         with stop.at_once(KEPT), memory_advice("placing the text encoder", TEXT_MEMORY):
@@ -117,7 +118,8 @@ def _encode_prompts(
                 embedding = encode_prompt(pipeline, text)
             cut += [text] if embedding.tokens > MAX_TOKENS else []
             tensors = {"embeds": embedding.embeds_LD, "mask": embedding.mask_L}
-            write_entry(entries[text].path, entries[text].key, tensors, compress=plan.config.cache.compress_disk_cache)
+            entry = entries[text]
+            write_entry(entry.path, entry.key, tensors, made_of=f"caption {text[:60]!r}", compress=compress)
             yield StageProgress("text embeddings", done)
         del encoder, tokenizer, pipeline
         release_memory(device)
@@ -137,6 +139,7 @@ def _encode_clips(
     todo = list({entries[s.id].key: s for s in plan.samples if entries[s.id].key in missing}.values())
     yield StageStarted("latents", len(plan.samples), len(plan.samples) - len(todo), "clips")
     started = time.perf_counter()
+    compress = plan.config.cache.compress_disk_cache
     if todo:
         with stop.at_once(KEPT), memory_advice("placing the VAE", "free the GPU of other programs"):
             vae = load_vae(model, DTYPES[plan.config.precision.vae_dtype]).to(device)
@@ -147,9 +150,7 @@ def _encode_clips(
             ):
                 latents_CFHW = encode_frames(vae, frames_FHWC, tiled=_tiled(plan, sample))
             entry = entries[sample.id]
-            write_entry(
-                entry.path, entry.key, {"latents": latents_CFHW}, compress=plan.config.cache.compress_disk_cache
-            )
+            write_entry(entry.path, entry.key, {"latents": latents_CFHW}, made_of=sample.path, compress=compress)
             yield StageProgress("latents", done, sample.id)
         del vae
         release_memory(device)

@@ -29,6 +29,14 @@ NO_CHECKSUM = "0" * 64
 HEADER_LENGTH_BYTES = 8
 
 
+@dataclass(frozen=True)
+class Entry:
+    """Where a cache entry lies and which key it must carry."""
+
+    path: Path
+    key: str
+
+
 def entry_key(kind: str, made_from: Mapping[str, object]) -> str:
     """The key of an entry, from plain values that describe everything its content depends on."""
     return sha256_of(kind, dict(made_from))
@@ -38,11 +46,16 @@ def entry_path(cache_dir: Path, kind: str, key: str) -> Path:
     return cache_dir / kind / key[:2] / f"{key}.safetensors"
 
 
-def write_entry(path: Path, key: str, tensors: Mapping[str, torch.Tensor], *, compress: bool = False) -> int:
-    """Commit an entry and return its size in bytes. Raises ``DataError`` when a tensor is not finite."""
+def write_entry(
+    path: Path, key: str, tensors: Mapping[str, torch.Tensor], *, made_of: str = "", compress: bool = False
+) -> int:
+    """Commit an entry and return its size in bytes. Raises ``DataError`` that names ``made_of`` for a non-finite one."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise DataError(f"{path.name}: {name} came out with NaN or infinity, so it is not cached")
+            raise DataError(
+                f"{made_of or path.name}: its {name} came out with NaN or infinity, so they are not cached",
+                hint="look at this clip or caption; if all are so, try --vae_dtype fp32 or --mixed_precision no",
+            )
     blank = with_sorted_metadata(save(dict(tensors), {KEY: key, CHECKSUM: NO_CHECKSUM}))
     header, data = _parts(blank)
     content = _frame(header.replace(NO_CHECKSUM.encode(), _checksum(header, data).encode(), 1), data)
@@ -106,14 +119,6 @@ class EntryReader:
             self.budget_bytes -= size
             self._kept[key] = tensors
         return tensors
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Where a cache entry lies and which key it must carry."""
-
-    path: Path
-    key: str
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def peek_identity(folder: Path, wanted: str) -> Mapping[str, Any] | None:
 
 def put_aside_later(samples: Path, step: int) -> None:
     """Rename the videos of later steps: they are of a history that a run which goes back does not continue."""
-    for path in [*samples.glob("step-*")]:
+    for path in list_checkpoints(samples):  # named like checkpoints
         if step_of(path) > step:
             path.rename(path.with_name(f"superseded-{path.name}-{uuid4().hex[:8]}"))
 
