@@ -49,7 +49,7 @@ def entry_path(cache_dir: Path, kind: str, key: str) -> Path:
 def write_entry(
     path: Path, key: str, tensors: Mapping[str, torch.Tensor], *, made_of: str = "", compress: bool = False
 ) -> int:
-    """Commit an entry and return its size in bytes. Raises ``DataError`` that names ``made_of`` for a non-finite one."""
+    """Commit an entry and return its size in bytes. Raises ``DataError``, naming ``made_of``, if not finite."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise DataError(
