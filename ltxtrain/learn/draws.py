@@ -43,8 +43,28 @@ class Place:
 
 @contextmanager
 def dropout_seed(place: Place, device: torch.device) -> Iterator[None]:
-    """Dropout layers use torch's global state: give them a seed of their own inside, and the old state back after."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(place.number("dropout"))
+    """Dropout layers use torch's global state: give them a seed of their own inside, and the old state back after.
+
+    Only the generators of the CPU and of ``device`` are touched: ``torch.manual_seed`` would seed every other GPU, too.
+    """
+    number = place.number("dropout")
+    with torch.random.fork_rng(devices=[]), _accelerator_seed(device, number):
+        torch.default_generator.manual_seed(number)
+        yield
+
+
+@contextmanager
+def _accelerator_seed(device: torch.device, number: int) -> Iterator[None]:
+    if device.type == "cuda":
+        with torch.cuda.device(device), torch.random.fork_rng(devices=[torch.cuda.current_device()]):
+            torch.cuda.manual_seed(number)
+            yield
+    elif device.type == "mps":
+        before = torch.mps.get_rng_state()
+        try:
+            torch.mps.manual_seed(number)
+            yield
+        finally:
+            torch.mps.set_rng_state(before)
+    else:
         yield
