@@ -33,11 +33,16 @@ def find_device(threads: int | None = None) -> torch.device:
     return state.device  # type: ignore[no-any-return]
 
 
-def check_dtype(device: torch.device, mixed_precision: str) -> torch.dtype:
-    """The dtype of the frozen base model. Raises ``MachineError`` for bf16 on a GPU that does not have it."""
-    if mixed_precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
+def check_dtype(device: torch.device, mixed_precision: str, vae_dtype: str = "fp32") -> torch.dtype:
+    """The dtype of the frozen base model. Raises ``MachineError`` for bf16 on a GPU that does not have it.
+
+    ``vae_dtype`` is the other option that may ask for bf16; the error names all that have to be changed.
+    """
+    asked = {"--mixed_precision no": mixed_precision, "--vae_dtype fp32": vae_dtype}
+    changes = [change for change, named in asked.items() if named == "bf16"]
+    if changes and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
         name = torch.cuda.get_device_name(device)
-        raise MachineError(f"{name} has no bfloat16", hint="train with --mixed_precision no")
+        raise MachineError(f"{name} has no bfloat16", hint=f"give {' '.join(changes)}")
     return DTYPES[mixed_precision]
 
 
