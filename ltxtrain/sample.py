@@ -27,7 +27,7 @@ def iter_sample(
     gone before the transformer is loaded.
     """
     device = find_device(config.speed.torch_num_threads)
-    dtype = check_dtype(device, config.precision.mixed_precision)
+    dtype = check_dtype(device, config.precision.mixed_precision, config.precision.vae_dtype)
     model = locate_model(config.model, config.cache.cache_dir)
     encoder, tokenizer = load_text_encoder(model, dtype)
     with memory_advice("encoding the prompt", "free the GPU of other programs"):
@@ -37,11 +37,12 @@ def iter_sample(
     del encoder, tokenizer, text
     release_memory(device)
     stop.check("nothing was rendered yet")
-    transformer = load_transformer(model, dtype).to(device).eval()
-    vae = load_vae(model, DTYPES[config.precision.vae_dtype]).to(device)
-    pipeline = make_render_pipeline(transformer, vae, load_scheduler(model))
+    transformer, vae = load_transformer(model, dtype), load_vae(model, DTYPES[config.precision.vae_dtype])
+    with memory_advice("placing the transformer and the VAE", "free the GPU of other programs"):
+        pipeline = make_render_pipeline(transformer.to(device), vae.to(device), load_scheduler(model))
+        if adapter is not None:
+            load_exported(pipeline, adapter)
     if adapter is not None:
-        load_exported(pipeline, adapter)
         yield Notice(f"adapter {adapter}")
     yield StageStarted("rendering", len(videos), 0, "videos")
     started = time.perf_counter()

@@ -131,9 +131,10 @@ def adapter_off(transformer: LTXVideoTransformer3DModel) -> Iterator[None]:
 
 
 def load_exported(pipeline: LTXPipeline, path: Path) -> None:
-    """Load an exported file through diffusers. Raises ``ModelError`` unless every weight finds its place.
+    """Load an exported file through diffusers, in float32. Raises ``ModelError`` unless every weight finds its place.
 
-    diffusers itself only warns when weights are left over, and says nothing when some are missing.
+    diffusers itself only warns when weights are left over, says nothing when some are missing, and rounds them to the
+    base model's dtype, in which they would give other frames than the run's own validation.
     """
     shapes, targets = _read_exported(path)
     modules = _linear_modules(pipeline.transformer)
@@ -150,6 +151,12 @@ def load_exported(pipeline: LTXPipeline, path: Path) -> None:
         if len(shape) != 2 or found != width:
             raise _misfit(path, f"{name} is made for {found} channels and the module has {width}")
     pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=ADAPTER_NAME)
+    for name, parameter in pipeline.transformer.named_parameters():
+        if f".{ADAPTER_NAME}." in name:
+            parameter.data = parameter.data.to(torch.float32)
+    with safe_open(path, "pt") as file:
+        weights = {name: file.get_tensor(f"{DIFFUSERS_PREFIX}{name}") for name in shapes}
+    load_adapter_weights(pipeline.transformer, weights)
 
 
 def _read_exported(path: Path) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:

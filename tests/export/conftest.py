@@ -45,12 +45,17 @@ def tiny(cache: Path) -> ModelFolder:
 
 @pytest.fixture
 def make_run(tiny: ModelFolder, tmp_path: Path) -> MakeRun:
-    """``make_run(targets, rank=, alpha=)``: an adapter with weights that matter, as if it had been trained."""
+    """``make_run(targets, rank=, alpha=, dtype=the base's)``: an adapter with weights that matter, as if trained."""
 
     def make(
-        targets: tuple[str, ...] = DEFAULT_TARGETS, *, rank: int = 4, alpha: float = 4.0, step: int = 7
+        targets: tuple[str, ...] = DEFAULT_TARGETS,
+        *,
+        rank: int = 4,
+        alpha: float = 4.0,
+        step: int = 7,
+        dtype: torch.dtype = torch.float32,
     ) -> FinishedRun:
-        transformer = load_transformer(tiny, torch.float32)
+        transformer = load_transformer(tiny, dtype)
         spec = AdapterSpec(rank, alpha, 0.1, targets)
         generator = torch.Generator().manual_seed(step)
         for parameter in attach_adapter(transformer, spec, 0).values():

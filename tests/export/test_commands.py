@@ -9,8 +9,13 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
+from transformers import T5EncoderModel
 
 from ltxtrain.config import load_config
+from ltxtrain.errors import OutOfMemoryError
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.plan.prompts import ValidationVideo
 from ltxtrain.sample import iter_sample
@@ -80,6 +85,22 @@ def render(video: ValidationVideo, adapter: Path | None, cache: Path, folder: Pa
     )
     for _ in iter_sample(loaded.config, (video,), adapter, folder, StopFlag()):
         pass
+
+
+@pytest.mark.parametrize("part", [T5EncoderModel, LTXVideoTransformer3DModel, AutoencoderKLLTXVideo])
+def test_a_part_that_the_device_has_no_room_for_is_out_of_memory_and_no_defect(
+    monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path, part: type
+) -> None:
+    def to(module: torch.nn.Module, *wanted: object) -> torch.nn.Module:
+        if any(isinstance(want, torch.device) for want in wanted):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return module
+
+    monkeypatch.setattr(part, "to", to)
+    with pytest.raises(OutOfMemoryError) as told:
+        render(ValidationVideo("video", PROMPT, width=64, height=96, frames=9, seed=42), None, cache, tmp_path)
+    assert told.value.exit_code == 6
+    assert told.value.hint == "free the GPU of other programs"
 
 
 def test_what_is_not_there_is_one_error_and_one_hint(tmp_path: Path) -> None:

@@ -121,6 +121,19 @@ def test_our_own_loading_gives_the_same(make_run: MakeRun, pipeline: LTXPipeline
     assert np.array_equal(loaded, render(pipeline))
 
 
+def test_over_a_bfloat16_base_the_adapter_stays_float32_as_in_the_runs_own_validation(
+    make_run: MakeRun, tiny: ModelFolder
+) -> None:
+    run = make_run(dtype=torch.bfloat16)
+    list(iter_export(run.folder))
+    pipeline = DiffusionPipeline.from_pretrained(str(tiny.base), dtype=torch.bfloat16)
+    pipeline.set_progress_bar_config(disable=True)
+    load_exported(pipeline, run.folder / "export" / NAME)
+    loaded = render(pipeline)
+    pipeline.transformer = run.transformer
+    assert np.array_equal(loaded, render(pipeline))
+
+
 def comfyui_names(path: Path) -> str:
     save_file({f"diffusion_model.{name}": tensor for name, tensor in load_file(path).items()}, path)
     return "is not an adapter in diffusers' layout"
