@@ -14,6 +14,7 @@ from safetensors.torch import save
 from ltxtrain import __version__
 from ltxtrain.errors import CheckpointError
 from ltxtrain.events import Event, Exported, Notice
+from ltxtrain.facts.models import public_name
 from ltxtrain.files import with_sorted_metadata, write_atomically
 from ltxtrain.learn.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, newest_valid
 from ltxtrain.learn.device import DTYPES
@@ -37,7 +38,7 @@ def iter_export(run_dir: Path, *, dtype: str = "bf16", checkpoint: Path | None =
     for sentence in told:
         yield Notice(sentence, "warning")
     about = chosen.state["about"]
-    comfyui_name = f"{about['run']}_comfyui"
+    comfyui_name = f"{_plain(about['run'], folder)}_comfyui"
     for kind in dict.fromkeys(("fp32", dtype)):
         suffix = "" if kind == "fp32" else f"_{kind}"
         adapter = _converted(chosen.adapter, kind)
@@ -59,6 +60,16 @@ def _chosen(folder: RunFolder, checkpoint: Path | None) -> tuple[Checkpoint, lis
     newest, told = newest_valid(folder.checkpoints)
     assert newest is not None  # newest_valid raises when there are checkpoints and none is valid
     return newest, told
+
+
+def _plain(run_name: str, folder: RunFolder) -> str:
+    """The run's name as part of a file's name. It is read from a checkpoint, which may come from somebody else."""
+    if not run_name or any(char in "/\\" or not char.isprintable() for char in run_name):
+        raise CheckpointError(
+            f"the checkpoint in {folder.root} is of a run called {run_name!r}, which cannot be part of a file's name",
+            hint="export a checkpoint that ltxtrain wrote",
+        )
+    return run_name
 
 
 def _converted(adapter: Mapping[str, torch.Tensor], kind: str) -> dict[str, torch.Tensor]:
@@ -87,7 +98,7 @@ def _metadata(checkpoint: Checkpoint, kind: str) -> dict[str, str]:
         "modelspec.implementation": "https://github.com/huggingface/diffusers",
         "modelspec.title": about["run"],
         "modelspec.resolution": ", ".join(about["resolutions"]),
-        "base_model": _public_name(about["base_model"]),
+        "base_model": public_name(about["base_model"], about["base_model_revision"]),
         "base_model_revision": about["base_model_revision"] or "",
         "base_model_transformer_sha256": about["base_model_sha256"],
         "rank": str(about["rank"]),
@@ -98,9 +109,3 @@ def _metadata(checkpoint: Checkpoint, kind: str) -> dict[str, str]:
         "ltxtrain_version": __version__,
         "library_versions": json.dumps(libraries, sort_keys=True),
     }
-
-
-def _public_name(model: str) -> str:
-    """The name of a repository as it is; of a folder its last part, since the file goes to other people."""
-    is_repository = model.count("/") == 1 and not model.startswith((".", "/", "~"))
-    return model if is_repository else Path(model).name

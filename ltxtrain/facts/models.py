@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from ltxtrain.errors import ModelError
 
 TINY_MODEL = "ltxtrain/tiny"
 DEFAULT_MODEL = "Lightricks/LTX-Video-0.9.5"
+REPOSITORY = re.compile(r"[A-Za-z0-9_][\w.-]*/[\w.-]+", re.ASCII)
 MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 
 
@@ -162,6 +164,17 @@ def model_facts(name_or_path: str) -> ModelFacts | None:
         file_bytes=transformer_files.bytes + text_files.bytes + vae_files.bytes,
         local=True,
     )
+
+
+def public_name(name_or_path: str, revision: str | None) -> str:
+    """What others are told of a base model: a repository's name as it is, of a folder the last part of its path.
+
+    ``revision`` is the commit that was found with it. A name like ``private/models`` may be either; with a commit, or
+    where the repository is known here, it is a repository. Where somebody keeps models is nobody's business.
+    """
+    if REPOSITORY.fullmatch(name_or_path) and (revision or name_or_path in KNOWN_MODELS):
+        return name_or_path
+    return name_or_path.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ import hashlib
 import json
 import tomllib
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ltxtrain.errors import DataError
+from ltxtrain.facts.models import public_name
 from ltxtrain.plan.folder import RunFolder
 from ltxtrain.report.loose import (
     JsonObject,
@@ -101,10 +102,9 @@ class Run:
 
     @property
     def base_model(self) -> str:
-        """A repository name, or only the last part of a local path: where a user keeps models is nobody's business."""
+        """The base model's name as it may be told to others."""
         value = as_text(self.setting("pretrained_model_name_or_path"))
-        is_repository = len(PurePosixPath(value).parts) == 2 and not value.startswith((".", "/", "~"))
-        return value if is_repository and "\\" not in value else PurePosixPath(value.replace("\\", "/")).name
+        return public_name(value, as_text(as_object(self.manifest.get("model")).get("revision")))
 
 
 def read_run(root: Path) -> Run:

@@ -95,23 +95,35 @@ def test_the_metadata_are_these_and_no_others(make_run: MakeRun) -> None:
         }
 
 
-@pytest.mark.parametrize(
-    ("named", "told"),
-    [
-        ("Lightricks/LTX-Video-0.9.5", "Lightricks/LTX-Video-0.9.5"),
-        ("/home/someone/secret project/ltx-base", "ltx-base"),
-        ("~/models/ltx-base", "ltx-base"),
-        ("./ltx-base", "ltx-base"),
-    ],
-)
-def test_of_a_local_base_model_only_the_last_part_of_its_path_is_told(make_run: MakeRun, named: str, told: str) -> None:
-    run = make_run()
+def of_a_run_with(run: FinishedRun, /, **about: object) -> FinishedRun:
+    """The run with one more checkpoint, in which something else is said of it."""
     found = load_checkpoint(run.checkpoint)
-    state = {"about": found.state["about"] | {"base_model": named}}
-    save_checkpoint(run.folder / "checkpoints", Checkpoint(8, found.adapter, {}, state))
-    files = export(run)
-    assert {metadata(path)["base_model"] for path in files.values()} == {told}
+    state = {"about": found.state["about"] | about}
+    path, _ = save_checkpoint(run.folder / "checkpoints", Checkpoint(8, found.adapter, {}, state))
+    return FinishedRun(run.folder, run.transformer, path)
+
+
+def test_of_a_local_base_model_only_the_last_part_of_its_path_is_told(make_run: MakeRun) -> None:
+    files = export(of_a_run_with(make_run(), base_model="/home/someone/secret project/ltx-base"))
+    assert {metadata(path)["base_model"] for path in files.values()} == {"ltx-base"}
     assert not any(b"someone" in path.read_bytes() for path in files.values())
+
+
+def test_a_repository_is_told_with_its_commit(make_run: MakeRun) -> None:
+    files = export(of_a_run_with(make_run(), base_model="someone/ltx-tuned", base_model_revision="c0ffee"))
+    told = [metadata(path) for path in files.values()]
+    assert {(found["base_model"], found["base_model_revision"]) for found in told} == {("someone/ltx-tuned", "c0ffee")}
+
+
+@pytest.mark.parametrize("name", ["../../outside", "{tmp}/outside", "..\\outside", "in/side", "with\0nul", ""])
+def test_a_checkpoint_whose_run_has_a_path_for_a_name_writes_nothing(
+    make_run: MakeRun, tmp_path: Path, name: str
+) -> None:
+    run = of_a_run_with(make_run(), run=name.format(tmp=tmp_path))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(CheckpointError, match="cannot be part of a file's name"):
+        list(iter_export(run.folder))
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_the_same_checkpoint_gives_the_same_bytes_elsewhere_and_again(make_run: MakeRun, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ltxtrain.errors import ModelError
-from ltxtrain.facts.models import KNOWN_MODELS, TINY_MODEL, lora_params, model_facts
+from ltxtrain.facts.models import KNOWN_MODELS, TINY_MODEL, lora_params, model_facts, public_name
 
 ATTENTION = ("to_k", "to_q", "to_v", "to_out.0")
 
@@ -79,3 +79,27 @@ def test_file_that_is_no_safetensors_is_named(tmp_path: Path, content: bytes) ->
 def test_folder_that_is_no_pipeline_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"config\.json"):
         model_facts(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "revision", "told"),
+    [
+        ("Lightricks/LTX-Video-0.9.5", None, "Lightricks/LTX-Video-0.9.5"),
+        (TINY_MODEL, None, TINY_MODEL),
+        ("someone/ltx-tuned", "c0ffee", "someone/ltx-tuned"),
+        ("private/models", None, "models"),
+        ("/home/someone/ltx-base", None, "ltx-base"),
+        ("/home/someone/.cache/snapshots/c0ffee", "c0ffee", "c0ffee"),
+        ("~/ltx-base", "c0ffee", "ltx-base"),
+        ("./ltx-base/", "c0ffee", "ltx-base"),
+        ("../ltx-base", "c0ffee", "ltx-base"),
+        ("C:\\models\\ltx-base", None, "ltx-base"),
+        ("secret project\\x/ltx-base", "c0ffee", "ltx-base"),
+        ("ltx-base", None, "ltx-base"),
+        ("", None, ""),
+    ],
+)
+def test_of_a_model_on_disk_only_the_last_part_of_its_path_is_public(
+    name: str, revision: str | None, told: str
+) -> None:
+    assert public_name(name, revision) == told

@@ -115,7 +115,7 @@ def test_a_prompt_cannot_leave_the_snippet(make_run: Callable[..., Path]) -> Non
     assert ast.literal_eval(calls[0].keywords[0].value) == 'a\'\n```\n""" $base import os'
 
 
-@pytest.mark.parametrize("path", ["/home/somebody/models/my-ltx", "../models/my-ltx", "~/my-ltx", "C:\\models\\my-ltx"])
+@pytest.mark.parametrize("path", ["/home/somebody/my-ltx", "../my-ltx", "private/my-ltx", "C:\\models\\my-ltx"])
 def test_a_base_model_on_disk_is_told_by_name_alone(make_run: Callable[..., Path], path: str) -> None:
     run = with_settings(make_run(steps=2, validated=()), "model", pretrained_model_name_or_path=path)
     text = write_card(run).read_text(encoding="utf-8")
@@ -123,6 +123,15 @@ def test_a_base_model_on_disk_is_told_by_name_alone(make_run: Callable[..., Path
     assert "base_model" not in front and "license_link" not in front
     assert "my-ltx" in body
     assert path not in text
+
+
+def test_a_repository_of_somebody_else_is_named_whole(make_run: Callable[..., Path]) -> None:
+    run = with_settings(make_run(steps=2, validated=()), "model", pretrained_model_name_or_path="someone/ltx-tuned")
+    manifest = json.loads((run / "run.json").read_text())
+    manifest["model"] = {"name": "someone/ltx-tuned", "revision": "c0ffee"}
+    (run / "run.json").write_text(json.dumps(manifest))
+    front, _ = split(write_card(run).read_text(encoding="utf-8"))
+    assert front["base_model"] == "someone/ltx-tuned"
 
 
 def test_a_file_of_target_modules_is_told_by_name_alone(make_run: Callable[..., Path]) -> None:
