@@ -103,8 +103,13 @@ def render_video(
             output_type="np",
             callback_on_step_end=after_step,
         ).frames
-        return (np.asarray(video_BFHWC[0]) * 255.0).round().clip(0, 255).astype(np.uint8)
+        return to_frames(video_BFHWC[0])
     return None
+
+
+def to_frames(video_FHWC: np.ndarray) -> np.ndarray:
+    """The pipeline's floats in [0, 1] to uint8 frames."""
+    return (np.asarray(video_FHWC) * 255.0).round().clip(0, 255).astype(np.uint8)
 
 
 @contextmanager

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKLLTXVideo, LTXPipeline
+from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXPipeline, LTXVideoTransformer3DModel
 from diffusers.video_processor import VideoProcessor
 
 from ltxtrain.model.folder import ModelFolder, load_vae
+from ltxtrain.model.render import make_render_pipeline, to_frames
 from ltxtrain.model.vae import encode_frames, needs_tiling, to_pixels
 
 
@@ -39,6 +41,82 @@ def test_the_way_to_the_vae_and_back_is_the_identity_on_frames(
     video_BFHWC = VideoProcessor(vae_scale_factor=32).postprocess_video(pixels_BCFHW, output_type="np")
     back_FHWC = (video_BFHWC[0] * 255).round().astype(np.uint8)
     assert np.array_equal(back_FHWC, EVERY_VALUE) is survives
+
+
+FOLDED_CHANNELS = 3 * 8 * 32 * 32
+
+
+class FoldingVae(torch.nn.Module):
+    """An autoencoder that loses nothing: it folds eight frames of 32x32 pixels into the channels of one latent cell.
+
+    The rest is the real one's: the first frame stands alone, latents have statistics, pixels are in [-1, 1]. So what
+    comes back differs from what went in only by what was done around it.
+    """
+
+    spatial_compression_ratio, temporal_compression_ratio = 32, 8
+    dtype, device = torch.float32, torch.device("cpu")
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.config = SimpleNamespace(scaling_factor=1.0, timestep_conditioning=False)
+        self.latents_mean = torch.randn(FOLDED_CHANNELS, generator=generator)
+        self.latents_std = torch.rand(FOLDED_CHANNELS, generator=generator) + 0.5
+
+    def encode(self, pixels_BCFHW: torch.Tensor) -> SimpleNamespace:
+        padded_BCFHW = torch.cat([pixels_BCFHW[:, :, :1]] * 7 + [pixels_BCFHW], 2)
+        cells = padded_BCFHW.unflatten(2, (-1, 8)).unflatten(4, (-1, 32)).unflatten(6, (-1, 32))
+        latents_BCFHW = cells.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4)
+        return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: latents_BCFHW))
+
+    def decode(self, latents_BCFHW: torch.Tensor, timestep: None, return_dict: bool) -> tuple[torch.Tensor]:
+        cells = latents_BCFHW.unflatten(1, (3, 8, 32, 32)).permute(0, 1, 5, 2, 6, 3, 7, 4)
+        return (cells.flatten(6, 7).flatten(4, 5).flatten(2, 3)[:, :, 7:],)
+
+
+@pytest.fixture
+def standstill() -> LTXPipeline:
+    """The whole pipeline around a real transformer whose velocity is zero: the latents that it is given, it decodes."""
+    transformer = LTXVideoTransformer3DModel(
+        in_channels=FOLDED_CHANNELS,
+        out_channels=FOLDED_CHANNELS,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        cross_attention_dim=16,
+        num_layers=1,
+        caption_channels=8,
+    )
+    torch.nn.init.zeros_(transformer.proj_out.weight)
+    torch.nn.init.zeros_(transformer.proj_out.bias)
+    pipeline = make_render_pipeline(transformer, FoldingVae(), FlowMatchEulerDiscreteScheduler())
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.mark.parametrize(("prepare", "survives"), [(to_pixels, True), (wrong_range, False)])
+def test_frames_survive_encoding_and_the_pipelines_own_way_back(
+    standstill: LTXPipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    prepare: Callable[[np.ndarray], torch.Tensor],
+    survives: bool,
+) -> None:
+    monkeypatch.setattr("ltxtrain.model.vae.to_pixels", prepare)
+    frames_FHWC = make_frames(17, 64, 96)
+    latents_CFHW = encode_frames(standstill.vae, frames_FHWC, tiled=False)
+    assert latents_CFHW.shape == (FOLDED_CHANNELS, 3, 2, 3)
+    video = standstill(
+        latents=LTXPipeline._pack_latents(latents_CFHW[None], 1, 1),
+        prompt_embeds=torch.zeros(1, 128, 8),
+        prompt_attention_mask=torch.ones(1, 128, dtype=torch.bool),
+        width=96,
+        height=64,
+        num_frames=17,
+        num_inference_steps=2,
+        guidance_scale=1.0,
+        output_type="np",
+    ).frames[0]
+    apart = np.abs(to_frames(video).astype(int) - frames_FHWC.astype(int)).max()
+    assert apart <= 1 if survives else apart > 100
 
 
 def test_the_encoder_is_given_minus_one_to_one(vae: AutoencoderKLLTXVideo) -> None:
