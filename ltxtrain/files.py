@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from uuid import uuid4
 
+from ltxtrain.errors import MachineError
+
 
 def write_atomically(path: Path, data: bytes | str) -> None:
     """Write ``data`` to ``path``: temporary sibling, fsync, rename, fsync of the folder. The mode follows the umask.
@@ -27,6 +29,19 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Raise ``MachineError`` when nothing can be written below ``folder``, which ``option`` names."""
+    try:
+        make_folder(folder)
+        write_atomically(folder / ".writable", b"")
+        (folder / ".writable").unlink(missing_ok=True)
+    except OSError as error:
+        raise MachineError(
+            f"nothing can be written to {folder} ({error.strerror or error}, from {option})",
+            hint=f"name another folder with {option}, or let this user write there",
+        ) from error
 
 
 def make_folder(folder: Path) -> None:

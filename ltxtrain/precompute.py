@@ -104,7 +104,7 @@ def _encode_prompts(
 ) -> Generator[Event, None, None]:
     missing = _missing(entries.values())
     todo = [text for text, entry in entries.items() if entry.key in missing]
-    yield StageStarted("text embeddings", len(entries), len(entries) - len(todo), "captions")
+    yield StageStarted("text embeddings", len(entries), len(entries) - len(todo), "texts")
     started = time.perf_counter()
     compress = plan.config.cache.compress_disk_cache
     cut: list[str] = []
@@ -127,8 +127,9 @@ def _encode_prompts(
         "text embeddings", time.perf_counter() - started, f"{len(todo)} encoded, {len(entries) - len(todo)} kept"
     )
     if cut:
+        first = f"{cut[0][:60]!r} ..."
         yield Notice(
-            f"{len(cut)} captions are longer than {MAX_TOKENS} tokens and are cut, e.g. {cut[0][:60]!r}", "warning"
+            f"{len(cut)} of the texts are longer than {MAX_TOKENS} tokens and are cut, such as {first}", "warning"
         )
 
 
@@ -146,7 +147,7 @@ def _encode_clips(
         for done, (sample, frames_FHWC) in enumerate(decode_ahead(todo), len(plan.samples) - len(todo) + 1):
             stop.check(KEPT)
             with memory_advice(
-                f"encoding {sample.bucket.key}", "add --vae_enable_tiling, or lower resolution or num_frames"
+                f"encoding {sample.bucket.key}", "add --vae-enable-tiling, or lower resolution or num_frames"
             ):
                 latents_CFHW = encode_frames(vae, frames_FHWC, tiled=_tiled(plan, sample))
             entry = entries[sample.id]

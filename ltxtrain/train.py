@@ -109,8 +109,9 @@ def iter_train(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Even
     with only_process(plan.run_dir):
         run = yield from _load(plan, prepared, stop)
         done = yield from _resume(run)
-        write_plan_files(plan, run.folder)
-        _record(run, "resume" if done else "start", done)
+        if done < plan.steps or not run.folder.run_json.exists():  # a finished run keeps the record of what made it
+            write_plan_files(plan, run.folder)
+            _record(run, "resume" if done else "start", done)
         if done and not (run.folder.checkpoints / checkpoint_name(done)).exists():
             yield _save(run, done)  # taken over from another run: from here on it is this one's
         yield from _validate(run, done, stop, again=False)
@@ -138,7 +139,8 @@ def _steps(run: Run, done: int, stop: StopFlag) -> Generator[Event, None, None]:
                 yield _save(run, step)
             _record(run, "interrupted", step)
             raise stop.leave(f"step {step} of {plan.steps} is saved")
-    _record(run, "finished", plan.steps)
+    if done < plan.steps:
+        _record(run, "finished", plan.steps)
     yield StageDone("training", time.monotonic() - began, f"{plan.steps - done} steps")
     yield RunFinished(plan.steps, time.monotonic() - began)
 
@@ -197,7 +199,7 @@ def _resume(run: Run) -> Generator[Event, None, int]:
         if done > run.plan.steps:
             raise CheckpointError(
                 f"{run.folder.root} is at step {done} already, past the {run.plan.steps} steps of this plan",
-                hint=f"ask for more steps, or go back with --resume_from_checkpoint {run.plan.steps}",
+                hint=f"ask for more steps, or go back with --resume-from-checkpoint {run.plan.steps}",
             )
         load_adapter_weights(run.transformer, checkpoint.adapter)
         load_optimizer_tensors(run.optimizer, list(run.parameters), dict(checkpoint.optimizer))
@@ -349,7 +351,7 @@ def _validate(run: Run, step: int, stop: StopFlag, *, again: bool) -> Generator[
         return
     yield StageStarted("validation", len(wanted), 0, "videos")
     started = time.perf_counter()
-    with memory_advice("placing the VAE", "turn validation off with --validation_disable"):
+    with memory_advice("placing the VAE", "turn validation off with --validation-disable"):
         vae = load_vae(run.model, DTYPES[config.precision.vae_dtype]).to(run.device)
     pipeline = make_render_pipeline(run.transformer.eval(), vae, load_scheduler(run.model))
     negative = _prompt(run, config.validation.validation_negative_prompt)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ltxtrain.errors import ConfigError, Fault, LtxtrainError
+from ltxtrain.errors import ConfigError, Fault, Interrupted, LtxtrainError
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ def run(argv: Sequence[str]) -> int:
     debug = _take_debug(words)
     try:
         return _dispatch(words)
+    except Interrupted as error:
+        return _tell([error.message], error.hint, error.exit_code, word="stopped")
     except LtxtrainError as error:
         if debug:
             raise
@@ -59,6 +61,11 @@ def run(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if debug:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        return _tell([f"{place}{error.strerror or error}"], "look at the disk, and at who may write there", 4)
     except Exception as error:
         if debug:
             raise
@@ -72,9 +79,9 @@ def _take_debug(words: list[str]) -> bool:
     return asked
 
 
-def _tell(lines: Sequence[str], hint: str | None, code: int) -> int:
+def _tell(lines: Sequence[str], hint: str | None, code: int, word: str = "error") -> int:
     for line in lines:
-        print(f"error: {line}", file=sys.stderr)
+        print(f"{word}: {line}", file=sys.stderr)
     if hint:
         print(f"hint: {hint}", file=sys.stderr)
     return code
@@ -126,7 +133,7 @@ Not built yet: {later}.
   --debug    show the traceback of an error
   --help     after a command: its own help
 
-Begin with `ltxtrain train --preset smoke`, then `ltxtrain train --preset low-vram --data CLIPS`."""
+Begin with `ltxtrain train --preset smoke`, then `ltxtrain plan --preset bf16 --data CLIPS`."""
 
 
 def _unknown_command(name: str) -> ConfigError:

@@ -8,11 +8,13 @@ from ltxtrain.cli.options import Configs, Context, Presets, SetAside, read_confi
 def cache(ctx: Context, preset: Presets = None, config: Configs = None, set_aside_unbuilt: SetAside = False) -> None:
     """Compute latents and prompt embeddings for a run, and stop there. What exists already is not computed again."""
     from ltxtrain.cli.plan import plan_of
+    from ltxtrain.files import check_writable
     from ltxtrain.learn.signals import StopFlag, watch_signals
 
     with watch_signals(stop := StopFlag()):
         with stop.at_once("nothing was begun"):
             plan = plan_of(read_config(ctx, preset, config, set_aside_unbuilt))
+            check_writable(plan.cache_dir, "--cache")
             from ltxtrain.cli.drive import drain
             from ltxtrain.listeners.console import console_listener
             from ltxtrain.precompute import iter_precompute

@@ -48,5 +48,7 @@ def made_clips_folder(config: TrainConfig) -> Path | None:
     if not data.made_clips or data.instance_data_dir or data.datasets or data.data_backend_config:
         return None
     from ltxtrain.data.made import make_clips
+    from ltxtrain.files import check_writable
 
+    check_writable(config.cache.cache_dir, "--cache")
     return make_clips(config.cache.cache_dir / "clips", data.made_clips)

@@ -31,6 +31,7 @@ def train(
     Started again with the same settings, it goes on where it was.
     """
     from ltxtrain.cli.plan import plan_of
+    from ltxtrain.files import check_writable
     from ltxtrain.learn.signals import StopFlag, watch_signals
     from ltxtrain.plan.text import render_plan
 
@@ -40,6 +41,8 @@ def train(
             print(render_plan(plan), file=sys.stdout if dry_run else sys.stderr)
             if dry_run:
                 return
+            check_writable(plan.cache_dir, "--cache")
+            check_writable(plan.run_dir, "--output")
             if plan.warnings and not yes and sys.stdin.isatty() and sys.stderr.isatty():
                 typer.confirm("The plan has warnings. Train even so?", abort=True, err=True)
         run_training(plan, stop)

@@ -54,7 +54,7 @@ def write_entry(
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise DataError(
                 f"{made_of or path.name}: its {name} came out with NaN or infinity, so they are not cached",
-                hint="look at this clip or caption; if all are so, try --vae_dtype fp32 or --mixed_precision no",
+                hint="look at this clip or caption; if all are so, try --vae-dtype fp32 or --mixed-precision no",
             )
     blank = with_sorted_metadata(save(dict(tensors), {KEY: key, CHECKSUM: NO_CHECKSUM}))
     header, data = _parts(blank)

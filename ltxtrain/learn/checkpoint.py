@@ -159,7 +159,7 @@ def newest_valid(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     if found:
         raise CheckpointError(
             f"none of the {len(found)} checkpoints in {folder} is valid: " + "; ".join(faults),
-            hint='to train from the beginning, say so: --resume_from_checkpoint ""',
+            hint='to train from the beginning, say so: --resume-from-checkpoint ""',
         )
     return None, []
 

@@ -38,7 +38,7 @@ def check_dtype(device: torch.device, mixed_precision: str, vae_dtype: str = "fp
 
     ``vae_dtype`` is the other option that may ask for bf16; the error names all that have to be changed.
     """
-    asked = {"--mixed_precision no": mixed_precision, "--vae_dtype fp32": vae_dtype}
+    asked = {"--mixed-precision no": mixed_precision, "--vae-dtype fp32": vae_dtype}
     changes = [change for change, named in asked.items() if named == "bf16"]
     if changes and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
         name = torch.cuda.get_device_name(device)

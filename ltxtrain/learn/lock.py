@@ -34,7 +34,7 @@ def only_process(folder: Path) -> Iterator[None]:
             file.seek(0)
             raise CheckpointError(
                 f"{folder} is in use by another process ({file.read().strip() or 'unknown'})",
-                hint="wait for it, stop it, or name another run with --run_name",
+                hint="wait for it, stop it, or name another run with --run-name",
             ) from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

@@ -7,34 +7,25 @@ from typing import Any
 
 import torch
 
-from ltxtrain.config import parse_optimizer_settings
+from ltxtrain.config import ADAMW_DEFAULTS, adamw_settings
 from ltxtrain.config.optim import OptimizerConfig
 from ltxtrain.errors import CheckpointError, ConfigError, Fault
 
-# What `optimizer_config` may say, and torch's own values where it does not.
-ADAMW_DEFAULTS: dict[str, float | bool] = {"weight_decay": 1e-2, "eps": 1e-8, "amsgrad": False}
-ADAMW_BETAS = (0.9, 0.999)
+ADAMW_BETAS = (0.9, 0.999)  # torch's own
 
 
 def make_optimizer(parameters: Sequence[torch.nn.Parameter], section: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW on ``parameters``. Raises ``ConfigError`` for what ``optimizer_config`` says that AdamW cannot take."""
-    given = parse_optimizer_settings(section.optimizer_config)
-    wrong = [f"{name}={value}" for name, value in given.items() if not _adamw_takes(name, value)]
-    if wrong:
-        problem = f"torch-adamw cannot take {', '.join(wrong)}"
-        raise ConfigError([Fault("optimizer_config", problem, "", "it takes " + ", ".join(ADAMW_DEFAULTS))])
+    try:
+        settings: dict[str, Any] = adamw_settings(section.optimizer_config)
+    except ValueError as error:
+        raise ConfigError(
+            [Fault("optimizer_config", str(error), "", "it takes " + ", ".join(ADAMW_DEFAULTS))]
+        ) from error
     betas = ADAMW_BETAS
     if section.optimizer_beta1 is not None and section.optimizer_beta2 is not None:
         betas = (section.optimizer_beta1, section.optimizer_beta2)
-    settings: dict[str, Any] = ADAMW_DEFAULTS | given
     return torch.optim.AdamW(list(parameters), lr=section.learning_rate, betas=betas, **settings)
-
-
-def _adamw_takes(name: str, value: float | bool | str) -> bool:
-    """A number that is not negative, or a truth value where the default is one."""
-    if name not in ADAMW_DEFAULTS or isinstance(value, str):
-        return False
-    return isinstance(value, bool) == isinstance(ADAMW_DEFAULTS[name], bool) and value >= 0
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

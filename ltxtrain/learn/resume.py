@@ -84,7 +84,7 @@ def check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], folder:
     if differing:
         raise CheckpointError(
             f"{folder} holds a run with another {' and another '.join(differing)}",
-            hint="name a new run with --run_name NAME, or start over in this one with --resume_from_checkpoint=",
+            hint="name a new run with --run-name NAME, or start over in this one with --resume-from-checkpoint=",
         )
 
 

@@ -12,6 +12,8 @@ from types import FrameType
 from ltxtrain.errors import Interrupted
 
 WATCHED = (signal.SIGINT, signal.SIGTERM)
+# Written by the handler itself: the loop may take a while to come round.
+STOPPING = b"\nstopping at the next safe point; a second signal leaves at once\n"
 
 
 class StopFlag:
@@ -36,7 +38,7 @@ class StopFlag:
         """The exception to raise once ``saved`` (said in the message) is safe."""
         number = self.signal_number or signal.SIGINT
         return Interrupted(
-            f"stopped by {signal.Signals(number).name}; {saved}",
+            f"by {signal.Signals(number).name}; {saved}",
             signal_number=int(number),
             hint="start the same command again to go on",
         )
@@ -67,6 +69,8 @@ def watch_signals(stop: StopFlag) -> Iterator[None]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if not stop.requested:
+            os.write(2, STOPPING)
         stop.request(number)
 
     before = {number: signal.signal(number, handle) for number in WATCHED}

@@ -23,9 +23,9 @@ def test_mixed_precision_names_the_dtype_of_the_base_model(named: str, dtype: to
 @pytest.mark.parametrize(
     ("mixed_precision", "vae_dtype", "hint"),
     [
-        ("bf16", "bf16", "give --mixed_precision no --vae_dtype fp32"),
-        ("bf16", "fp32", "give --mixed_precision no"),
-        ("no", "bf16", "give --vae_dtype fp32"),
+        ("bf16", "bf16", "give --mixed-precision no --vae-dtype fp32"),
+        ("bf16", "fp32", "give --mixed-precision no"),
+        ("no", "bf16", "give --vae-dtype fp32"),
     ],
 )
 def test_on_a_gpu_without_bfloat16_every_option_that_asks_for_it_is_named(

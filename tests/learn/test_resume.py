@@ -132,7 +132,7 @@ def test_run_with_another_model_adapter_or_data_is_named(tmp_path: Path) -> None
     check_same_run(saved, dict(saved), tmp_path)
     with pytest.raises(CheckpointError, match="another base model and another set of clips") as caught:
         check_same_run(saved, {"base model": "x", "adapter": "b", "set of clips": "y"}, tmp_path)
-    assert "--run_name" in str(caught.value.hint)
+    assert "--run-name" in str(caught.value.hint)
     with pytest.raises(CheckpointError, match="another adapter"):
         check_same_run({"base model": "a", "set of clips": "c"}, saved, tmp_path)
 

@@ -62,7 +62,7 @@ def test_first_signal_lets_the_run_save_and_leave(number: signal.Signals, start:
     process.send_signal(number)
     assert read_line(process) == "saving"
     message, hint = read_line(process).split("|")
-    assert message == f"stopped by {number.name}; step 3 is saved"
+    assert message == f"by {number.name}; step 3 is saved"
     assert hint
     assert process.wait(10) == 128 + number
 

@@ -90,3 +90,12 @@ def test_a_signal_in_caching_leaves_with_what_is_encoded(tmp_path: Path) -> None
     left, told = program.stop_when(lambda: program.cached_latents() >= 1, signal.SIGTERM)
     assert left == 143, told
     assert "start the same command again" in told and "Traceback" not in told
+
+
+def test_a_place_that_cannot_be_written_is_told_before_any_work(tmp_path: Path) -> None:
+    blocked = tmp_path / "a-file"
+    blocked.write_text("")
+    done = Program(blocked / "below", tmp_path / "cache").finish()
+    assert done.returncode == 4, done.stderr
+    assert "nothing can be written" in done.stderr and "--output" in done.stderr and "defect" not in done.stderr
+    assert "loading torch" not in done.stderr

@@ -287,3 +287,11 @@ def test_another_runs_folder_is_told_before_any_work(plan_for: PlanFor) -> None:
     with pytest.raises(CheckpointError, match="another adapter"):
         check_run_folder(plan_for(lora_rank=2))
     check_run_folder(plan_for(lora_rank=2, resume_from_checkpoint=""))
+
+
+def test_a_finished_run_keeps_the_record_of_what_made_it(plan_for: PlanFor) -> None:
+    plan = plan_for(learning_rate=0.002)
+    trained(plan)
+    before = {name: (plan.run_dir / name).read_bytes() for name in ("run.json", "config.toml", "plan.json")}
+    trained(plan_for(learning_rate=0.5))
+    assert {name: (plan.run_dir / name).read_bytes() for name in before} == before
