@@ -145,7 +145,7 @@ def test_run_whose_checkpoints_are_all_damaged_is_refused_each_time(folder: Path
     for _ in range(2):
         with pytest.raises(CheckpointError, match="none of the 3 checkpoints") as caught:
             newest_valid(folder)
-        assert "resume_from_checkpoint" in str(caught.value.hint)
+        assert "resume-from-checkpoint" in str(caught.value.hint)
     assert len(list_checkpoints(folder)) == 3
 
 
