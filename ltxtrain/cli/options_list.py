@@ -37,7 +37,8 @@ def _holds(option: Option, word: str) -> bool:
 
 
 def _state(option: Option) -> str:
-    from ltxtrain.config.unbuilt import NO_EFFECT, UNBUILT
+    from ltxtrain.config.idle import NO_EFFECT
+    from ltxtrain.config.unbuilt import UNBUILT
 
     if option.name in UNBUILT:
         return "not built yet" if len(UNBUILT[option.name]) == 1 else "built in part"

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from ltxtrain.config.conflicts import half_period_meant, parse_optimizer_settings
 from ltxtrain.config.datasets import VideoDataset
 from ltxtrain.config.load import LoadedConfig, load_config
-from ltxtrain.config.resolve import dataset_notices, resolve_datasets
+from ltxtrain.config.optimizer_settings import ADAMW_DEFAULTS, adamw_settings
+from ltxtrain.config.resolve import dataset_notices, dataset_settings, resolve_datasets
 from ltxtrain.config.schema import TrainConfig
 from ltxtrain.config.validation import parse_resolutions
 
 __all__ = [
+    "ADAMW_DEFAULTS",
     "LoadedConfig",
     "TrainConfig",
     "VideoDataset",
+    "adamw_settings",
     "dataset_notices",
-    "half_period_meant",
+    "dataset_settings",
     "load_config",
-    "parse_optimizer_settings",
     "parse_resolutions",
     "resolve_datasets",
 ]

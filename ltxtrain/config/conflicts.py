@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ltxtrain.config.explain import placed
+from ltxtrain.config.optim import OptimizerConfig
+from ltxtrain.config.optimizer_settings import ADAMW_DEFAULTS, adamw_settings, parse_optimizer_settings
 from ltxtrain.config.schema import TrainConfig
 from ltxtrain.errors import Fault
 
@@ -31,12 +33,6 @@ def conflict_faults(config: TrainConfig, sources: Mapping[str, str], skip: froze
             key, source = placed(name, sources.get(name, "default"))
             faults.append(Fault(key, conflict.problem, source, conflict.suggestion))
     return faults
-
-
-def half_period_meant(config: TrainConfig) -> bool:
-    """Whether ``cosine`` has a warm-up as long as the run: then the guides' half-period curve is meant."""
-    schedule = config.schedule
-    return schedule.lr_scheduler == "cosine" and 0 < schedule.max_train_steps <= schedule.lr_warmup_steps
 
 
 def _length(config: TrainConfig) -> Iterator[Conflict]:
@@ -73,41 +69,21 @@ def _learning_rate(config: TrainConfig) -> Iterator[Conflict]:
         )
     if optimizer.lr_scale_sqrt and not optimizer.lr_scale:
         yield Conflict(("lr_scale_sqrt",), "lr_scale_sqrt needs lr_scale", "set lr_scale to true")
-    yield from _optimizer_settings(optimizer.optimizer_config)
+    yield from _optimizer_settings(optimizer)
 
 
-def _optimizer_settings(text: str | None) -> Iterator[Conflict]:
+def _optimizer_settings(optimizer: OptimizerConfig) -> Iterator[Conflict]:
+    text = optimizer.optimizer_config
     try:
         parse_optimizer_settings(text)
     except ValueError as error:
         yield Conflict(("optimizer_config",), str(error), "write name=value,name=value")
-
-
-def parse_optimizer_settings(text: str | None) -> dict[str, float | bool | str]:
-    """``"weight_decay=0.01,eps=1e-8"`` -> ``{"weight_decay": 0.01, "eps": 1e-08}``. Raises ValueError."""
-    settings: dict[str, float | bool | str] = {}
-    for part in (text or "").split(","):
-        if not part.strip():
-            continue
-        name, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or not name.isidentifier() or not value:
-            raise ValueError("is not a list of name=value")
-        if name in settings:
-            raise ValueError(f"{name} is given twice")
-        settings[name] = _setting_value(value)
-    return settings
-
-
-def _setting_value(value: str) -> float | bool | str:
-    if value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    try:
-        number = float(value)
-    except ValueError:
-        return value
-    if number != number or number in (float("inf"), float("-inf")):
-        raise ValueError(f"{value} is not a number to train with")
-    return number
+        return
+    if optimizer.optimizer == "torch-adamw":
+        try:
+            adamw_settings(text)
+        except ValueError as error:
+            yield Conflict(("optimizer", "optimizer_config"), str(error), "it takes " + ", ".join(ADAMW_DEFAULTS))
 
 
 def _flow(config: TrainConfig) -> Iterator[Conflict]:

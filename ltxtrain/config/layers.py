@@ -115,7 +115,7 @@ def _add(layer: Layer, given: Given, env: Mapping[str, str]) -> Option | None:
         layer.faults.append(Fault(given.label, problem, given.place, f"move it to [{option.section}]"))
         return None
     try:
-        value, hidden = _expanded(given.raw, env)
+        value, hidden = _expanded(given.raw, env, option)
         if is_unset(option, value):
             return None
         value = coerce(option, _renamed_value(layer, option, value, given))
@@ -135,7 +135,7 @@ def _add(layer: Layer, given: Given, env: Mapping[str, str]) -> Option | None:
 
 def _refusal(given: Given, error: Refused) -> Fault:
     """A fault about a value; what came out of ``{env:NAME}`` is not shown."""
-    filled_in = _has_reference(given.raw) and not isinstance(error, MissingVariable)
+    filled_in = _has_reference(given.raw) and not isinstance(error, BadReference)
     problem = "does not fit, after {env:...} was filled in" if filled_in else error.problem
     return Fault(given.label, problem, given.place, error.suggestion)
 
@@ -188,30 +188,51 @@ def _at(given: Given) -> str:
     return f"{given.place}: " if given.place else ""
 
 
-class MissingVariable(Refused):
-    """``{env:NAME}`` names a variable that is not set."""
+class BadReference(Refused):
+    """``{env:NAME}`` names a variable that is not set, or one that holds a secret. Says nothing of its value."""
 
 
 def _has_reference(raw: object) -> bool:
     return isinstance(raw, str) and bool(_FROM_ENVIRONMENT.search(raw))
 
 
-def _expanded(raw: object, env: Mapping[str, str]) -> tuple[Any, bool]:
-    """``raw`` with ``{env:NAME}`` replaced everywhere, and whether anything was."""
+def _expanded(raw: object, env: Mapping[str, str], option: Option) -> tuple[Any, bool]:
+    """``raw`` with ``{env:NAME}`` replaced everywhere, and whether anything was. Raises BadReference.
+
+    The configuration is written into the run folder, so no secret may come in this way. In tables (webhooks,
+    publishing) references to secrets are how the guides give them; nothing that takes such a table is built yet.
+    """
     if isinstance(raw, str):
-        return _FROM_ENVIRONMENT.sub(lambda match: _variable(match[1], env), raw), _has_reference(raw)
+        text = _FROM_ENVIRONMENT.sub(lambda match: _variable(match[1], env), raw)
+        secret = [
+            name for name in _FROM_ENVIRONMENT.findall(raw) if is_secret_key(name) or holds_token(text, option.name)
+        ]
+        if secret:
+            problem = f"{{env:{secret[0]}}} would put what looks like a secret into the configuration"
+            raise BadReference(problem, "remove it; tokens come from the environment when they are needed")
+        return text, _has_reference(raw)
     if isinstance(raw, list):
-        items = [_expanded(item, env) for item in raw]
+        items = [_expanded(item, env, option) for item in raw]
         return [item for item, _ in items], any(changed for _, changed in items)
     if isinstance(raw, dict):
-        pairs = {key: _expanded(item, env) for key, item in raw.items()}
-        return {key: item for key, (item, _) in pairs.items()}, any(changed for _, changed in pairs.values())
+        return _expanded_table(raw, env, option)
     return raw, False
+
+
+def _expanded_table(raw: dict[str, Any], env: Mapping[str, str], option: Option) -> tuple[Any, bool]:
+    pairs = {}
+    for key, item in raw.items():
+        if isinstance(item, str) and option.name != "datasets":
+            filled = _FROM_ENVIRONMENT.sub(lambda match: _variable(match[1], env), item)
+            pairs[key] = filled, _has_reference(item)
+        else:
+            pairs[key] = _expanded(item, env, option)
+    return {key: item for key, (item, _) in pairs.items()}, any(changed for _, changed in pairs.values())
 
 
 def _variable(name: str, env: Mapping[str, str]) -> str:
     if name not in env:
-        raise MissingVariable(f"{{env:{name}}} names a variable that is not set", f"set {name}")
+        raise BadReference(f"{{env:{name}}} names a variable that is not set", f"set {name}")
     return env[name]
 
 

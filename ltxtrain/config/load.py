@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from ltxtrain.config.catalogue import options
 from ltxtrain.config.conflicts import conflict_faults
 from ltxtrain.config.explain import placed, problem_of
+from ltxtrain.config.idle import idle_notices
 from ltxtrain.config.layers import Layer, document_layer, environment_layer, flag_layer
 from ltxtrain.config.presets import preset_chain
 from ltxtrain.config.read_entries import read_entries
@@ -20,12 +21,13 @@ from ltxtrain.config.schema import TrainConfig
 from ltxtrain.config.secrets import HIDDEN, shown
 from ltxtrain.config.settings import layered
 from ltxtrain.config.text import Document, read_document
-from ltxtrain.config.unbuilt import asked_unbuilt, idle_notices
+from ltxtrain.config.unbuilt import asked_unbuilt
 from ltxtrain.errors import ConfigError, Fault
 
 FOUND_BESIDE = ("data_backend_config", "user_prompt_library")
 RIVALS = (("instance_data_dir", "data_backend_config", "datasets"), ("max_train_steps", "num_train_epochs"))
-FLAVOURS = {"0.9.5": "Lightricks/LTX-Video-0.9.5", "0.9.0": "Lightricks/LTX-Video"}
+DEFAULT_MODEL = "Lightricks/LTX-Video-0.9.5"
+FLAVOURS = {"0.9.5": DEFAULT_MODEL, "0.9.0": "Lightricks/LTX-Video"}
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,8 @@ def _derive(values: dict[str, Any], sources: dict[str, str], notices: list[str])
     if flavour in FLAVOURS and "pretrained_model_name_or_path" not in values:
         values["pretrained_model_name_or_path"] = FLAVOURS[flavour]
         sources["pretrained_model_name_or_path"] = f"model_flavour, {sources['model_flavour']}"
+    elif flavour in FLAVOURS and FLAVOURS[flavour] not in (DEFAULT_MODEL, values["pretrained_model_name_or_path"]):
+        notices.append("model_flavour has no effect: pretrained_model_name_or_path names the model")
     warmup = values.get("lr_warmup_steps")
     if values.get("lr_scheduler") == "constant" and isinstance(warmup, int) and warmup > 0:
         values["lr_scheduler"] = "constant_with_warmup"

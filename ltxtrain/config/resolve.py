@@ -8,6 +8,7 @@ from typing import TypeVar
 from ltxtrain.config.data import DataConfig
 from ltxtrain.config.datasets import VideoDataset
 from ltxtrain.config.entries import DatasetEntry
+from ltxtrain.config.idle import entry_notices
 from ltxtrain.config.read_entries import Entries, read_entries
 from ltxtrain.config.text import read_document
 from ltxtrain.config.unbuilt import unbuilt_entry_faults
@@ -16,7 +17,7 @@ from ltxtrain.errors import ConfigError, DataError, Fault
 Value = TypeVar("Value")
 
 SHORTEST_CLIP = 9
-"""Frames that a clip must have when only a folder is named: one latent frame after the first."""
+"""Frames that a clip must have when it is used as long as it is: one latent frame after the first."""
 
 
 def resolve_datasets(data: DataConfig) -> tuple[VideoDataset, ...]:
@@ -29,15 +30,41 @@ def resolve_datasets(data: DataConfig) -> tuple[VideoDataset, ...]:
         if data.instance_data_dir is None:
             raise DataError("no clips are named", hint="say --data FOLDER, a folder of clips with a .txt beside each")
         return (_folder_alone(data, data.instance_data_dir),)
-    faults = [*listed.faults, *_entry_faults(listed)]
+    faults = list(listed.faults)
+    datasets = []
+    for entry, place in zip(listed.entries, listed.places, strict=True):
+        if _disabled(entry):
+            continue
+        faults += unbuilt_entry_faults(entry, place)
+        if entry.dataset_type != "video":
+            continue
+        if entry.instance_data_dir is None:
+            if entry.type == "local":
+                faults.append(
+                    Fault(f"{entry.id}.instance_data_dir", "is missing", place, "name the folder of the clips")
+                )
+            continue
+        dataset = _settled(data, entry, entry.instance_data_dir)
+        faults += _dataset_faults(dataset, place)
+        datasets.append(dataset)
     if faults:
         raise ConfigError(faults)
-    datasets = tuple(_settled(data, entry) for entry in listed.entries if _is_used(entry))
     if not datasets:
         raise DataError(
             "no data set is left to train on", hint="give one entry of dataset_type video that is not disabled"
         )
-    return datasets
+    return tuple(datasets)
+
+
+def dataset_settings(data: DataConfig) -> list[dict[str, object]]:
+    """What ``data`` says of its data sets with every value settled, but not where they lie: for digests.
+
+    The same settings give the same list, whether they stand in a JSON file, in ``[[datasets]]`` or in options; it is
+    empty when no data is named. Raises as ``resolve_datasets`` does.
+    """
+    if not data.datasets and data.data_backend_config is None and data.instance_data_dir is None:
+        return []
+    return [{name: value for name, value in vars(found).items() if name != "root"} for found in resolve_datasets(data)]
 
 
 def dataset_notices(data: DataConfig) -> tuple[str, ...]:
@@ -45,7 +72,7 @@ def dataset_notices(data: DataConfig) -> tuple[str, ...]:
     listed = listed_entries(data)
     if listed is None:
         return ()
-    return tuple(notice for entry in listed.entries if not _disabled(entry) for notice in _entry_notices(entry))
+    return tuple(notice for entry in listed.entries if not _disabled(entry) for notice in entry_notices(entry))
 
 
 def listed_entries(data: DataConfig) -> Entries | None:
@@ -65,55 +92,56 @@ def _disabled(entry: DatasetEntry) -> bool:
     return entry.disabled or entry.disable
 
 
-def _is_used(entry: DatasetEntry) -> bool:
-    return entry.dataset_type == "video" and not _disabled(entry)
-
-
-def _entry_faults(listed: Entries) -> list[Fault]:
-    faults: list[Fault] = []
-    for entry, place in zip(listed.entries, listed.places, strict=True):
-        if _disabled(entry):
-            continue
-        faults += unbuilt_entry_faults(entry, place)
-        if entry.dataset_type == "video":
-            faults += _video_faults(entry, place)
-    return faults
-
-
-def _video_faults(entry: DatasetEntry, place: str) -> list[Fault]:
+def _dataset_faults(dataset: VideoDataset, place: str) -> list[Fault]:
+    """What cannot work together in one data set, with the global options that it falls back on."""
     faults = []
-    video = entry.video
-    if entry.instance_data_dir is None and entry.type == "local":
-        faults.append(Fault(f"{entry.id}.instance_data_dir", "is missing", place, "name the folder of the clips"))
-    if video.min_frames is not None and video.num_frames is not None and video.min_frames < video.num_frames:
+    wanted, least, most = dataset.num_frames, dataset.min_frames, dataset.max_frames
+    if least < wanted and dataset.bucket_strategy == "aspect_ratio":
         faults.append(
             Fault(
-                f"{entry.id}.video.min_frames",
-                f"{video.min_frames} is below num_frames {video.num_frames}",
+                f"{dataset.id}.video.min_frames",
+                f"{least} is below num_frames {wanted}",
                 place,
-                "leave min_frames out, or lower num_frames",
+                "leave min_frames out, lower num_frames, or set bucket_strategy resolution_frames",
             )
         )
-    lowest = video.min_frames or video.num_frames
-    if video.max_frames is not None and lowest is not None and video.max_frames < lowest:
+    if most is not None and most < _floored(least):
         faults.append(
-            Fault(f"{entry.id}.video.max_frames", f"{video.max_frames} is below {lowest}, so no clip fits", place)
+            Fault(f"{dataset.id}.video.max_frames", f"{most} is below {_floored(least)}, so no clip fits", place)
         )
-    low, high = entry.minimum_aspect_ratio, entry.maximum_aspect_ratio
+    low, high = dataset.minimum_aspect_ratio, dataset.maximum_aspect_ratio
     if low is not None and high is not None and low > high:
-        faults.append(Fault(f"{entry.id}.minimum_aspect_ratio", f"{low:g} is above the maximum {high:g}", place))
-    if entry.caption_strategy == "instanceprompt" and not entry.instance_prompt:
-        faults.append(Fault(f"{entry.id}.instance_prompt", "is missing for caption_strategy instanceprompt", place))
+        faults.append(Fault(f"{dataset.id}.minimum_aspect_ratio", f"{low:g} is above the maximum {high:g}", place))
+    if not dataset.instance_prompt:
+        if dataset.caption_strategy == "instanceprompt":
+            problem = "is missing for caption_strategy instanceprompt"
+            faults.append(Fault(f"{dataset.id}.instance_prompt", problem, place))
+        faults += [
+            Fault(f"{dataset.id}.{key}", "needs an instance_prompt", place, f"set instance_prompt, or leave {key} out")
+            for key in ("prepend_instance_prompt", "only_instance_prompt")
+            if getattr(dataset, key)
+        ]
     return faults
 
 
-def _settled(data: DataConfig, entry: DatasetEntry) -> VideoDataset:
+def _floored(frames: int) -> int:
+    """The frames that are used of so many: 8k+1. ``max_frames`` is compared with this, as documented."""
+    return (frames - 1) // 8 * 8 + 1
+
+
+def _settled(data: DataConfig, entry: DatasetEntry, root: Path) -> VideoDataset:
+    """Own value first, then the global option.
+
+    As documented, clips must have ``num_frames`` unless ``min_frames`` says otherwise; where ``num_frames`` is left out
+    with ``resolution_frames``, clips are used as long as they are, up to the global ``num_frames``.
+    """
     video = entry.video
-    num_frames = video.num_frames if video.num_frames is not None else data.num_frames
-    assert entry.instance_data_dir is not None
+    num_frames = _first(video.num_frames, data.num_frames)
+    as_they_are = video.bucket_strategy == "resolution_frames" and video.num_frames is None
+    shortest = min(SHORTEST_CLIP, num_frames) if as_they_are else num_frames
     return VideoDataset(
         id=entry.id,
-        root=entry.instance_data_dir,
+        root=root,
         resolution=_first(entry.resolution, data.resolution),
         resolution_type=_first(entry.resolution_type, data.resolution_type),
         minimum_image_size=_first(entry.minimum_image_size, data.minimum_image_size),
@@ -121,7 +149,7 @@ def _settled(data: DataConfig, entry: DatasetEntry) -> VideoDataset:
         crop_style="center" if entry.crop_style == "centre" else entry.crop_style,
         crop_aspect=entry.crop_aspect,
         num_frames=num_frames,
-        min_frames=_first(video.min_frames, num_frames),
+        min_frames=_first(video.min_frames, shortest),
         max_frames=video.max_frames,
         bucket_strategy=video.bucket_strategy,
         frame_interval=video.frame_interval,
@@ -173,31 +201,3 @@ def _folder_alone(data: DataConfig, root: Path) -> VideoDataset:
         maximum_aspect_ratio=None,
         max_num_samples=None,
     )
-
-
-_OWN_CACHE = "caches are keyed by content and lie under cache_dir"
-_NO_EFFECT = {
-    "cache_dir_vae": _OWN_CACHE,
-    "cache_dir": _OWN_CACHE,
-    "write_batch_size": "entries are written as they are made",
-    "cache_file_suffix": "facts about clips are not written beside them",
-    "metadata_update_interval": "facts about clips are not written beside them",
-    "preserve_data_backend_cache": "folders are always read anew",
-    "skip_file_discovery": "folders are always read anew",
-    "scan_for_errors": "each cache entry is checked when it is read",
-    "caption_dropout_probability": "it is a global option",
-    "text_embeds": "there is one store of prompt embeddings",
-}
-
-
-def _entry_notices(entry: DatasetEntry) -> list[str]:
-    notices = [
-        f"data set {entry.id}: {key} has no effect: {reason}"
-        for key, reason in _NO_EFFECT.items()
-        if key in entry.model_fields_set
-    ]
-    if not entry.crop and {"maximum_image_size", "target_downsample_size"} & entry.model_fields_set:
-        notices.append(
-            f"data set {entry.id}: maximum_image_size and target_downsample_size have no effect while crop is false"
-        )
-    return notices

@@ -20,7 +20,7 @@ MAX_CAPTION_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class CaptionRule:
-    """Where captions come from: ``strategy`` is ``"textfile"``, ``"filename"`` or ``"instanceprompt"``."""
+    """Where captions come from: ``strategy`` is a built value of ``caption_strategy`` (``config/unbuilt.py``)."""
 
     strategy: str = "textfile"
     instance_prompt: str | None = None
@@ -107,9 +107,7 @@ def _captions(clip: Path, root: Path, rule: CaptionRule) -> tuple[str, ...]:
     elif rule.strategy == "textfile":
         captions = _textfile_captions(clip.with_suffix(".txt"), root, rule.disable_multiline_split)
     else:
-        raise DataError(
-            f"caption_strategy {rule.strategy!r} is not built", hint="use textfile, filename or instanceprompt"
-        )
+        raise ValueError(f"caption_strategy {rule.strategy!r}")
     if rule.prepend_instance_prompt and instance:
         return tuple(f"{instance} {caption}" for caption in captions)
     return captions

@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from ltxtrain.config import VideoDataset
-from ltxtrain.errors import ConfigError, Fault
 from ltxtrain.facts.index import CaptionRule, FoundClip, index_folder
 from ltxtrain.facts.media import ClipFacts, MediaError, frames_at, probe_clips
 from ltxtrain.facts.reasons import Reason
 from ltxtrain.plan.buckets import SizeRule, covering_size, crop_offset, is_large_enough, target_size
 from ltxtrain.plan.frames import floor_frames, floor_to_interval, windows
 from ltxtrain.plan.records import Bucket, Dropped, Sample
-
-BUILT_CROP_STYLES = ("center", "centre", "corner", "random")
-BUILT_CROP_ASPECTS = ("square", "preserve")
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,6 @@ class Selection:
 
 def select_samples(dataset: VideoDataset, rule: SelectionRule) -> Selection:
     """Index and probe a data set and decide on each clip. ``found`` = clips with samples + dropped, always."""
-    check_built(dataset)
     index = index_folder(dataset.root, _caption_rule(dataset))
     dropped = [Dropped(dataset.id, entry.name, entry.reason, entry.detail) for entry in index.rejected]
     probed: list[ProbedClip] = []
@@ -126,36 +121,13 @@ def frame_count(dataset: VideoDataset, available: int) -> int | None:
     With ``aspect_ratio`` all clips have ``num_frames``. With ``resolution_frames`` a shorter clip, down to
     ``min_frames``, is used at the most frames that it holds.
     """
-    wanted = floor_frames(dataset.num_frames)
-    frames = min(wanted, floor_frames(available))
+    wanted, least, held = (floor_frames(count) for count in (dataset.num_frames, dataset.min_frames, available))
+    if held < least:
+        return None
     if dataset.bucket_strategy == "resolution_frames":
-        frames = floor_to_interval(frames, dataset.frame_interval)
-        return frames if frames >= min(wanted, floor_frames(dataset.min_frames)) else None
-    least = max(wanted, floor_frames(dataset.min_frames))
-    return wanted if floor_frames(available) >= least else None
-
-
-def check_built(dataset: VideoDataset) -> None:
-    """Refuse by name what is not built, and what cannot work. All faults at once, as ``ConfigError``."""
-    source = f"data set {dataset.id}"
-    faults = []
-    if dataset.crop_style not in BUILT_CROP_STYLES:
-        faults.append(
-            Fault("crop_style", f"{dataset.crop_style!r} is not built", source, "use center, corner or random")
-        )
-    if dataset.crop and dataset.crop_aspect not in BUILT_CROP_ASPECTS:
-        faults.append(Fault("crop_aspect", f"{dataset.crop_aspect!r} is not built", source, "use square or preserve"))
-    if dataset.bucket_strategy == "aspect_ratio" and dataset.min_frames < dataset.num_frames:
-        problem = f"{dataset.min_frames} is less than num_frames ({dataset.num_frames})"
-        faults.append(Fault("min_frames", problem, source, "raise it, or use bucket_strategy resolution_frames"))
-    if dataset.max_frames is not None and dataset.max_frames < floor_frames(dataset.min_frames):
-        problem = f"{dataset.max_frames} is less than min_frames ({dataset.min_frames})"
-        faults.append(Fault("max_frames", problem, source, "raise it, or leave it out"))
-    for key in ("prepend_instance_prompt", "only_instance_prompt"):
-        if getattr(dataset, key) and not dataset.instance_prompt:
-            faults.append(Fault(key, "needs an instance_prompt", source, f"set instance_prompt, or leave {key} out"))
-    if faults:
-        raise ConfigError(faults)
+        frames, most = (floor_to_interval(count, dataset.frame_interval) for count in (min(wanted, held), wanted))
+        return frames if frames >= min(most, least) else None
+    return wanted if held >= wanted else None
 
 
 def _caption_rule(dataset: VideoDataset) -> CaptionRule:

@@ -77,6 +77,9 @@ def in_a_clean_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CASE_WORD", "sixteen")
     monkeypatch.setenv("CASE_TOKEN", "hf_SECRETVALUE1abcdefgh")
+    monkeypatch.setenv("CASE_HARMLESS", "hf_SECRETVALUE1abcdefgh")
+    monkeypatch.setenv("CASE_HALF", "SECRETVALUE1abcdefgh")
+    monkeypatch.setenv("CASE_PASSWORD", "SECRET")
 
 
 def assert_told(case: Case, file: str, code: int, out: str, err: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ltxtrain.config import VideoDataset, load_config, resolve_datasets
+from ltxtrain.config import VideoDataset, dataset_settings, load_config, resolve_datasets
 from ltxtrain.config.data import DataConfig
 from ltxtrain.errors import ConfigError, DataError
 
@@ -144,3 +144,36 @@ def test_the_same_entries_may_stand_in_toml(tmp_path: Path) -> None:
         tmp_path, {"id": "a", "instance_data_dir": "c", "repeats": 2, "video": {"num_frames": 49}}
     )
     assert from_toml == from_json
+    (tmp_path / "other.toml").write_text(file.read_text(encoding="utf-8").replace("2", "3"), encoding="utf-8")
+    settings = [
+        dataset_settings(load_config(files=[name], env={}).config.data) for name in (file, tmp_path / "other.toml")
+    ]
+    assert settings[0] == dataset_settings(DataConfig(data_backend_config=tmp_path / "backend.json")) != settings[1]
+
+
+def test_settings_for_digests_are_those_that_decide_the_result(tmp_path: Path) -> None:
+    here, there = (DataConfig(instance_data_dir=Path(name)) for name in ("here", "there"))
+    assert dataset_settings(here) == dataset_settings(there)
+    assert dataset_settings(here)[0]["min_frames"] == 9
+    assert dataset_settings(DataConfig(made_clips=4)) == []
+
+
+def test_without_num_frames_clips_are_sorted_by_the_frames_that_they_hold(tmp_path: Path) -> None:
+    video: dict[str, object] = {"bucket_strategy": "resolution_frames"}
+    (free,) = from_entries(tmp_path, {"id": "a", "instance_data_dir": "c", "video": video})
+    assert (free.num_frames, free.min_frames) == (121, 9)
+    (from_25,) = from_entries(tmp_path, {"id": "a", "instance_data_dir": "c", "video": video | {"min_frames": 25}})
+    assert (from_25.num_frames, from_25.min_frames) == (121, 25)
+    (single,) = from_entries(tmp_path, {"id": "a", "instance_data_dir": "c", "video": video | {"num_frames": 49}})
+    assert (single.num_frames, single.min_frames) == (49, 49)
+    (spread,) = from_entries(
+        tmp_path, {"id": "a", "instance_data_dir": "c", "video": video | {"num_frames": 49, "min_frames": 17}}
+    )
+    assert (spread.num_frames, spread.min_frames) == (49, 17)
+
+
+def test_max_frames_is_compared_with_frames_as_they_are_used(tmp_path: Path) -> None:
+    (found,) = from_entries(
+        tmp_path, {"id": "a", "instance_data_dir": "c", "video": {"num_frames": 125, "max_frames": 121}}
+    )
+    assert (found.num_frames, found.max_frames) == (125, 121)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ltxtrain.config import half_period_meant, load_config, resolve_datasets
+from ltxtrain.config import load_config, resolve_datasets
 from ltxtrain.config.catalogue import options
 from ltxtrain.config.data import DataConfig
 from ltxtrain.config.resolve import dataset_notices
@@ -58,17 +58,6 @@ def test_the_complete_example_loads_value_by_value_once_that_is_set_aside() -> N
         assert f"{name}" in " ".join(loaded.notices)
 
 
-def test_the_complete_example_means_the_half_period_curve() -> None:
-    loaded = load_config(files=[GUIDES / "config.json"], env={}, set_aside_unbuilt=True)
-    assert loaded.config.schedule.lr_scheduler == "cosine"
-    assert half_period_meant(loaded.config)
-    assert not half_period_meant(
-        load_config(
-            files=[GUIDES / "config.json"], env={}, set_aside_unbuilt=True, flags={"lr_warmup_steps": "100"}
-        ).config
-    )
-
-
 def test_the_list_of_data_sets_gives_the_data_set_of_the_guides() -> None:
     data = DataConfig(data_backend_config=GUIDES / "multidatabackend.json", resolution=800)
     (found,) = resolve_datasets(data)
@@ -79,7 +68,8 @@ def test_the_list_of_data_sets_gives_the_data_set_of_the_guides() -> None:
     assert (found.bucket_strategy, found.repeats, found.crop, found.is_i2v) == ("aspect_ratio", 0, False, True)
     notices = " ".join(dataset_notices(data))
     assert "cache_dir_vae has no effect" in notices
-    assert "maximum_image_size and target_downsample_size have no effect while crop is false" in notices
+    assert len(dataset_notices(data)) == 4, "the keys that say what holds anyway are passed over"
+    assert "maximum_image_size, target_downsample_size have no effect: crop is false" in notices
 
 
 def test_the_snippets_of_the_guides_load(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ import ltxtrain
 from ltxtrain.config import load_config
 from ltxtrain.config.catalogue import options, section_names
 from ltxtrain.config.conflicts import conflict_faults
+from ltxtrain.config.idle import ENTRY_NO_EFFECT, IDLE_WHILE, NO_EFFECT, SMALL_BUCKETS, WITHOUT_MASTER
 from ltxtrain.config.json_schema import json_schema
 from ltxtrain.config.read_entries import entry_options, video_options
 from ltxtrain.config.renames import IGNORED, NOT_THE_NAME, RENAMED
 from ltxtrain.config.schema import TrainConfig
 from ltxtrain.config.secrets import is_secret_key, shown
-from ltxtrain.config.unbuilt import NO_EFFECT, UNBUILT, UNBUILT_ENTRY, WITHOUT_MASTER
+from ltxtrain.config.unbuilt import UNBUILT, UNBUILT_ENTRY
 
 
 def test_each_name_is_unique_in_the_whole_tree() -> None:
@@ -46,10 +47,11 @@ def test_the_default_of_an_unbuilt_option_is_among_its_built_values(name: str) -
 
 def test_every_name_in_the_tables_is_an_option() -> None:
     under = {name for names in WITHOUT_MASTER.values() for name in names}
-    assert {*UNBUILT, *NO_EFFECT, *WITHOUT_MASTER, *under, *NOT_THE_NAME.values()} <= set(options())
+    assert {*UNBUILT, *NO_EFFECT, *WITHOUT_MASTER, *under, *SMALL_BUCKETS, *NOT_THE_NAME.values()} <= set(options())
+    assert {name for master, _, names in IDLE_WHILE for name in (master, *names)} <= set(options())
     assert {rename.new for rename in RENAMED.values()} <= set(options())
     assert not {*RENAMED, *IGNORED, *NOT_THE_NAME} & set(options())
-    assert set(UNBUILT_ENTRY) <= set(entry_options())
+    assert {*UNBUILT_ENTRY, *ENTRY_NO_EFFECT} <= set(entry_options())
 
 
 def test_every_option_is_read_by_the_program_or_told_to_be_not_built_or_without_effect() -> None:

@@ -133,6 +133,18 @@ def test_interval_that_leaves_too_little_drops_the_clip() -> None:
     assert isinstance(short, Dropped) and short.reason == "too-short"
 
 
+def test_interval_does_not_make_a_clip_of_the_whole_length_too_short() -> None:
+    dataset = replace(DATASET, frame_interval=50, min_frames=121)
+    assert fit_clip(dataset, clip(frames=130), RULE)[0].bucket.frames == 97  # type: ignore[index]
+
+
+def test_min_frames_above_num_frames_asks_for_longer_clips() -> None:
+    for strategy in ("aspect_ratio", "resolution_frames"):
+        dataset = replace(DATASET, num_frames=49, min_frames=80, bucket_strategy=strategy)
+        assert fit_clip(dataset, clip(frames=80), RULE)[0].bucket.frames == 49  # type: ignore[index]
+        assert isinstance(fit_clip(dataset, clip(frames=72), RULE), Dropped)
+
+
 def test_crop_to_a_square_takes_the_square_bucket() -> None:
     fitted = fit_clip(replace(DATASET, crop=True, crop_aspect="square", crop_style="corner"), clip(1920, 1080), RULE)
     assert not isinstance(fitted, Dropped)

@@ -1,0 +1,244 @@
+"""What is accepted and does nothing here, each told with its reason: options, and keys of the list of data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ltxtrain.config.catalogue import options
+from ltxtrain.config.entries import DatasetEntry
+from ltxtrain.config.schema import TrainConfig
+
+WITHOUT_MASTER: Final[Mapping[str, tuple[str, ...]]] = {
+    "lora_type": ("lycoris_config", "validation_lycoris_strength"),
+    "assistant_lora_path": ("assistant_lora_strength",),
+    "gradient_checkpointing": ("gradient_checkpointing_interval",),
+    "base_model_precision": ("base_model_default_dtype", "quantize_via"),
+    "enable_group_offload": (
+        "group_offload_type",
+        "group_offload_blocks_per_group",
+        "group_offload_use_stream",
+        "group_offload_to_disk_path",
+        "group_offload_text_encoder",
+        "group_offload_vae",
+    ),
+    "musubi_blocks_to_swap": ("musubi_block_swap_device",),
+    "ramtorch": (
+        "ramtorch_target_modules",
+        "ramtorch_transformer_percent",
+        "ramtorch_text_encoder",
+        "ramtorch_vae",
+    ),
+    "dynamo_backend": ("dynamo_mode", "dynamo_fullgraph", "dynamo_dynamic", "dynamo_use_regional_compilation"),
+    "dataloader_prefetch": ("dataloader_prefetch_qlen",),
+    "attention_mechanism": ("sageattention_usage",),
+    "flow_custom_timesteps": ("flow_timesteps_mode",),
+    "flow_use_beta_schedule": ("flow_beta_schedule_alpha", "flow_beta_schedule_beta"),
+    "ltx_protect_first_frame": ("ltx_partial_noise_fraction",),
+    "loss_type": ("huber_c", "huber_schedule"),
+    "input_perturbation": ("input_perturbation_steps",),
+    "crepa_enabled": tuple(name for name, option in options().items() if option.section == "crepa")[1:],
+    "scheduled_sampling_max_step_offset": tuple(
+        name for name, option in options().items() if option.section == "rollout"
+    )[1:],
+    "use_ema": tuple(name for name, option in options().items() if option.section == "ema")[1:],
+    "validation_adapter_path": (
+        "validation_adapter_name",
+        "validation_adapter_strength",
+        "validation_adapter_mode",
+    ),
+    "validation_input": ("validation_stitch_input_location",),
+    "validation_method": ("validation_external_script", "validation_external_background"),
+    "validation_image_format": ("validation_image_quality",),
+    "validation_preview": ("validation_preview_steps",),
+    "eval_steps_interval": (
+        "num_eval_images",
+        "eval_timesteps",
+        "eval_dataset_id",
+        "eval_dataset_pooling",
+        "eval_loss_disable",
+    ),
+    "disk_low_threshold": ("disk_low_action", "disk_low_script"),
+    "push_to_hub": (
+        "push_checkpoints_to_hub",
+        "push_to_hub_background",
+        "hub_model_id",
+        "model_card_private",
+        "model_card_note",
+        "post_upload_script",
+    ),
+    "report_to": ("tracker_project_name", "tracker_run_name"),
+    "webhook_config": ("webhook_reporting_interval",),
+    "num_processes": ("validation_multigpu",),
+    "fsdp_enable": tuple(name for name in options() if name.startswith("fsdp_") and name != "fsdp_enable"),
+    "context_parallel_size": ("context_parallel_comm_strategy",),
+}
+"""Options that do something only while their master asks for it."""
+
+NO_EFFECT: Final[Mapping[str, str]] = {
+    "strict_epoch_limit": "a run ends at exactly the step that its plan says",
+    "vae_enable_slicing": "clips are always encoded one by one",
+    "offload_during_startup": "each phase always holds only the model that it needs",
+    "lora_format": "both layouts are always written",
+    "checkpointing_use_tempdir": "checkpoints are always written beside their place and renamed",
+    "override_dataset_config": "caches are keyed by content, so nothing old is ever used",
+    "vae_cache_scan_behaviour": "entries that do not fit are always made again",
+    "validation_disable_unconditional": "the empty prompt is never rendered for LTX-Video",
+    "validation_guidance_real": "LTX-Video has no such guidance",
+    "skip_file_discovery": "folders are always read anew",
+    "preserve_data_backend_cache": "folders are always read anew",
+    "metadata_update_interval": "facts about clips are not written beside them",
+    "read_batch_size": "clips are read one after the other, ahead of their use",
+    "image_processing_batch_size": "clips are prepared one after the other, ahead of their use",
+    "aspect_bucket_worker_count": "buckets are worked out from the clips' headers",
+    "max_workers": "clips are read one after the other, ahead of their use",
+    "write_batch_size": "cache entries are written as they are made",
+    "delete_unwanted_images": "clips that do not fit are listed in the plan, and no file is ever deleted",
+}
+"""Documented options that are accepted and told to have no effect here, each with the reason."""
+
+IDLE_WHILE: Final[tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...]] = (
+    ("lr_scheduler", ("constant", "constant_with_warmup", "linear"), ("lr_end",)),
+    (
+        "lr_scheduler",
+        tuple(name for name in options()["lr_scheduler"].choices if name != "polynomial"),
+        ("lr_power",),
+    ),
+    (
+        "lr_scheduler",
+        tuple(name for name in options()["lr_scheduler"].choices if name != "cosine_with_restarts"),
+        ("lr_num_cycles",),
+    ),
+    ("max_grad_norm", (0.0,), ("grad_clip_method",)),
+    ("flow_use_uniform_schedule", (True,), ("flow_sigmoid_scale",)),
+    ("flow_use_beta_schedule", (True,), ("flow_sigmoid_scale",)),
+    ("ltx_train_mode", ("t2v",), ("ltx_i2v_prob",)),
+    ("pretrained_transformer_model_name_or_path", (None,), ("pretrained_transformer_subfolder",)),
+    ("allow_dataset_oversubscription", (True,), ("disable_bucket_pruning",)),
+    (
+        "validation_disable",
+        (True,),
+        (
+            "validation_prompt",
+            "user_prompt_library",
+            "num_validation_images",
+            "validation_step_interval",
+            "validate_after_step",
+            "validation_on_startup",
+            "disable_benchmark",
+        ),
+    ),
+)
+"""(master, values of it, options that do nothing while it has one of these values)."""
+
+SMALL_BUCKETS: Final = ("disable_bucket_pruning", "allow_dataset_oversubscription")
+"""What to do with small buckets; the documented rules, which hold for a list of data sets."""
+
+
+def idle_notices(config: TrainConfig, sources: Mapping[str, str]) -> list[str]:
+    """One notice for each master under which options that are set do nothing, and one for each option without effect.
+
+    An option counts as set when its value is not the default.
+    """
+    tree = {name: getattr(getattr(config, option.section), name) for name, option in options().items()}
+    given = {
+        name for name, value in tree.items() if sources.get(name) != "default" and value != options()[name].default
+    }
+    notices = []
+    for master, under in WITHOUT_MASTER.items():
+        value = tree[master]
+        idle = [name for name in under if name in given]
+        if idle and _is_off(master, value):
+            notices.append(_idle(idle, f"while {master} is {_word(value)}"))
+    by_reason: dict[str, list[str]] = {}
+    for master, values, under in IDLE_WHILE:
+        if tree[master] in values:
+            by_reason.setdefault(f"while {master} is {_word(tree[master])}", []).extend(
+                name for name in under if name in given
+            )
+    notices += [_idle(idle, why) for why, idle in by_reason.items() if idle]
+    idle = [name for name in SMALL_BUCKETS if name in given]
+    if idle and not config.data.datasets and config.data.data_backend_config is None:
+        notices.append(_idle(idle, "for a folder named alone: its small buckets are always filled"))
+    notices += [f"{name} has no effect: {reason}" for name, reason in NO_EFFECT.items() if name in given]
+    return notices
+
+
+def _is_off(master: str, value: object) -> bool:
+    return value in (options()[master].default, False, None, 0) and not (master == "gradient_checkpointing" and value)
+
+
+def _idle(names: list[str], why: str) -> str:
+    return f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} no effect {why}"
+
+
+def _word(value: object) -> str:
+    if value is None:
+        return "not set"
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+_OWN_CACHE = "caches are keyed by content and lie under cache_dir"
+_NO_FACTS = "facts about clips are not written beside them"
+_READ_ANEW = "folders are always read anew"
+_ONE_BY_ONE = "clips are read and prepared one after the other, ahead of their use"
+_LOCAL = "the clips are files of this machine"
+_LISTED = "clips that are left out are listed in dataset.jsonl, and no file is ever deleted"
+
+ENTRY_NO_EFFECT: Final[Mapping[str, str]] = {
+    "default": "it belongs to a text_embeds entry",
+    "cache_dir_vae": _OWN_CACHE,
+    "cache_dir": _OWN_CACHE,
+    "text_embeds": "there is one store of prompt embeddings",
+    "write_batch_size": "entries are written as they are made",
+    "read_batch_size": _ONE_BY_ONE,
+    "image_processing_batch_size": _ONE_BY_ONE,
+    "cache_file_suffix": _NO_FACTS,
+    "metadata_update_interval": _NO_FACTS,
+    "preserve_data_backend_cache": _READ_ANEW,
+    "skip_file_discovery": _READ_ANEW,
+    "scan_for_errors": "each cache entry is checked when it is read",
+    "hash_filenames": "caches are keyed by content",
+    "delete_problematic_images": _LISTED,
+    "delete_unwanted_images": _LISTED,
+    "caption_dropout_probability": "it is a global option",
+    "aws_bucket_name": _LOCAL,
+    "aws_region_name": _LOCAL,
+    "aws_endpoint_url": _LOCAL,
+    "aws_data_prefix": _LOCAL,
+    "csv_caption_column": _LOCAL,
+    "csv_cache_dir": _LOCAL,
+}
+"""Keys of a data set that are accepted and told to have no effect here, each with the reason."""
+
+TEXT_STORE: Final = frozenset(
+    {"type", "text_encoder_batch_size", "text_cache_ondemand", "text_cache_disable", "caption_filter_list"}
+)
+"""Keys that would do something in a ``text_embeds`` entry, once they are built."""
+
+_TEXT_STORE_READS: Final = frozenset({"id", "disabled", "disable", "dataset_type", "default"})
+
+
+def entry_notices(entry: DatasetEntry) -> list[str]:
+    """One notice for each reason why keys of ``entry`` do nothing. Keys that say what holds anyway are passed over."""
+    grouped: dict[str, list[str]] = {}
+    for key, reason in idle_keys(entry).items():
+        grouped.setdefault(reason, []).append(key)
+    return [
+        f"data set {entry.id}: {', '.join(keys)} {'has' if len(keys) == 1 else 'have'} no effect: {reason}"
+        for reason, keys in grouped.items()
+    ]
+
+
+def idle_keys(entry: DatasetEntry) -> dict[str, str]:
+    """The keys of ``entry`` that are set and do nothing, each with the reason."""
+    given = {key for key in type(entry).model_fields if getattr(entry, key) != type(entry).model_fields[key].default}
+    reasons: dict[str, str] = dict(ENTRY_NO_EFFECT)
+    if entry.dataset_type == "text_embeds":
+        text_store = _TEXT_STORE_READS | TEXT_STORE
+        reasons |= {key: "a text_embeds entry holds no clips" for key in type(entry).model_fields if key not in reasons}
+        reasons = {key: reason for key, reason in reasons.items() if key not in text_store}
+    elif not entry.crop:
+        reasons |= dict.fromkeys(("maximum_image_size", "target_downsample_size", "crop_aspect"), "crop is false")
+        reasons |= dict.fromkeys(("crop_aspect_buckets", "max_upscale_threshold"), "crop is false")
+    return {key: reason for key, reason in reasons.items() if key in given}

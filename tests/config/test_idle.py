@@ -1,0 +1,144 @@
+"""What is set and does nothing is told: no option and no key of a data set is passed over in silence."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from ltxtrain.config import dataset_notices, load_config, resolve_datasets
+from ltxtrain.config.catalogue import Option, options
+from ltxtrain.config.data import DataConfig
+from ltxtrain.config.entries import DatasetEntry
+from ltxtrain.config.idle import IDLE_WHILE
+from ltxtrain.config.read_entries import entry_options, video_options
+from ltxtrain.errors import ConfigError, DataError
+from ltxtrain.learn.schedule import SCHEDULES, Curve, learning_rate
+
+BASE: dict[str, object] = {"id": "a", "instance_data_dir": "c", "crop": True, "instance_prompt": "TOK"}
+STORE: dict[str, object] = {"id": "t", "dataset_type": "text_embeds"}
+OTHERS: dict[str, object] = {"instance_data_dir": "d", "resolution_type": "pixel", "crop_style": "corner"}
+"""Values for keys whose kind alone does not tell of a good one that makes a difference."""
+
+
+def other_value(option: Option, now: object) -> Any:
+    """A good value of ``option`` that is not ``now``."""
+    if option.name in OTHERS:
+        return OTHERS[option.name]
+    for choice in reversed(option.choices):
+        if choice not in (now, option.default):
+            return choice
+    if option.kinds == {"bool"}:
+        return not (option.default if now is None else now)
+    for kind, value in (
+        ("float", 0.5),
+        ("int", 63),
+        ("text", "x"),
+        ("path", "x"),
+        ("object", {"x": 1}),
+        ("list", (0.5,)),
+    ):
+        if kind in option.kinds:
+            return value
+    raise AssertionError(option.name)
+
+
+def outcome(*entries: dict[str, Any]) -> tuple[object, str]:
+    """The data sets, or the faults; and the notices."""
+    data = DataConfig(datasets=tuple(DatasetEntry(**entry) for entry in entries))
+    try:
+        return resolve_datasets(data), "\n".join(dataset_notices(data))
+    except (ConfigError, DataError) as error:
+        return str(error), ""
+
+
+def assert_not_silent(key: str, before: tuple[object, str], after: tuple[object, str]) -> None:
+    found, notices = after
+    if isinstance(found, str):
+        assert key in found or key in ("disabled", "disable"), found
+    else:
+        assert found != before[0] or key in notices, f"{key} is passed over in silence"
+
+
+@pytest.mark.parametrize("key", [key for key in entry_options() if key not in ("id", "video")])
+def test_each_key_of_a_data_set_is_used_or_refused_or_told(key: str) -> None:
+    value = other_value(entry_options()[key], BASE.get(key))
+    assert_not_silent(key, outcome(BASE), outcome({**BASE, key: value}))
+
+
+@pytest.mark.parametrize(
+    "key", [key for key in entry_options() if key not in ("id", "dataset_type", "disabled", "disable")]
+)
+def test_each_key_of_a_text_store_is_refused_or_told(key: str) -> None:
+    value = {"num_frames": 9} if key == "video" else other_value(entry_options()[key], None)
+    before, after = outcome(BASE, STORE), outcome(BASE, {**STORE, key: value})
+    if key == "default":
+        assert after == before, "there is one store, and it is the default one"
+    else:
+        assert_not_silent(key, before, after)
+
+
+@pytest.mark.parametrize("key", video_options())
+def test_each_key_of_video_reaches_the_plan(key: str) -> None:
+    value = {"num_frames": 49, "min_frames": 129, "max_frames": 200}.get(key) or other_value(video_options()[key], None)
+    before, after = outcome(BASE), outcome({**BASE, "video": {key: value}})
+    assert not isinstance(after[0], str) and before[0] != after[0]
+
+
+def test_keys_that_say_what_holds_anyway_are_passed_over() -> None:
+    quiet = {"hash_filenames": True, "scan_for_errors": False, "vae_batch_size": 1, "disabled": False, "type": "local"}
+    assert outcome({**BASE, **quiet}) == outcome(BASE)
+    assert outcome(BASE)[1] == ""
+
+
+def rates(name: str, changed: dict[str, float]) -> list[float]:
+    settings = {"end": 1e-6, "warmup": 5, "power": 1.0, "cycles": 1} | changed
+    curve = Curve(base=1e-3, total=50, **settings)  # type: ignore[arg-type]
+    return [learning_rate(name, curve, step) for step in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), list(itertools.product(SCHEDULES, ("lr_end", "lr_power", "lr_num_cycles")))
+)
+def test_settings_that_a_schedule_does_not_use_are_told_and_no_others(name: str, option: str) -> None:
+    part = {"lr_end": ("end", 1e-4), "lr_power": ("power", 3.0), "lr_num_cycles": ("cycles", 3)}[option]
+    used = rates(name, {}) != rates(name, dict([part]))
+    loaded = load_config(env={}, flags={"lr_scheduler": name, option: "3" if option != "lr_end" else "1e-5"})
+    told = f"{option} has no effect while lr_scheduler is {name}"
+    assert (told in loaded.notices) is not used
+
+
+def test_settings_of_the_warm_up_are_used_by_every_schedule_that_can_be_loaded_with_them() -> None:
+    for name in SCHEDULES:
+        loaded = load_config(env={}, flags={"lr_scheduler": name, "lr_warmup_steps": "9"}).config.schedule
+        assert rates(loaded.lr_scheduler, {}) != rates(loaded.lr_scheduler, {"warmup": 9})
+
+
+def test_several_settings_without_effect_are_one_notice() -> None:
+    flags = {"lr_scheduler": "linear", "lr_end": "1e-3", "lr_power": "3", "lr_num_cycles": "5"}
+    notices = load_config(env={}, flags=flags).notices
+    assert notices == ("lr_end, lr_power, lr_num_cycles have no effect while lr_scheduler is linear",)
+
+
+BY_VALUE = [(master, values[0], name) for master, values, under in IDLE_WHILE for name in under]
+
+
+@pytest.mark.parametrize(("master", "value", "name"), BY_VALUE)
+def test_a_value_that_makes_another_option_idle_is_told(master: str, value: object, name: str) -> None:
+    option = options()[name]
+    flags = {name: "1e-5" if name == "lr_end" else other_value(option, option.default)}
+    loaded = load_config(env={}, flags=flags if value is None else {**flags, master: value})
+    assert [notice for notice in loaded.notices if name in notice and f"no effect while {master} is" in notice]
+
+
+def test_small_buckets_of_a_folder_named_alone_are_always_filled_and_that_is_told() -> None:
+    notices = load_config(env={}, flags={"data": "c", "disable_bucket_pruning": True}).notices
+    assert any("disable_bucket_pruning has no effect for a folder named alone" in notice for notice in notices)
+
+
+def test_a_flavour_beside_a_named_model_is_told() -> None:
+    flags = {"model_flavour": "0.9.0", "pretrained_model_name_or_path": "mine"}
+    assert any("model_flavour has no effect" in notice for notice in load_config(env={}, flags=flags).notices)
+    for quiet in ({"model_flavour": "0.9.0"}, {"pretrained_model_name_or_path": "mine", "model_flavour": "0.9.5"}):
+        assert load_config(env={}, flags=quiet).notices == ()
