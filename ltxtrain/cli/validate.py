@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltxtrain.cli.options import AsJson, Configs, Context, Explain, Presets, SetAside, read_config
@@ -26,6 +27,7 @@ def validate(
     try:
         loaded = read_config(ctx, preset, config, set_aside_unbuilt)
         notices = [*loaded.notices, *_dataset_notices(loaded)]
+        _check_targets(loaded)
     except ConfigError as error:
         if as_json:
             print(json.dumps({"ok": False, "faults": [vars(fault) for fault in error.faults]}, indent=2))
@@ -59,6 +61,18 @@ def _dataset_notices(loaded: LoadedConfig) -> list[str]:
     except DataError as error:
         return [error.message]
     return list(dataset_notices(data))
+
+
+def _check_targets(loaded: LoadedConfig) -> None:
+    """Check the adapter's targets too, for a model whose modules are known without looking, and a list that is here."""
+    from ltxtrain.facts.models import KNOWN_MODELS
+    from ltxtrain.plan.targets import check_targets
+
+    model, adapter = loaded.config.model, loaded.config.adapter
+    name = model.pretrained_transformer_model_name_or_path or model.pretrained_model_name_or_path
+    listed = adapter.peft_lora_target_modules
+    if name in KNOWN_MODELS and (not isinstance(listed, Path) or listed.exists()):
+        check_targets(adapter, KNOWN_MODELS[name].transformer, loaded.sources["peft_lora_target_modules"])
 
 
 def _values(loaded: LoadedConfig) -> dict[str, dict[str, Any]]:

@@ -73,29 +73,47 @@ def t5_params(layers: int, width: int, inner: int, feed_forward: int, heads: int
 
 
 def lora_params(model: TransformerFacts, rank: int, targets: tuple[str, ...]) -> int:
-    """Parameters of a LoRA on the linear layers whose name ends with one of ``targets``: rank * (in + out) for each."""
-    total = 0
-    for name, (inputs, outputs, count) in _linear_layers(model).items():
-        if any(name == target or name.endswith(f".{target}") for target in targets):
-            total += count * rank * (inputs + outputs)
-    return total
+    """Parameters of a LoRA on the linear layers that ``targets`` name: rank * (in + out) for each."""
+    layers = _linear_layers(model)
+    return sum(rank * sum(layers[name]) for name in layers if any(_is_target(name, target) for target in targets))
 
 
-def _linear_layers(model: TransformerFacts) -> dict[str, tuple[int, int, int]]:
-    width, cross, layers = model.width, model.cross_width, model.layers
-    table: dict[str, tuple[int, int, int]] = {}
+def unmatched_targets(model: TransformerFacts, targets: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of ``targets`` that name no linear layer."""
+    names = tuple(_linear_layers(model))
+    return tuple(target for target in targets if not any(_is_target(name, target) for name in names))
+
+
+def linear_names(model: TransformerFacts) -> tuple[str, ...]:
+    """The shortest names of the linear layers, such as ``to_q`` and ``to_out.0``, in alphabetical order."""
+    names = (name.split(".") for name in _linear_layers(model))
+    return tuple(sorted({".".join(parts[-2:] if parts[-1].isdigit() else parts[-1:]) for parts in names}))
+
+
+def _is_target(name: str, target: str) -> bool:
+    """peft's rule: the whole name, or its end after a dot."""
+    return name == target or name.endswith(f".{target}")
+
+
+def _linear_layers(model: TransformerFacts) -> dict[str, tuple[int, int]]:
+    """(inputs, outputs) of every linear layer of diffusers' ``LTXVideoTransformer3DModel``, by its name there."""
+    width, cross = model.width, model.cross_width
+    block: dict[str, tuple[int, int]] = {}
     for attention, context in (("attn1", width), ("attn2", cross)):
         for name, inputs in (("to_q", width), ("to_k", context), ("to_v", context), ("to_out.0", width)):
-            table[f"transformer_blocks.{attention}.{name}"] = (inputs, width, layers)
-    table["transformer_blocks.ff.net.0.proj"] = (width, 4 * width, layers)
-    table["transformer_blocks.ff.net.2"] = (4 * width, width, layers)
-    table["proj_in"] = (model.latent_channels, width, 1)
-    table["proj_out"] = (width, model.latent_channels, 1)
-    table["time_embed.emb.timestep_embedder.linear_1"] = (256, width, 1)
-    table["time_embed.emb.timestep_embedder.linear_2"] = (width, width, 1)
-    table["time_embed.linear"] = (width, 6 * width, 1)
-    table["caption_projection.linear_1"] = (model.caption_channels, width, 1)
-    table["caption_projection.linear_2"] = (width, width, 1)
+            block[f"{attention}.{name}"] = (inputs, width)
+    block["ff.net.0.proj"] = (width, 4 * width)
+    block["ff.net.2"] = (4 * width, width)
+    table = {
+        f"transformer_blocks.{index}.{name}": shape for index in range(model.layers) for name, shape in block.items()
+    }
+    table["proj_in"] = (model.latent_channels, width)
+    table["proj_out"] = (width, model.latent_channels)
+    table["time_embed.emb.timestep_embedder.linear_1"] = (256, width)
+    table["time_embed.emb.timestep_embedder.linear_2"] = (width, width)
+    table["time_embed.linear"] = (width, 6 * width)
+    table["caption_projection.linear_1"] = (model.caption_channels, width)
+    table["caption_projection.linear_2"] = (width, width)
     return table
 
 
@@ -144,26 +162,44 @@ def model_facts(name_or_path: str) -> ModelFacts | None:
     folder = Path(name_or_path).expanduser()
     if known is not None or not folder.is_dir():
         return known
-    config = _read_config(folder / "transformer" / "config.json")
-    width = _number(config, "num_attention_heads", 32) * _number(config, "attention_head_dim", 64)
-    transformer_files, text_files, vae_files = (
-        _tensor_sizes(folder / part) for part in ("transformer", "text_encoder", "vae")
-    )
+    text_files, vae_files = _tensor_sizes(folder / "text_encoder"), _tensor_sizes(folder / "vae")
+    transformer, transformer_bytes = _read_transformer(folder / "transformer")
     return ModelFacts(
         name=name_or_path,
-        transformer=TransformerFacts(
-            params=transformer_files.params,
-            layers=_number(config, "num_layers", 28),
-            width=width,
-            cross_width=_number(config, "cross_attention_dim", width),
-            caption_channels=_number(config, "caption_channels", 4096),
-            latent_channels=_number(config, "in_channels", 128),
-        ),
+        transformer=transformer,
         text_params=text_files.params,
         vae=_read_vae(folder / "vae" / "config.json", vae_files.params),
-        file_bytes=transformer_files.bytes + text_files.bytes + vae_files.bytes,
+        file_bytes=transformer_bytes + text_files.bytes + vae_files.bytes,
         local=True,
     )
+
+
+def transformer_facts(name_or_path: str, subfolder: str = "transformer") -> TransformerFacts | None:
+    """Facts of a transformer of its own, of which a local folder may hold nothing else; None where it is not known.
+
+    ``subfolder`` is where it lies in a local folder; empty means at the top. Raises ``ModelError`` for a folder
+    without one.
+    """
+    known = KNOWN_MODELS.get(name_or_path)
+    folder = Path(name_or_path).expanduser()
+    if known is not None or not folder.is_dir():
+        return known.transformer if known else None
+    return _read_transformer(folder / subfolder)[0]
+
+
+def _read_transformer(folder: Path) -> tuple[TransformerFacts, int]:
+    """The facts, and the bytes of the files."""
+    config, files = _read_config(folder / "config.json"), _tensor_sizes(folder)
+    width = _number(config, "num_attention_heads", 32) * _number(config, "attention_head_dim", 64)
+    facts = TransformerFacts(
+        params=files.params,
+        layers=_number(config, "num_layers", 28),
+        width=width,
+        cross_width=_number(config, "cross_attention_dim", width),
+        caption_channels=_number(config, "caption_channels", 4096),
+        latent_channels=_number(config, "in_channels", 128),
+    )
+    return facts, files.bytes
 
 
 def public_name(name_or_path: str, revision: str | None) -> str:

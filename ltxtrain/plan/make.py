@@ -11,7 +11,7 @@ from pathlib import Path
 from ltxtrain.config import LoadedConfig, TrainConfig, dataset_notices, resolve_datasets
 from ltxtrain.errors import DataError
 from ltxtrain.facts.machine import Machine, probe_machine
-from ltxtrain.facts.models import ModelFacts, lora_params, model_facts
+from ltxtrain.facts.models import ModelFacts, TransformerFacts, lora_params, model_facts, transformer_facts
 from ltxtrain.facts.reasons import EXPLANATIONS
 from ltxtrain.plan import disk, notices
 from ltxtrain.plan.filling import Filled, SmallBuckets, fill_buckets
@@ -20,7 +20,7 @@ from ltxtrain.plan.memory import TrainingSetup, estimate_memory
 from ltxtrain.plan.prompts import ValidationVideo, validation_videos
 from ltxtrain.plan.records import Bucket, Dropped, PhaseMemory, Plan, Sample
 from ltxtrain.plan.select import Selection, SelectionRule, select_samples
-from ltxtrain.plan.targets import lora_targets
+from ltxtrain.plan.targets import check_targets, lora_targets
 
 VALUE_BYTES = {"no": 4, "fp32": 4, "bf16": 2, "fp16": 2, "fp8": 2}
 
@@ -41,6 +41,7 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
     work, ``DataError`` when there is nothing to train on, ``ModelError`` for a local model that cannot be read.
     """
     config = loaded.config
+    check_targets(config.adapter, _transformer_facts(config), loaded.sources.get("peft_lora_target_modules", ""))
     machine = machine or probe_machine()
     data = config.data if data_dir is None else config.data.model_copy(update={"instance_data_dir": data_dir})
     rule = SelectionRule(data.framerate, data.aspect_bucket_alignment, data.aspect_bucket_rounding, config.model.seed)
@@ -86,7 +87,6 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
             *notices.quarantine_notices(data.delete_problematic_images, dropped),
             *notices.bucket_notices(filled, batch, accumulation),
             *notices.length_notices(length, filled.samples, steps_given),
-            *notices.schedule_notices(config.schedule, length.steps),
             *notices.validation_notices(config.validation, videos),
             *notices.machine_notices(machine),
         ),
@@ -187,9 +187,19 @@ def _needs(
 def _model_facts(config: TrainConfig) -> ModelFacts | None:
     """Sizes of the base model, with another transformer in it where one is named and its sizes are known."""
     model = model_facts(config.model.pretrained_model_name_or_path)
+    if model is None or not config.model.pretrained_transformer_model_name_or_path:
+        return model
+    return replace(model, transformer=_transformer_facts(config) or model.transformer)
+
+
+def _transformer_facts(config: TrainConfig) -> TransformerFacts | None:
+    """The transformer that is trained, where it is known for certain."""
     other = config.model.pretrained_transformer_model_name_or_path
-    found = model_facts(other) if model is not None and other else None
-    return replace(model, transformer=found.transformer) if model is not None and found is not None else model
+    if other:
+        subfolder = config.model.pretrained_transformer_subfolder
+        return transformer_facts(other, "" if subfolder.lower() == "none" else subfolder)
+    model = model_facts(config.model.pretrained_model_name_or_path)
+    return model.transformer if model else None
 
 
 def _training_setup(config: TrainConfig, machine: Machine, videos: Sequence[ValidationVideo]) -> TrainingSetup:

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ltxtrain.config import parse_resolutions
 from ltxtrain.facts.machine import Machine
 from ltxtrain.facts.media import ClipFacts, frames_at
 from ltxtrain.facts.reasons import Reason
 from ltxtrain.plan.filling import Filled
 from ltxtrain.plan.frames import floor_frames
 from ltxtrain.plan.length import RunLength
+from ltxtrain.plan.prompts import render_size
 from ltxtrain.plan.records import Dropped, PhaseMemory, Sample
 from ltxtrain.plan.select import ProbedClip, Selection
 from ltxtrain.units import format_bytes
@@ -118,24 +120,18 @@ def length_notices(length: RunLength, samples: Sequence[Sample], steps_given: bo
     return notices
 
 
-def schedule_notices(schedule: ScheduleConfig, steps: int) -> list[str]:
-    """The documented cosine is a half period without warm-up; ours warms up. Whoever means the former is told so."""
-    name, warmup = schedule.lr_scheduler, schedule.lr_warmup_steps
-    if name == "cosine" and warmup >= steps:
-        return [
-            f"lr_scheduler cosine has a true warm-up here, and lr_warmup_steps ({warmup}) takes up all {steps} steps; "
-            "the curve of the guides, which only falls over that many steps, is lr_scheduler cosine_half_period"
-        ]
-    return []
-
-
 def schedule_warnings(schedule: ScheduleConfig, steps: int) -> list[str]:
+    """A warm-up as long as the run. With ``cosine`` the guides mean another curve by that, which is named."""
     name, warmup = schedule.lr_scheduler, schedule.lr_warmup_steps
     if name in ("constant", "sine", "cosine_half_period") or warmup < steps:
         return []
-    return [
-        f"the learning rate never reaches its highest value: lr_warmup_steps is {warmup}, the run has {steps} steps"
-    ]
+    text = f"the learning rate never reaches its highest value: lr_warmup_steps is {warmup}, the run has {steps} steps"
+    if name == "cosine":
+        text += (
+            "; lr_scheduler cosine warms up here, and the curve of the guides, which only falls over that many steps, "
+            "is lr_scheduler cosine_half_period"
+        )
+    return [text]
 
 
 def machine_notices(machine: Machine) -> list[str]:
@@ -146,6 +142,14 @@ def machine_notices(machine: Machine) -> list[str]:
 
 
 def validation_notices(section: ValidationConfig, videos: Sequence[ValidationVideo]) -> list[str]:
+    """Sizes that are rounded, and captions in place of prompts."""
+    asked = parse_resolutions(section.validation_resolution)
+    rounded = [f"{w}x{h} as {rendered[0]}x{rendered[1]}" for w, h in asked if (rendered := render_size(w, h)) != (w, h)]
+    notices = [f"validation_resolution: {', '.join(rounded)}: sides are multiples of 32"] if rounded and videos else []
+    return notices + _caption_notices(section, videos)
+
+
+def _caption_notices(section: ValidationConfig, videos: Sequence[ValidationVideo]) -> list[str]:
     if section.validation_disable or section.validation_prompt or section.user_prompt_library:
         return []
     many = "the captions of two clips are" if len({video.prompt for video in videos}) > 1 else "a clip's caption is"
@@ -185,6 +189,11 @@ def _idle_notices(dataset: VideoDataset) -> list[str]:
     used = (
         dataset.caption_strategy == "instanceprompt" or dataset.prepend_instance_prompt or dataset.only_instance_prompt
     )
+    alone = dataset.caption_strategy == "instanceprompt" or dataset.only_instance_prompt
+    if dataset.prepend_instance_prompt and alone:
+        idle.append("prepend_instance_prompt has no effect: every caption is instance_prompt alone")
+    if dataset.disable_multiline_split and (alone or dataset.caption_strategy != "textfile"):
+        idle.append("disable_multiline_split has no effect: captions do not come from text files")
     if dataset.instance_prompt and not used:
         idle.append("instance_prompt has no effect: set prepend_instance_prompt or only_instance_prompt")
     return [f"{dataset.id}: {text}" for text in idle]

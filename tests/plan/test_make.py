@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ltxtrain.config import LoadedConfig
+from ltxtrain.config import LoadedConfig, load_config
 from ltxtrain.errors import ConfigError, DataError
 from ltxtrain.facts.machine import Gpu, Machine
 from ltxtrain.plan.make import make_plan
@@ -17,6 +17,7 @@ from ltxtrain.plan.targets import lora_targets
 AddClip = Callable[..., Path]
 Load = Callable[..., LoadedConfig]
 Documented = Callable[..., dict[str, object]]
+GUIDES = Path(__file__).parents[1] / "config" / "documented"
 
 
 def check_accounts(plan: Plan) -> None:
@@ -161,6 +162,21 @@ def test_small_buckets_follow_the_documented_switches(
     assert caught.value.hint is not None and "repeats" in caught.value.hint
 
 
+def test_documented_entry_without_num_frames_gives_several_frame_buckets(
+    add_clip: AddClip, load: Load, documented: Documented, machine: Machine
+) -> None:
+    for frames in (30, 50, 140):
+        add_clip(f"{frames}.mp4", frames=frames)
+    video = {"bucket_strategy": "resolution_frames"}
+    several = make_plan(load(datasets=[documented(video)], train_batch_size=1), machine)
+    assert sorted(sample.bucket.frames for sample in several.samples) == [25, 49, 121]
+    single = make_plan(load(datasets=[documented(video | {"num_frames": 49})], train_batch_size=1), machine)
+    assert [sample.bucket.frames for sample in single.samples] == [49, 49]
+    assert reasons(single) == {"30.mp4": "too-short"}
+    from_57 = make_plan(load(datasets=[documented(video | {"min_frames": 57})], train_batch_size=1), machine)
+    assert reasons(from_57) == {"30.mp4": "too-short", "50.mp4": "too-short"}
+
+
 def test_long_clips_give_windows_as_asked(add_clip: AddClip, load: Load, machine: Machine) -> None:
     add_clip("long.mp4", frames=100)
     first = make_plan(load(num_frames=25), machine)
@@ -234,6 +250,11 @@ def test_keys_that_do_nothing_together_are_told(
     assert "frame_interval has no effect" in text
     assert "instance_prompt has no effect" in text
     assert "min_frames 12 was asked, 9 is the least" in text
+    alone = documented({"num_frames": 9}, instance_prompt="TOK", only_instance_prompt=True)
+    both = alone | {"prepend_instance_prompt": True, "disable_multiline_split": True}
+    text = "\n".join(make_plan(load(datasets=[both], train_batch_size=1), machine).notices)
+    assert "prepend_instance_prompt has no effect" in text and "disable_multiline_split has no effect" in text
+    assert "has no effect" not in "\n".join(make_plan(load(datasets=[alone], train_batch_size=1), machine).notices)
     with pytest.raises(ConfigError, match="prepend_instance_prompt"):
         make_plan(load(datasets=[documented({"num_frames": 9}, prepend_instance_prompt=True)]), machine)
 
@@ -260,13 +281,25 @@ def test_length(
     assert any("neither" in notice for notice in plan.notices) is not bool(flags)
 
 
-def test_half_period_cosine_is_told(add_clip: AddClip, load: Load, machine: Machine) -> None:
+def test_cosine_that_means_the_half_period_curve_is_told_once(add_clip: AddClip, load: Load, machine: Machine) -> None:
     add_clip("a.mp4")
     meant = make_plan(load(lr_scheduler="cosine", lr_warmup_steps=100, max_train_steps=100), machine)
-    assert any("cosine_half_period" in notice for notice in meant.notices)
-    assert any("never reaches" in warning for warning in meant.warnings)
+    told = [text for text in (*meant.notices, *meant.warnings) if "lr_warmup_steps" in text or "cosine" in text]
+    assert len(told) == 1 and told[0] in meant.warnings
+    assert "never reaches" in told[0] and "cosine_half_period" in told[0]
     plain = make_plan(load(lr_scheduler="cosine", lr_warmup_steps=10, max_train_steps=100), machine)
     assert not any("cosine" in text for text in (*plain.notices, *plain.warnings))
+    other = make_plan(load(lr_scheduler="polynomial", lr_warmup_steps=100, max_train_steps=100), machine)
+    assert [text for text in other.warnings if "never reaches" in text and "cosine" not in text]
+
+
+def test_the_guides_own_cosine_is_told_once(add_clip: AddClip, load: Load, machine: Machine) -> None:
+    add_clip("a.mp4")
+    schedule = load_config(files=[GUIDES / "config.json"], env={}, set_aside_unbuilt=True).config.schedule
+    names = ("lr_scheduler", "lr_warmup_steps", "lr_end", "max_train_steps")
+    plan = make_plan(load(learning_rate=5e-5, **{name: getattr(schedule, name) for name in names}), machine)
+    assert sum("lr_warmup_steps" in text for text in (*plan.notices, *plan.warnings)) == 1
+    assert any("cosine_half_period" in warning for warning in plan.warnings)
 
 
 def test_low_frame_rate_is_a_warning(add_clip: AddClip, load: Load, machine: Machine) -> None:
