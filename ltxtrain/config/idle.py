@@ -134,6 +134,9 @@ IDLE_WHILE: Final[tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...]] = (
 SMALL_BUCKETS: Final = ("disable_bucket_pruning", "allow_dataset_oversubscription")
 """What to do with small buckets; the documented rules, which hold for a list of data sets."""
 
+GUIDED: Final = ("validation_negative_prompt", "validation_guidance_rescale")
+"""What shapes guidance, which there is none of at 1 and below."""
+
 
 def idle_notices(config: TrainConfig, sources: Mapping[str, str]) -> list[str]:
     """One notice for each master under which options that are set do nothing, and one for each option without effect.
@@ -160,6 +163,9 @@ def idle_notices(config: TrainConfig, sources: Mapping[str, str]) -> list[str]:
     idle = [name for name in SMALL_BUCKETS if name in given]
     if idle and not config.data.datasets and config.data.data_backend_config is None:
         notices.append(_idle(idle, "for a folder named alone: its small buckets are always filled"))
+    idle = [name for name in GUIDED if name in given]
+    if idle and config.validation.validation_guidance <= 1:
+        notices.append(_idle(idle, f"while validation_guidance is {_word(config.validation.validation_guidance)}"))
     notices += [f"{name} has no effect: {reason}" for name, reason in NO_EFFECT.items() if name in given]
     return notices
 

@@ -112,8 +112,13 @@ class ScheduleConfig(Section):
         "constant_with_warmup",
         "How the learning rate moves. cosine warms up, then falls; cosine_half_period is what the guides call cosine.",
     )
-    lr_warmup_steps: int = option(0, "Raise the learning rate from zero over this many steps.", ge=0)
-    lr_end: float = option(4e-7, "The lowest learning rate of the falling curves.", ge=0)
+    lr_warmup_steps: int = option(
+        0,
+        "Raise the learning rate from zero over this many steps; for sine and cosine_half_period, half a period "
+        "(0 is 1000 steps).",
+        ge=0,
+    )
+    lr_end: float = option(4e-7, "The lowest learning rate of the falling curves; linear falls to 0.", ge=0)
     lr_power: float = option(0.8, "The power of the polynomial curve.", gt=0)
     lr_num_cycles: int = option(1, "How often cosine_with_restarts starts over.", ge=1)
 

@@ -142,10 +142,13 @@ def machine_notices(machine: Machine) -> list[str]:
 
 
 def validation_notices(section: ValidationConfig, videos: Sequence[ValidationVideo]) -> list[str]:
-    """Sizes that are rounded, and captions in place of prompts."""
+    """Sizes and lengths that are rounded, and captions in place of prompts."""
     asked = parse_resolutions(section.validation_resolution)
     rounded = [f"{w}x{h} as {rendered[0]}x{rendered[1]}" for w, h in asked if (rendered := render_size(w, h)) != (w, h)]
     notices = [f"validation_resolution: {', '.join(rounded)}: sides are multiples of 32"] if rounded and videos else []
+    frames = section.validation_num_video_frames
+    if videos and frames is not None and videos[0].frames != frames:
+        notices.append(f"validation_num_video_frames: {frames} as {videos[0].frames}: frame counts are 8k+1")
     return notices + _caption_notices(section, videos)
 
 

@@ -142,3 +142,11 @@ def test_a_flavour_beside_a_named_model_is_told() -> None:
     assert any("model_flavour has no effect" in notice for notice in load_config(env={}, flags=flags).notices)
     for quiet in ({"model_flavour": "0.9.0"}, {"pretrained_model_name_or_path": "mine", "model_flavour": "0.9.5"}):
         assert load_config(env={}, flags=quiet).notices == ()
+
+
+@pytest.mark.parametrize("guidance", ["1", "0.5", "3"])
+def test_what_shapes_guidance_is_told_where_there_is_none(guidance: str) -> None:
+    flags = {"validation_guidance": guidance, "validation_negative_prompt": "x", "validation_guidance_rescale": "0.5"}
+    notices = load_config(env={}, flags=flags).notices
+    told = f"{', '.join(list(flags)[1:])} have no effect while validation_guidance is {guidance}"
+    assert notices == (() if guidance == "3" else (told,))

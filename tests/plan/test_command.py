@@ -54,16 +54,21 @@ def test_nothing_to_train_on_is_two_lines_and_exit_code_3(clips: Path, tmp_path:
     assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["error", "hint"]
 
 
-def test_hundred_clips_from_a_cold_start(add_clip: AddClip, clips: Path, tmp_path: Path) -> None:
+def test_hundred_clips_cost_less_than_the_start_of_the_program(add_clip: AddClip, clips: Path, tmp_path: Path) -> None:
+    """Half a second on two cores; the aim is two. A ratio, taken in turn, so that a busy machine slows both sides."""
     original = add_clip("clip000.mp4", frames=48, size=(320, 240))
-    for index in range(1, 100):
-        (clips / f"clip{index:03d}.mp4").write_bytes(original.read_bytes())
-        (clips / f"clip{index:03d}.txt").write_text(f"caption {index}")
-    seconds = []
-    for _ in range(2):  # the better of two: the machine may be busy with something else
-        began = time.perf_counter()
-        done = run_plan(tmp_path, "--data", str(clips))
-        seconds.append(time.perf_counter() - began)
-        assert done.returncode == 0, done.stderr
-        assert "100 found, 100 used" in done.stdout
-    assert min(seconds) < 2.0
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for folder, count in ((alone, 1), (clips, 100)):
+        for index in range(count):
+            (folder / f"clip{index:03d}.mp4").write_bytes(original.read_bytes())
+            (folder / f"clip{index:03d}.txt").write_text(f"caption {index}")
+    seconds: dict[Path, list[float]] = {alone: [], clips: []}
+    for _ in range(3):
+        for folder, taken in seconds.items():
+            began = time.perf_counter()
+            done = run_plan(tmp_path, "--data", str(folder))
+            taken.append(time.perf_counter() - began)
+            assert done.returncode == 0, done.stderr
+            assert ("100 found, 100 used" in done.stdout) is (folder == clips)
+    assert min(seconds[clips]) < 2 * min(seconds[alone])

@@ -1,23 +1,22 @@
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import pytest
 
-from ltxtrain.config import LoadedConfig, load_config
+from ltxtrain.config import LoadedConfig
+from ltxtrain.config.unbuilt import UNBUILT, UNBUILT_ENTRY
 from ltxtrain.errors import ConfigError, DataError
 from ltxtrain.facts.machine import Gpu, Machine
 from ltxtrain.plan.make import make_plan
 from ltxtrain.plan.records import Bucket, Plan
-from ltxtrain.plan.targets import lora_targets
 
 AddClip = Callable[..., Path]
 Load = Callable[..., LoadedConfig]
 Documented = Callable[..., dict[str, object]]
-GUIDES = Path(__file__).parents[1] / "config" / "documented"
 
 
 def check_accounts(plan: Plan) -> None:
@@ -267,6 +266,24 @@ def test_what_is_not_built_is_refused_by_name(
         make_plan(load(datasets=[documented({"num_frames": 9}, crop=False, crop_style="face")]), machine)
 
 
+BUILT = [
+    ("caption_strategy", UNBUILT["caption_strategy"]),
+    ("caption_strategy", UNBUILT_ENTRY["caption_strategy"]),
+    ("crop_style", UNBUILT_ENTRY["crop_style"]),
+    ("crop_aspect", UNBUILT_ENTRY["crop_aspect"]),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in BUILT for value in values if value])
+def test_what_is_called_built_is_built(
+    add_clip: AddClip, load: Load, documented: Documented, machine: Machine, key: str, value: str
+) -> None:
+    add_clip("a.mp4", size=(96, 64))
+    entry = documented({"num_frames": 9}, crop=True, instance_prompt="TOK") | {key: value}
+    plan = make_plan(load(datasets=[entry], train_batch_size=1), machine)
+    assert plan.clips_used == 1
+
+
 @pytest.mark.parametrize(
     ("flags", "steps", "epochs"),
     [({"max_train_steps": 30}, 30, 10.0), ({"num_train_epochs": 4}, 12, 4.0), ({}, 2000, 2000 / 3)],
@@ -279,27 +296,6 @@ def test_length(
     plan = make_plan(load(train_batch_size=2, **flags), machine)
     assert (plan.steps, plan.steps_per_epoch, plan.epochs) == (steps, 3, pytest.approx(epochs))
     assert any("neither" in notice for notice in plan.notices) is not bool(flags)
-
-
-def test_cosine_that_means_the_half_period_curve_is_told_once(add_clip: AddClip, load: Load, machine: Machine) -> None:
-    add_clip("a.mp4")
-    meant = make_plan(load(lr_scheduler="cosine", lr_warmup_steps=100, max_train_steps=100), machine)
-    told = [text for text in (*meant.notices, *meant.warnings) if "lr_warmup_steps" in text or "cosine" in text]
-    assert len(told) == 1 and told[0] in meant.warnings
-    assert "never reaches" in told[0] and "cosine_half_period" in told[0]
-    plain = make_plan(load(lr_scheduler="cosine", lr_warmup_steps=10, max_train_steps=100), machine)
-    assert not any("cosine" in text for text in (*plain.notices, *plain.warnings))
-    other = make_plan(load(lr_scheduler="polynomial", lr_warmup_steps=100, max_train_steps=100), machine)
-    assert [text for text in other.warnings if "never reaches" in text and "cosine" not in text]
-
-
-def test_the_guides_own_cosine_is_told_once(add_clip: AddClip, load: Load, machine: Machine) -> None:
-    add_clip("a.mp4")
-    schedule = load_config(files=[GUIDES / "config.json"], env={}, set_aside_unbuilt=True).config.schedule
-    names = ("lr_scheduler", "lr_warmup_steps", "lr_end", "max_train_steps")
-    plan = make_plan(load(learning_rate=5e-5, **{name: getattr(schedule, name) for name in names}), machine)
-    assert sum("lr_warmup_steps" in text for text in (*plan.notices, *plan.warnings)) == 1
-    assert any("cosine_half_period" in warning for warning in plan.warnings)
 
 
 def test_low_frame_rate_is_a_warning(add_clip: AddClip, load: Load, machine: Machine) -> None:
@@ -347,17 +343,6 @@ def test_made_clips_are_planned_like_any_others(add_clip: AddClip, load: Load, m
     assert plan.config.data.instance_data_dir is None
 
 
-def test_target_modules_come_from_a_list_or_a_file(load: Load, tmp_path: Path) -> None:
-    assert lora_targets(load().config.adapter) == ("to_k", "to_q", "to_v", "to_out.0")
-    assert lora_targets(load(peft_lora_target_modules=["to_q"]).config.adapter) == ("to_q",)
-    path = tmp_path / "targets.json"
-    path.write_text(json.dumps(["ff.net.0.proj", "to_k"]))
-    assert lora_targets(load(peft_lora_target_modules=str(path)).config.adapter) == ("ff.net.0.proj", "to_k")
-    path.write_text("{}")
-    with pytest.raises(ConfigError, match="peft_lora_target_modules"):
-        lora_targets(load(peft_lora_target_modules=str(path)).config.adapter)
-
-
 def test_empty_folder_and_no_usable_clip_are_errors_that_say_why(
     add_clip: AddClip, load: Load, machine: Machine
 ) -> None:
@@ -369,13 +354,26 @@ def test_empty_folder_and_no_usable_clip_are_errors_that_say_why(
     assert caught.value.hint is not None and ".txt" in caught.value.hint
 
 
-def test_hundred_clips_are_planned_in_under_two_seconds(add_clip: AddClip, load: Load, clips: Path) -> None:
+def test_planning_a_hundred_clips_costs_less_than_decoding_them(add_clip: AddClip, load: Load, clips: Path) -> None:
     original = add_clip("clip000.mp4", frames=48, size=(320, 240))
     for index in range(1, 100):
         (clips / f"clip{index:03d}.mp4").write_bytes(original.read_bytes())
         (clips / f"clip{index:03d}.txt").write_text(f"caption {index}")
-    began = time.perf_counter()
-    plan = make_plan(load())
-    assert time.perf_counter() - began < 2.0
+
+    def decode_all() -> int:
+        frames = 0
+        for path in clips.glob("*.mp4"):
+            with av.open(str(path)) as container:
+                frames += sum(1 for _ in container.decode(video=0))
+        return frames
+
+    planning, decoding = [], []
+    for _ in range(3):  # processor time, in turn: what else the machine does is not counted
+        began = time.process_time()
+        plan = make_plan(load())
+        planning.append(time.process_time() - began)
+        assert decode_all() == 4800
+        decoding.append(time.process_time() - began - planning[-1])
     check_accounts(plan)
     assert plan.clips_used == 100
+    assert min(planning) < min(decoding)

@@ -139,6 +139,10 @@ def test_sizes_that_are_rendered_alike_are_rendered_once() -> None:
     notices = validation_notices(section(validation_prompt="p", validation_resolution="512,520x530"), videos)
     assert notices == ["validation_resolution: 520x530 as 512x512: sides are multiples of 32"]
     assert validation_notices(section(validation_prompt="p"), videos) == []
+    longer = section(validation_prompt="p", validation_num_video_frames=125)
+    assert validation_notices(longer, validation_videos(longer, seed=1)) == [
+        "validation_num_video_frames: 125 as 121: frame counts are 8k+1"
+    ]
 
 
 def test_the_seed_of_the_run_is_used_when_validation_has_none() -> None:

@@ -17,6 +17,7 @@ from ltxtrain.errors import ConfigError
 from ltxtrain.facts.machine import Machine
 from ltxtrain.facts.models import KNOWN_MODELS, TransformerFacts, linear_names, lora_params, unmatched_targets
 from ltxtrain.plan.make import make_plan
+from ltxtrain.plan.targets import lora_targets
 
 AddClip = Callable[..., Path]
 Load = Callable[..., LoadedConfig]
@@ -105,3 +106,14 @@ def test_a_transformer_of_its_own_is_read_where_it_lies(
     make_plan(load(peft_lora_target_modules=["transformer_blocks.4.attn1.to_q"], **options), machine)
     with pytest.raises(ConfigError, match=r"transformer_blocks\.5"):
         make_plan(load(peft_lora_target_modules=["transformer_blocks.5.attn1.to_q"], **options), machine)
+
+
+def test_target_modules_come_from_a_list_or_a_file(load: Load, tmp_path: Path) -> None:
+    assert lora_targets(load().config.adapter) == ("to_k", "to_q", "to_v", "to_out.0")
+    assert lora_targets(load(peft_lora_target_modules=["to_q"]).config.adapter) == ("to_q",)
+    path = tmp_path / "targets.json"
+    path.write_text(json.dumps(["ff.net.0.proj", "to_k"]))
+    assert lora_targets(load(peft_lora_target_modules=str(path)).config.adapter) == ("ff.net.0.proj", "to_k")
+    path.write_text("{}")
+    with pytest.raises(ConfigError, match="peft_lora_target_modules"):
+        lora_targets(load(peft_lora_target_modules=str(path)).config.adapter)
