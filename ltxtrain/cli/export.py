@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run's folder, such as output/low-vram.")]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run's folder, such as output/bf16.")]
 Dtype = Annotated[
     Literal["fp32", "bf16", "fp16"],
     typer.Option("--dtype", help="The number format of the second pair of files; the first pair is float32."),
@@ -25,7 +25,7 @@ def export(run_dir: RunDir, dtype: Dtype = "bf16", checkpoint: FromCheckpoint = 
     from ltxtrain.events import Exported, Notice
 
     if not run_dir.is_dir():
-        raise CheckpointError(f"there is no folder {run_dir}", hint="name a run's folder, such as output/low-vram")
+        raise CheckpointError(f"there is no folder {run_dir}", hint="name a run's folder, such as output/bf16")
     from ltxtrain.export import iter_export
 
     def tell(event: object) -> None:

@@ -30,21 +30,28 @@ def sample(
     config: Configs = None,
     set_aside_unbuilt: SetAside = False,
 ) -> None:
-    """Render PROMPT with an adapter, at the validation settings (--validation-resolution, --validation-seed, ...)."""
+    """Render PROMPT with an adapter, at the validation settings (--validation-resolution, --validation-seed, ...).
+
+    With a run's folder as the adapter, its own configuration (base model, precision, sizes) is where this one begins.
+    A video that is there already is kept: the new one gets the next free number.
+    """
     from ltxtrain.errors import ModelError
     from ltxtrain.learn.signals import StopFlag, watch_signals
     from ltxtrain.plan.folder import RunFolder
     from ltxtrain.plan.prompts import validation_videos
 
-    loaded = read_config(ctx, preset, config, set_aside_unbuilt)
+    files = list(config or ())
     if adapter is not None and adapter.is_dir():
-        adapter = RunFolder(adapter).export / "pytorch_lora_weights.safetensors"
+        run = RunFolder(adapter)
+        files[:0] = [run.config_toml] if run.config_toml.exists() else []
+        adapter = run.export / "pytorch_lora_weights.safetensors"
+    loaded = read_config(ctx, preset, files, set_aside_unbuilt)
     if adapter is not None and not adapter.is_file():
         raise ModelError(f"there is no adapter {adapter}", hint="name an exported file, or a run's folder")
     asked = {"validation_prompt": prompt, "user_prompt_library": None, "validation_disable": False}
     section = loaded.config.validation.model_copy(update=asked)
     videos = validation_videos(section, loaded.config.model.seed)
-    videos = tuple(replace(video, name=video.name.replace("validation", name, 1)) for video in videos)
+    videos = tuple(replace(video, name=_free(to, video.name.replace("validation", name, 1))) for video in videos)
     with watch_signals(stop := StopFlag()):
         print("loading torch and diffusers ...", file=sys.stderr)
         from ltxtrain.cli.drive import drain
@@ -55,3 +62,11 @@ def sample(
             written = drain(iter_sample(loaded.config, videos, adapter, to, stop), [console])
     for path in written:
         print(path)
+
+
+def _free(folder: Path, name: str) -> str:
+    """``name``, or the first of ``name-2``, ``name-3``, ... for which there is no video yet."""
+    number = 1
+    while (folder / f"{name if number == 1 else f'{name}-{number}'}.mp4").exists():
+        number += 1
+    return name if number == 1 else f"{name}-{number}"

@@ -63,11 +63,17 @@ def test_killed_in_caching_and_in_training_it_ends_with_the_same_files(tmp_path:
     assert all(path.is_file() for path in named)
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
 
+    for expected in ("sample.mp4", "sample-2.mp4"):  # the run's folder says which base model and which sizes
+        words = ["sample", "a red square", "--adapter", str(undisturbed.run_dir), "--to", str(tmp_path / "samples")]
+        rendered = subprocess.run([*undisturbed.words[:3], *words], capture_output=True, text=True, check=False)
+        assert rendered.returncode == 0, rendered.stderr
+        assert Path(rendered.stdout.strip()) == tmp_path / "samples" / expected
+
     killed = Program(tmp_path / "killed", tmp_path / "cache-2")
     killed.stop_when(lambda: killed.cached_latents() >= 2, signal.SIGKILL)
     assert not (killed.run_dir / "export").exists()
     killed.stop_when(lambda: killed.has_checkpoint(10), signal.SIGKILL)
-    assert not (killed.run_dir / "export").exists()
+    assert not killed.has_checkpoint(30) and not (killed.run_dir / "export").exists()
     end = killed.finish()
     assert end.returncode == 0, end.stderr
     assert "going on from step" in end.stderr and "12 of them there already" in end.stderr
