@@ -28,16 +28,16 @@ from ltxtrain.listeners.progress import (
     plain,
     remaining_in,
     started_line,
-    step_text,
+    step_parts,
     video_line,
 )
 
-QUIET_SECONDS = 60.0  # a stage says something at least this often, however long a tenth of it takes
+QUIET_SECONDS = 30.0  # a stage says something at least this often, however long a tenth of it takes
 HASTY_SECONDS = 1.0  # and no more often than this, but for training
 
 
 class LineListener:
-    """Writes a line for each tenth of a stage (or each ``every`` units), each minute, and the first and last step."""
+    """A line each tenth of a stage (or each ``every`` units), after 30 s of silence, at the first and last step."""
 
     def __init__(self, stream: TextIO, every: int | None = None, clock: Clock = time.monotonic) -> None:
         self._stream = stream
@@ -101,7 +101,7 @@ class LineListener:
         self._losses.clear()
         parts = (
             f"step {event.step}{stage.of_total(event.step)}",
-            step_text(event, mean),
+            *step_parts(event, mean),
             eta(stage.remaining.seconds()),
         )
         self._write(", ".join(part for part in parts if part))
@@ -124,7 +124,7 @@ class _Stage:
         self._spoke = clock()
 
     def is_due(self, done: int) -> bool:
-        """True for both ends of training, for each ``every`` units, and after a minute of silence."""
+        """True for both ends of training, for each ``every`` units, and after half a minute of silence."""
         self.remaining.update(done)
         now = self._clock()
         silent = now - self._spoke

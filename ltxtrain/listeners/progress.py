@@ -51,13 +51,17 @@ def eta(seconds: float | None) -> str:
     return "" if seconds is None else f"ETA {format_duration(seconds)}"
 
 
+def counted(count: int, unit: str) -> str:
+    """``12 clips``, ``1 video``; the number alone where there is no unit. Units come as plurals with an s."""
+    return f"{count} {unit.removesuffix('s') if count == 1 else unit}".rstrip()
+
+
 def started_line(event: StageStarted) -> str:
-    """``latents: 12 clips, 3 of them there already``; ``transformer: started`` where there is nothing to count."""
-    unit = f" {event.unit}" if event.unit else ""
+    """``latents: 12 clips, 3 of them there already``; with nothing to count, a part of the model is loaded."""
     if event.total is None:
-        return plain(f"{event.stage}: started")
+        return plain(f"loading the {event.stage} ...")
     there = f", {event.done} of them there already" if event.done else ""
-    return plain(f"{event.stage}: {event.total}{unit}{there}")
+    return plain(f"{event.stage}: {counted(event.total, event.unit)}{there}")
 
 
 def done_line(event: StageDone) -> str:
@@ -65,9 +69,9 @@ def done_line(event: StageDone) -> str:
     return plain(f"{event.stage}: done in {format_duration(event.seconds)}{detail}")
 
 
-def step_text(event: StepDone, loss: float) -> str:
-    """``loss 0.4312, lr 1.0e-04, 1.52 s/step``; the caller says over which steps ``loss`` is a mean."""
-    return f"loss {loss:.4f}, lr {event.lr:.1e}, {event.seconds:.2f} s/step"
+def step_parts(event: StepDone, loss: float) -> tuple[str, str, str]:
+    """``loss 0.4312``, ``lr 1.0e-04``, ``1.52 s/step``; the caller says over which steps ``loss`` is a mean."""
+    return f"loss {loss:.4f}", f"lr {event.lr:.1e}", f"{event.seconds:.2f} s/step"
 
 
 def checkpoint_line(event: CheckpointSaved) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import threading
+import time
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -44,11 +46,43 @@ class Terminal:
                 return
             self._read.append(part)
 
+    def so_far(self) -> str:
+        """What has come until now, once nothing has come for a moment."""
+        size = -1
+        while size != len(self._read):
+            size = len(self._read)
+            time.sleep(0.1)
+        return b"".join(self._read).decode()
+
+    def screen(self, output: str, width: int) -> list[str]:
+        return screen_of(output, width)
+
     def output(self) -> str:
         if not self.stream.closed:
             self.stream.close()
         self._reader.join(timeout=5)
         return b"".join(self._read).decode()
+
+
+def screen_of(output: str, width: int) -> list[str]:
+    """The lines that ``output`` leaves on a terminal of ``width`` columns, as far as we and rich use one."""
+    rows: list[list[str]] = [[]]
+    row = column = 0
+    for code, final, char in re.findall(r"\x1b\[([?\d;]*)([A-Za-z])|([^\x1b])", output):
+        if final == "A":
+            row = max(0, row - int(code or 1))
+        elif final == "K":
+            rows[row] = [] if code == "2" else rows[row][:column]
+        elif char == "\r":
+            column = 0
+        elif char == "\n" or (char and column == width):
+            row, column = row + 1, 0
+            rows += [[]] * (row == len(rows))
+        if char and char not in "\r\n":
+            rows[row] += [" "] * (column - len(rows[row]))
+            rows[row][column : column + 1] = [char]
+            column += 1
+    return ["".join(cells).rstrip() for cells in rows]
 
 
 @pytest.fixture

@@ -61,8 +61,77 @@ def test_the_bar_shows_loss_rate_and_remaining_time(terminal) -> None:
         listener(StageStarted("training", 100, 0, "steps"))
         for number in range(1, 11):
             listener(StepDone(number, 100, 1, 0.5, 1e-4, 0.3, 1.5, 0.7))
-        listener._progress.refresh()
+        listener._live.refresh()
     assert "loss 0.5000, lr 1.0e-04, 1.50 s/step, ETA 3 min 00 s" in terminal.output()
+
+
+def training_bar(terminal, columns: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The line after ten steps of two seconds, on a terminal with so many columns."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    moments = iter(range(0, 1000, 2))
+    listener = BarListener(terminal.stream, clock=lambda: float(next(moments)))
+    listener(StageStarted("training", 100, 0, "steps"))
+    for number in range(1, 11):
+        listener(StepDone(number, 100, 1, 0.5, 1e-4, 0.3, 1.5, 0.7))
+    listener._live.refresh()
+    terminal.stream.flush()
+    before_the_end = terminal.so_far()
+    listener.close()
+    return next(line for line in reversed(terminal.screen(before_the_end, columns)) if line)
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        (140, "10/100 loss 0.5000, lr 1.0e-04, 1.50 s/step, ETA 3 min 00 s"),
+        (76, "10/100 loss 0.5000, 1.50 s/step, ETA 3 min 00 s"),
+        (60, "10/100 loss 0.5000, ETA 3 min 00 s"),
+        (46, "10/100 ETA 3 min 00 s"),
+        (38, "10/100 ETA 3 min 00 s"),
+    ],
+)
+def test_a_narrow_terminal_loses_words_before_bar_count_and_remaining_time(
+    terminal, monkeypatch: pytest.MonkeyPatch, columns: int, told: str
+) -> None:
+    line = training_bar(terminal, columns, monkeypatch)
+    assert re.fullmatch(rf"\S training( [━╸╺]+)? {re.escape(told)}", line), line
+    assert len(line) < columns
+    assert columns < 40 or line.count("━") >= 5
+
+
+@pytest.mark.parametrize("columns", range(8, 40, 4))
+def test_the_line_stays_one_line_however_narrow(terminal, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with BarListener(terminal.stream) as listener:
+        listener(StageStarted("text embeddings", 1000, 0, "captions"))
+        listener(StageProgress("text embeddings", 999, "a clip with a long name.mp4"))
+        listener._live.refresh()
+        assert listener._live._live_render.last_render_height == 1
+
+
+def test_an_unfinished_bar_is_taken_away(terminal) -> None:
+    with pytest.raises(KeyboardInterrupt), console_listener(terminal.stream) as listener:
+        listener(StageStarted("training", 600, 0, "steps"))
+        listener(StepDone(196, 600, 1, 0.5, 1e-4, 0.3, 1.5, 0.7))
+        listener(StageStarted("model"))
+        listener._live.refresh()
+        raise KeyboardInterrupt
+    output = terminal.output()
+    assert "196/600" not in output and "model" in output, "the newest stage is the one that is shown"
+    assert "".join(terminal.screen(output, 140)) == ""
+
+
+def test_an_echoed_interrupt_and_a_line_written_past_us_leave_no_dead_bar(terminal) -> None:
+    """What a signal does: the terminal echoes ^C, and the handler clears its line and writes one of its own."""
+    with console_listener(terminal.stream) as listener:
+        listener(StageStarted("training", 600, 0, "steps"))
+        listener(StageStarted("validation", 2, 0, "videos"))
+        listener._live.refresh()
+        listener._live.auto_refresh = False
+        terminal.stream.write("^C\r\x1b[Kstopping\n")
+        terminal.stream.flush()
+        listener._live.refresh()
+    assert [line for line in terminal.screen(terminal.output(), 140) if line] == ["stopping"]
 
 
 def test_the_terminal_is_given_back_wherever_the_run_stops(terminal, run_events: list[Event]) -> None:
@@ -114,7 +183,24 @@ def test_markup_and_control_characters_in_names_are_shown_as_they_are(terminal) 
     with console_listener(terminal.stream) as listener:
         listener(StageStarted("latents", 2))
         listener(StageProgress("latents", 1, detail="[red]clip[/red]\x1b[2J.mp4"))
-        listener._progress.refresh()
+        listener._live.refresh()
     output = terminal.output()
     assert "[red]clip[/red] [2J.mp4" in output
     assert "\x1b[2J" not in output
+
+
+def test_the_bar_is_not_red(terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-16color")
+    with console_listener(terminal.stream) as listener:
+        for stage in (StageStarted("model"), StageStarted("training", 4, 2, "steps")):
+            listener(stage)
+            listener._live.refresh()
+    codes = {code for found in re.findall(r"\x1b\[([\d;]+)m", terminal.output()) for code in found.split(";")}
+    assert "36" in codes and not codes & {"31", "91"}
+
+
+def test_a_stage_with_nothing_to_count_shows_no_count(terminal) -> None:
+    with console_listener(terminal.stream) as listener:
+        listener(StageStarted("transformer"))
+        listener._live.refresh()
+    assert "0/" not in terminal.output()

@@ -42,9 +42,16 @@ def test_a_line_each_so_many_steps_when_asked() -> None:
     assert steps_of(lines) == [1, 5, 10, 15, 20]
 
 
-def test_long_steps_are_told_each_minute() -> None:
+def test_slow_steps_are_told_after_half_a_minute_of_silence() -> None:
+    events: list[Event] = [StageStarted("training", 2000, 0, "steps"), *(step(n, 2000, 1.0) for n in range(1, 201))]
+    told = steps_of(lines_for(events, seconds=3.6))
+    assert told[:3] == [1, 10, 19] and told[-1] == 200
+    assert len(told) >= 22, "twelve minutes"
+
+
+def test_steps_of_more_than_half_a_minute_are_all_told() -> None:
     events: list[Event] = [StageStarted("training", 1000, 0, "steps"), *(step(n, 1000, 1.0) for n in range(1, 10))]
-    assert steps_of(lines_for(events, seconds=25.0)) == [1, 4, 7]
+    assert steps_of(lines_for(events, seconds=35.0)) == list(range(1, 10))
 
 
 def test_the_loss_is_the_mean_since_the_line_before() -> None:
@@ -81,7 +88,13 @@ def test_a_stage_that_is_done_in_a_moment_says_little() -> None:
 
 
 def test_a_stage_with_nothing_to_count_is_announced() -> None:
-    assert lines_for([StageStarted("transformer")]) == ["transformer: started"]
+    assert lines_for([StageStarted("transformer")]) == ["loading the transformer ..."]
+
+
+def test_one_is_singular() -> None:
+    assert lines_for([StageStarted("validation", 1, 0, "videos")]) == ["validation: 1 video"]
+    assert lines_for([StageStarted("latents", 1, 1, "clips")]) == ["latents: 1 clip, 1 of them there already"]
+    assert lines_for([StageStarted("rendering", 2, 0, "videos")]) == ["rendering: 2 videos"]
 
 
 def test_every_event_of_a_run_gives_whole_plain_lines(run_events: list[Event]) -> None:
