@@ -1,6 +1,6 @@
 """What ltxtrain is measured against: the shortest honest loop over the same model, with the data in memory.
 
-``python -m bench.bare train MODEL`` and ``python -m bench.bare encode MODEL`` print one JSON object.
+``python -m bench.bare train MODEL`` and ``python -m bench.bare encode VAE`` print one JSON object.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ def train(model: Path) -> dict[str, object]:
 
 
 @torch.inference_mode()
-def encode(model: Path) -> dict[str, object]:
+def encode(folder: Path) -> dict[str, object]:
     """The VAE's encoder alone, on frames that are already in memory."""
     from diffusers import AutoencoderKLLTXVideo
 
-    vae = AutoencoderKLLTXVideo.from_pretrained(model / "vae", torch_dtype=torch.float32).eval()
+    vae = AutoencoderKLLTXVideo.from_pretrained(folder, torch_dtype=torch.float32).eval()
     clip = torch.rand(1, 3, job.FRAMES, job.HEIGHT, job.WIDTH) * 2 - 1
     seconds = []
     for _ in range(job.CLIPS):

@@ -1,4 +1,4 @@
-"""``ltxtrain cache`` on two threads against the VAE's encoder alone, in turn: medians, the best of several rounds."""
+"""``ltxtrain cache`` on two threads against the VAE's encoder alone, in turn, for each VAE: medians of the rounds."""
 
 from __future__ import annotations
 
@@ -11,20 +11,33 @@ from bench import job
 from bench.process import watch
 
 ROUNDS = 3
+# Set for the lighter VAE: on two cores, the encoder of 0.9.5 alone is slower than this.
+AIMS = {"0.9.1": ">= 1.6", "0.9.5": ""}
 
 
 def measure(folder: Path) -> list[tuple[str, str, str]]:
-    ours, alone = [], []
+    return [row for release in job.VAES for row in measure_vae(folder, release)]
+
+
+def measure_vae(folder: Path, release: str) -> list[tuple[str, str, str]]:
+    vae, ours, alone = f"vae-{release}", [], []
     for number in range(ROUNDS):
-        cache = f"cache-two-{number}"
-        watch(["-m", "ltxtrain", "cache", "--config", "job.json", "--cache", cache], folder, threads=2)
+        cache = f"cache-{vae}-{number}"
+        command = ["-m", "ltxtrain", "cache", "--config", "job.json", "--cache", cache]
+        watch([*command, "--pretrained_vae_model_name_or_path", vae], folder, threads=2)
         ours.append(clips_per_second(folder / cache))
-        seconds = json.loads(watch(["-m", "bench.bare", "encode", "model"], folder, threads=2).output)["seconds"]
+        seconds = json.loads(watch(["-m", "bench.bare", "encode", vae], folder, threads=2).output)["seconds"]
         alone.append(1 / median(seconds[1:]))
+    ratio = median(ours) / median(alone)
     return [
-        ("caching on two cores", f"{max(ours):.2f} clips/s", ">= 1.6"),
-        ("the same / the VAE's encoder alone", f"{max(ours) / max(alone):.2f} ({max(alone):.2f} clips/s)", ""),
+        (f"caching on two threads, VAE of {release}", with_range(ours), AIMS[release]),
+        ("the same / that VAE's encoder alone", f"{ratio:.2f} ({with_range(alone)})", ""),
     ]
+
+
+def with_range(rates: list[float]) -> str:
+    """The median, and how far the rounds lie apart: two threads suffer much from any third program."""
+    return f"{median(rates):.2f} clips/s, rounds {min(rates):.2f} to {max(rates):.2f}"
 
 
 def clips_per_second(cache: Path) -> float:

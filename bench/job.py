@@ -1,6 +1,7 @@
 """The job that is measured: a small LTX-Video pipeline in an ordinary diffusers folder, and ten short clips.
 
-``python -m bench.job FOLDER [VAE]`` builds both. Everything is drawn from fixed seeds.
+``python -m bench.job FOLDER [VAE]`` builds both, and a folder for each VAE that is compared. Everything is
+drawn from fixed seeds.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 CLIPS = 10
 FRAMES, HEIGHT, WIDTH, FPS = 25, 192, 256, 25
 STEPS = 30
+VAES = ("0.9.1", "0.9.5")
 RANK = 16
 TARGETS = ("to_k", "to_q", "to_v", "to_out.0")
 LEARNING_RATE = 1e-4
@@ -47,7 +50,10 @@ def build(folder: Path, vae: str) -> None:
 
     spec = TinySpec(layers=8, heads=8, head_dim=64, text_dim=TEXT_WIDTH, seed=1)
     pipeline = build_pipeline(spec)
-    pipeline.register_modules(vae=quarter_width_vae(vae))
+    vaes = {release: quarter_width_vae(release) for release in VAES}
+    for release, each in vaes.items():
+        each.save_pretrained(folder / f"vae-{release}")
+    pipeline.register_modules(vae=vaes[vae])
     pipeline.save_pretrained(folder / "model")
     for component in ("transformer", "vae", "text_encoder"):
         count = sum(parameter.numel() for parameter in getattr(pipeline, component).parameters())
@@ -56,7 +62,7 @@ def build(folder: Path, vae: str) -> None:
     (folder / "job.json").write_text(json.dumps(CONFIG, indent=2))
 
 
-def quarter_width_vae(release: str) -> object:
+def quarter_width_vae(release: str) -> Any:
     """The VAE of a release with every channel count divided by four and the depth left as it is."""
     import torch
     from diffusers import AutoencoderKLLTXVideo
@@ -115,4 +121,4 @@ def make_clips(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "0.9.1")
+    build(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else VAES[0])

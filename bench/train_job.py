@@ -48,6 +48,7 @@ def measure(folder: Path) -> list[tuple[str, str, str]]:
 def step_rows(ours: list[Ours], bare: list[Watched]) -> list[tuple[str, str, str]]:
     step = median(median(run.seconds[WARM_UP:]) for run in ours)
     between = median(run.between_steps for run in ours)
+    outside = median(run.between_steps / mean(run.seconds[WARM_UP + 1 :]) for run in ours)
     bare_steps = [json.loads(run.output)["seconds"][WARM_UP:] for run in bare]
     base, base_mean = median(median(steps) for steps in bare_steps), median(mean(steps) for steps in bare_steps)
     return [
@@ -57,6 +58,7 @@ def step_rows(ours: list[Ours], bare: list[Watched]) -> list[tuple[str, str, str
             f"{between / base_mean:.3f} ({between * 1000:.0f} ms / {base_mean * 1000:.0f} ms)",
             "",
         ),
+        ("from line to line / the steps' own `seconds`, means", f"{outside:.3f}", ""),
     ]
 
 
