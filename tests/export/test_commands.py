@@ -114,5 +114,5 @@ def test_what_is_not_there_is_one_error_and_one_hint(tmp_path: Path) -> None:
     assert exported.returncode == 7
     assert exported.stderr.splitlines() == [
         f"error: there is no folder {tmp_path}/nowhere",
-        "hint: name a run's folder, such as output/low-vram",
+        "hint: name a run's folder, such as output/bf16",
     ]
