@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import textwrap
 from pathlib import Path
@@ -101,5 +102,6 @@ def _explain(loaded: LoadedConfig) -> None:
 def _tell_unbuilt() -> None:
     from ltxtrain.config.unbuilt import UNBUILT
 
-    text = f"not built yet, in full or in part ({len(UNBUILT)} options): {', '.join(UNBUILT)}"
-    print(textwrap.fill(text, width=120, subsequent_indent="  "), file=sys.stderr)
+    text = f"{len(UNBUILT)} options are not built yet, or only for some values; asked for, they are refused by name: "
+    width = min(120, shutil.get_terminal_size((120, 24)).columns)
+    print(textwrap.fill(text + ", ".join(UNBUILT), width=width, subsequent_indent="  "), file=sys.stderr)

@@ -32,6 +32,7 @@ VIDEO_EXTENSIONS = frozenset(
     (".mp4", ".avi", ".mov", ".mkv", ".webm", ".flv", ".wmv", ".m4v", ".mpeg", ".mpg", ".3gp", ".ogv")
 )
 MAX_PIXELS = 8192 * 8192
+MICROSECONDS = 1_000_000  # a container's duration is counted in these
 MAX_FRAMES = 500_000
 MAX_SECONDS = 24 * 3600  # a longer clip is a damaged timestamp
 PROBE_THREADS = 4
@@ -65,8 +66,9 @@ class ClipFacts:
     """One video file. Sizes are in pixels as displayed (pixel shape and rotation applied), times in seconds.
 
     ``rotation`` is what the player applies, in degrees, as PyAV tells it. ``frames`` are counted packets;
-    ``declared_frames`` is the container's claim, 0 where it makes none. ``duration_s`` runs from the first frame to the
-    end of the last one. With ``variable_rate`` the frames are not evenly spaced and ``fps`` is their average.
+    ``declared_frames`` and ``declared_s`` are the container's claims, 0 where it makes none. ``duration_s`` runs from
+    the first frame to the end of the last one. With ``variable_rate`` the frames are not evenly spaced and ``fps`` is
+    their average.
     """
 
     path: Path
@@ -82,6 +84,7 @@ class ClipFacts:
     variable_rate: bool
     codec: str
     pixel_format: str
+    declared_s: float = 0.0
 
 
 def frames_at(duration_s: float, fps: float) -> int:
@@ -208,6 +211,7 @@ def _probe_container(path: Path, container: InputContainer) -> ClipFacts:
         variable_rate=variable,
         codec=coded.name,
         pixel_format=picture.format.name,
+        declared_s=(container.duration or 0) / MICROSECONDS,
     )
 
 

@@ -59,6 +59,8 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
     videos = validation_videos(config.validation, config.model.seed, _captions(filled.samples))
     run_name = config.checkpoint.run_name or (loaded.presets[-1] if loaded.presets else "run")
     run_dir = config.checkpoint.output_dir / run_name
+    named = config.checkpoint.model_copy(update={"run_name": run_name})
+    config = config.model_copy(update={"checkpoint": named})  # so that config.toml leads back to this run
     needs = _needs(config, filled, length, videos, machine, run_dir)
     steps_given = bool(config.schedule.max_train_steps or config.schedule.num_train_epochs)
     return Plan(
@@ -93,6 +95,7 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
         warnings=(
             *(text for selection in selections for text in notices.selection_warnings(selection, data.framerate)),
             *notices.schedule_warnings(config.schedule, length.steps),
+            *notices.device_warnings(machine, config.model.pretrained_model_name_or_path),
             *needs.warnings,
         ),
         machine=machine,

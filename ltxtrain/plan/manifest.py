@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ltxtrain
+from ltxtrain.config import dataset_settings
 from ltxtrain.errors import CheckpointError
 from ltxtrain.facts.digests import file_sha256, sha256_of
 from ltxtrain.files import write_atomically
@@ -101,7 +102,8 @@ def config_sha256(config: TrainConfig) -> str:
     for name in PLACES:
         for section in values.values():
             section.pop(name, None)
-    return sha256_of("config-1", values)
+    values["data"]["datasets"] = dataset_settings(config.data)  # also where a file lists them
+    return sha256_of("config-2", values)
 
 
 def package_versions() -> dict[str, str]:

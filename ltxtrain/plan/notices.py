@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ltxtrain.config import parse_resolutions
 from ltxtrain.facts.machine import Machine
 from ltxtrain.facts.media import ClipFacts, frames_at
+from ltxtrain.facts.models import TINY_MODEL
 from ltxtrain.facts.reasons import Reason
 from ltxtrain.plan.filling import Filled
 from ltxtrain.plan.frames import floor_frames
@@ -77,11 +78,14 @@ def selection_warnings(selection: Selection, framerate: float) -> list[str]:
     used = {sample.path for sample in selection.samples}
     for clip in selection.probed:
         facts = clip.facts
-        if str(clip.found.path) in used and facts.frames < 0.9 * facts.declared_frames:
-            warnings.append(
-                f"{dataset.id}: {clip.found.name} is cut off: "
-                f"{facts.frames} of {facts.declared_frames} frames are there"
-            )
+        if str(clip.found.path) not in used:
+            continue
+        if facts.frames < 0.9 * facts.declared_frames:
+            there = f"{facts.frames} of {facts.declared_frames} frames are there"
+            warnings.append(f"{dataset.id}: {clip.found.name} is cut off: {there}")
+        elif facts.declared_s - facts.duration_s > max(0.5, 0.1 * facts.declared_s):
+            there = f"its header says {facts.declared_s:.1f} s, its pictures end after {facts.duration_s:.1f} s"
+            warnings.append(f"{dataset.id}: {clip.found.name} may be cut off: {there}")
     slow = [c.facts for c in selection.probed if str(c.found.path) in used and c.facts.fps < LOW_RATE * framerate]
     if slow:
         warnings.append(
@@ -89,6 +93,12 @@ def selection_warnings(selection: Selection, framerate: float) -> list[str]:
             f"({_rates(slow)}): frames are repeated to reach {framerate:g}, and the model learns the stutter"
         )
     return warnings
+
+
+def device_warnings(machine: Machine, model: str) -> list[str]:
+    if machine.device != "cpu" or model == TINY_MODEL:
+        return []
+    return [f"no GPU was found: {model} would train on the CPU, minutes or hours for each step"]
 
 
 def quarantine_notices(asked: bool, dropped: Sequence[Dropped]) -> list[str]:
@@ -111,7 +121,7 @@ def bucket_notices(filled: Filled, batch_size: int, accumulation: int) -> list[s
 def length_notices(length: RunLength, samples: Sequence[Sample], steps_given: bool) -> list[str]:
     notices = []
     if not steps_given:
-        notices.append(f"neither max_train_steps nor num_train_epochs is given: {length.steps} steps")
+        notices.append(f"neither max_train_steps nor num_train_epochs sets a length: {length.steps} steps")
     if len(samples) < FEW_CLIPS:
         count = "one training sample" if len(samples) == 1 else f"{len(samples)} training samples"
         notices.append(f"only {count}: the adapter will learn what is in there and little else")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ltxtrain.plan.records import Dropped, PhaseMemory, Plan
 
 WIDTH = 100
+USED_LISTED = 12  # windows, by name
 LISTED = 20  # clips left out for one reason, by name
 LABEL = 12
 
@@ -83,6 +84,7 @@ def _clips(plan: Plan) -> list[str]:
         f"Clips{origin}: {plan.clips_found} found, {plan.clips_used} used{windows}, {len(plan.dropped)} left out; "
         f"{format_duration(seconds)} of video"
     ]
+    lines += _used(plan)
     by_reason: dict[str, list[Dropped]] = {}
     for entry in plan.dropped:
         by_reason.setdefault(entry.reason, []).append(entry)
@@ -94,6 +96,17 @@ def _clips(plan: Plan) -> list[str]:
         if len(entries) > LISTED:
             lines.append(f"    and {len(entries) - LISTED} more, which ltxtrain plan --json and dataset.jsonl list")
     return lines
+
+
+def _used(plan: Plan) -> list[str]:
+    """Each window: its clip, the seconds of it that are used, its size and frames."""
+    rows = []
+    for sample in plan.samples[:USED_LISTED]:
+        end = sample.start + sample.bucket.frames / sample.fps
+        name = sample.id.removeprefix(f"{sample.dataset}/").removesuffix("#0")
+        rows.append([name, f"{sample.start:.1f} to {end:.1f} s", sample.bucket.key])
+    more = len(plan.samples) - len(rows)
+    return _table(rows, indent=2) + ([f"  and {more} more, in dataset.jsonl and ltxtrain plan --json"] if more else [])
 
 
 def _buckets(plan: Plan) -> list[str]:
