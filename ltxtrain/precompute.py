@@ -33,7 +33,7 @@ def iter_precompute(plan: Plan, stop: StopFlag) -> Generator[Event, None, Prepar
     """
     config = plan.config
     device = find_device(config.speed.torch_num_threads)
-    dtype = check_dtype(device, config.precision.mixed_precision)
+    dtype = check_dtype(device, config.precision.mixed_precision, config.precision.vae_dtype)
     yield StageStarted("model")
     started = time.perf_counter()
     with stop.at_once("nothing was encoded yet"):

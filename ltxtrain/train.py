@@ -159,7 +159,7 @@ def _load(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Event, No
     started = time.perf_counter()
     config = plan.config
     device = find_device(config.speed.torch_num_threads)
-    dtype = check_dtype(device, config.precision.mixed_precision)
+    dtype = check_dtype(device, config.precision.mixed_precision, config.precision.vae_dtype)
     with stop.at_once("training has not begun"), memory_advice("placing the transformer", SMALLER_PRESET):
         model = locate_model(config.model, plan.cache_dir)
         transformer = load_transformer(model, dtype)
@@ -353,7 +353,7 @@ def _validate(run: Run, step: int, stop: StopFlag, *, again: bool) -> Generator[
     started = time.perf_counter()
     with memory_advice("placing the VAE", "turn validation off with --validation-disable"):
         vae = load_vae(run.model, DTYPES[config.precision.vae_dtype]).to(run.device)
-    pipeline = make_render_pipeline(run.transformer.eval(), vae, load_scheduler(run.model))
+    pipeline = make_render_pipeline(run.transformer, vae, load_scheduler(run.model))
     negative = _prompt(run, config.validation.validation_negative_prompt)
     done = 0
     for video, settings in wanted:
@@ -370,7 +370,6 @@ def _validate(run: Run, step: int, stop: StopFlag, *, again: bool) -> Generator[
         yield VideoRendered(step, video.name, video.prompt, *shown, time.perf_counter() - began)
     if done == len(wanted):
         write_atomically(folder / "index.json", index)
-    run.transformer.train()
     del vae, pipeline
     release_memory(run.device)
     yield StageDone("validation", time.perf_counter() - started, f"{done} videos of step {step}")

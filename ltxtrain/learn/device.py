@@ -33,7 +33,7 @@ def find_device(threads: int | None = None) -> torch.device:
     return state.device  # type: ignore[no-any-return]
 
 
-def check_dtype(device: torch.device, mixed_precision: str, vae_dtype: str = "fp32") -> torch.dtype:
+def check_dtype(device: torch.device, mixed_precision: str, vae_dtype: str) -> torch.dtype:
     """The dtype of the frozen base model. Raises ``MachineError`` for bf16 on a GPU that does not have it.
 
     ``vae_dtype`` is the other option that may ask for bf16; the error names all that have to be changed.
