@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from string import Template
 
-from ltxtrain.facts.models import TINY_MODEL
+from ltxtrain.facts.models import DEFAULT_MODEL, TINY_MODEL
 from ltxtrain.files import write_atomically
 from ltxtrain.plan.folder import RunFolder
 from ltxtrain.report.curves import number
 from ltxtrain.report.loose import as_count, as_list, as_number, as_object, as_objects, as_text
 from ltxtrain.report.planned import clips_used
-from ltxtrain.report.run import Run, Video, read_run
+from ltxtrain.report.run import DIFFUSERS_FILE, Run, Video, read_run
 from ltxtrain.report.sections import config_hash, show_value
-from ltxtrain.report.training import smoothed_loss, typical_seconds
+from ltxtrain.report.training import smoothed_loss, time_in_steps
 from ltxtrain.units import format_duration
 
 TAGS = ("ltx-video", "lora", "text-to-video", "diffusers", "template:sd-lora")
-DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
+TINY_FOLDER = "path/to/cache/models/tiny-*"  # a place in the snippet for the reader to fill in
 TRAINING = (
     "lora_type",
     "lora_rank",
@@ -29,6 +29,7 @@ TRAINING = (
     "learning_rate",
     "lr_scheduler",
     "lr_warmup_steps",
+    "max_train_steps",
     "max_grad_norm",
     "grad_clip_method",
     "train_batch_size",
@@ -39,7 +40,6 @@ TRAINING = (
     "flow_schedule_auto_shift",
     "caption_dropout_probability",
     "ltx_train_mode",
-    "ltx_i2v_prob",
     "framerate",
     "seed",
 )
@@ -68,7 +68,7 @@ $data
 
 ## Use it with diffusers
 
-```python
+$needed```python
 $snippet
 ```
 
@@ -95,7 +95,7 @@ import torch
 from diffusers import LTXPipeline
 from diffusers.utils import export_to_video
 
-pipe = LTXPipeline.from_pretrained($base, torch_dtype=torch.bfloat16)
+pipe = LTXPipeline.from_pretrained($base, dtype=torch.bfloat16)
 pipe.load_lora_weights($folder, weight_name=$weights)
 pipe.to("cuda")  # "mps" on an Apple machine, "cpu" without an accelerator
 
@@ -133,10 +133,11 @@ def render_card(run: Run) -> str:
         gallery="<Gallery />\n" if _shown(run) else "No validation video was rendered in this run.\n",
         license=_license_sentence(run),
         data=_data(run),
+        needed=_needed(run),
         snippet=usage_snippet(run),
         comfyui=_comfyui(run),
-        training=_settings_table(run, TRAINING),
-        rendering=_settings_table(run, RENDERING),
+        training=_settings_table([(name, _training_value(run, name)) for name in TRAINING]),
+        rendering=_settings_table([(name, _shown_value(run.setting(name))) for name in RENDERING]),
         versions=_versions(run),
     )
 
@@ -146,7 +147,7 @@ def usage_snippet(run: Run, folder: str = "export") -> str:
     shown = _shown(run)
     facts = shown[0].facts if shown else {}
     return SNIPPET.substitute(
-        base=repr(run.base_model or "Lightricks/LTX-Video-0.9.5"),
+        base=repr(_base_source(run)),
         folder=repr(folder),
         weights=repr(DIFFUSERS_FILE),
         prompt=repr(shown[0].prompt if shown else as_text(run.setting("validation_prompt")) or "a prompt of yours"),
@@ -205,6 +206,27 @@ def _base_link(run: Run) -> str:
     return "the built-in tiny test model" if run.base_model == TINY_MODEL else _inline(run.base_model or "LTX-Video")
 
 
+def _base_source(run: Run) -> str:
+    """What from_pretrained shall be given: a repository, or a place to fill in that nobody takes for one."""
+    if run.base_model == TINY_MODEL:
+        return TINY_FOLDER
+    if _is_on_hub(run) or not run.base_model:
+        return run.base_model or DEFAULT_MODEL
+    return f"path/to/the/folder/{run.base_model}"
+
+
+def _needed(run: Run) -> str:
+    """What the snippet cannot say: where a base model is that no hub has."""
+    if run.base_model == TINY_MODEL:
+        return (
+            "The base, ltxtrain's own tiny test model, is on no hub: it lives in the folder `models/tiny-*` of the "
+            "cache that the run used. Its weights are random, so every video is noise, with and without this LoRA.\n\n"
+        )
+    if _is_on_hub(run) or not run.base_model:
+        return ""
+    return "The base was a folder on the machine that trained. Put the place of your copy into the first call.\n\n"
+
+
 def _license_sentence(run: Run) -> str:
     if run.base_model == TINY_MODEL:
         return "The base is a random test model without a licence of its own: this adapter is of use for tests only."
@@ -225,9 +247,9 @@ def _data(run: Run) -> str:
     losses = smoothed_loss(run.steps)
     if losses:
         lines.append(f"- mean loss {number(losses[0])} over the first steps, {number(losses[1])} over the last")
-    seconds = typical_seconds(run.steps)
+    seconds = time_in_steps(run.steps)
     if seconds is not None:
-        lines.append(f"- {format_duration(sum(step.seconds or 0 for step in run.steps))} of training, {_machine(run)}")
+        lines.append(f"- {format_duration(seconds.total)} in training steps, {_machine(run)}")
     return "\n".join(lines)
 
 
@@ -256,10 +278,27 @@ def _comfyui(run: Run) -> str:
     )
 
 
-def _settings_table(run: Run, names: Sequence[str]) -> str:
-    found = [(name, _without_folders(run.setting(name))) for name in names]
-    rows = [(f"`{name}`", f"`{_cell(show_value(value))}`") for name, value in found if value is not None]
+def _settings_table(found: Sequence[tuple[str, str]]) -> str:
+    rows = [(f"`{name}`", value) for name, value in found if value]
     return _markdown_table(("Setting", "Value"), rows) if rows else "The run folder holds no configuration."
+
+
+def _training_value(run: Run, name: str) -> str:
+    """The value, or what held in its place where it was left open."""
+    value, shown = run.setting(name), _shown_value(run.setting(name))
+    if name == "lora_alpha" and value is None and (rank := _shown_value(run.setting("lora_rank"))):
+        return f"{rank}, as the rank"
+    if name == "max_train_steps" and not value and run.planned_steps:
+        return f"`{run.planned_steps}`, worked out from the epochs or by default"
+    if name == "ltx_train_mode" and value == "i2v":
+        share = 100 * (as_number(run.setting("ltx_i2v_prob")) or 0.0)
+        return f"{shown}: {share:g} % of the samples begin with a given first frame, the others with text alone"
+    return f"{shown}: all samples begin with text alone" if name == "ltx_train_mode" and value == "t2v" else shown
+
+
+def _shown_value(value: object) -> str:
+    """As code; nothing where the run does not tell."""
+    return f"`{_cell(show_value(_without_folders(value)))}`" if value is not None else ""
 
 
 def _without_folders(value: object) -> object:

@@ -135,9 +135,13 @@ def chart_html(chart: Chart) -> Html:
         "figure",
         el("figcaption", el("h3", chart.title), _legend(series) if len(series) > 1 else None),
         _plot(chart, series, x, y),
-        el("output", "", class_="readout", aria_live="polite"),
         el("p", note, class_="note") if note else None,
-        el("details", el("summary", "Values"), _values(chart, series)),
+        el(
+            "div",
+            el("details", el("summary", "Values"), _values(chart, series)),
+            el("output", "", class_="readout", aria_live="polite"),
+            class_="under",
+        ),
         class_="chart",
         id=f"chart-{chart.key}",
     )

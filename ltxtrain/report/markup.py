@@ -31,6 +31,11 @@ def join(children: Iterable[str | None]) -> Html:
     return Html("".join(child if isinstance(child, Html) else html.escape(child) for child in children if child))
 
 
+def whole(text: str) -> Html:
+    """A number and its unit, or the like, that stay on one line."""
+    return el("span", text, class_="whole")
+
+
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, numeric: Sequence[int] = ()) -> Html:
     """A table that scrolls sideways by itself on a narrow screen. ``numeric`` columns are aligned right."""
     head = el("tr", *(el("th", text, scope="col", class_=_alignment(i, numeric)) for i, text in enumerate(headings)))

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle
 
 from ltxtrain.report.loose import JsonObject, as_count, as_list, as_number, as_object, as_objects, as_pairs, as_text
-from ltxtrain.report.markup import Html, el, join, table
+from ltxtrain.report.markup import Html, el, join, table, whole
 from ltxtrain.report.run import Run
 from ltxtrain.units import format_bytes
 
 LISTED_CLIPS = 200
-SHADES = 6
+MARGIN = "margin"
+HOST = ("cpu", "main memory")
+KINDS = (  # a word in a line of the memory estimate, and the class that page.css colours
+    (MARGIN, "margin"),
+    ("libraries", "libraries"),
+    ("device context", "libraries"),
+    ("activations", "activations"),
+    ("text encoder", "text"),
+    ("transformer", "transformer"),
+    ("VAE", "vae"),
+    ("adapter", "adapter"),
+    ("optimiser", "optimiser"),
+    ("workspace", "workspace"),
+)
 
 
 def plan_section(run: Run) -> Html:
@@ -124,17 +136,13 @@ def _memory(run: Run) -> Html:
     phases = as_objects(run.plan.get("memory"))
     if not phases:
         return Html()
-    largest = max(1, *(as_count(phase.get("total")) for phase in phases))
-    room = _capacity(run.plan, "")
-    top = max(largest, room) if room <= 4 * largest else largest  # a far wider device would make slivers of the bars
+    top, scale = _scale(max(1, *(as_count(phase.get("total")) for phase in phases)), _capacity(run.plan, ""))
     measured = max((step.memory_bytes or 0.0 for step in run.steps), default=0.0)
-    note = f"The device has {format_bytes(room)}." if room else ""
-    if measured:
-        note += f" Measured peak in training: {format_bytes(measured)}."
+    peak = (" Measured peak in training: ", whole(format_bytes(measured)), ".") if measured else ()
     return join(
         (
             el("h3", "Memory by phase"),
-            el("p", "Estimated peaks, line by line, with a margin. " + note),
+            el("p", "Estimated peaks, line by line, with a margin. ", *scale, *peak),
             el(
                 "div",
                 *(_phase(phase, top, _capacity(run.plan, as_text(phase.get("device")))) for phase in phases),
@@ -144,29 +152,46 @@ def _memory(run: Run) -> Html:
     )
 
 
+def _scale(largest: int, room: int) -> tuple[int, tuple[str, ...]]:
+    """Bytes of a full bar, the same in all phases, and words for it.
+
+    The device where the largest phase takes a quarter of it or more; else the bars would be slivers, and a round size
+    takes its place. A phase that is larger than the device needs a longer bar too.
+    """
+    device = ("The device has ", whole(format_bytes(room)), ".") if room else ()
+    if largest <= room <= 4 * largest:
+        return room, (*device, " A full bar is the whole device.")
+    half = 2 ** (largest.bit_length() - 2) or 1
+    top = -(-largest // half) * half
+    share = f", {100 * top / room:.0f} % of that" if room > top else ""
+    return top, (*device, " A full bar is ", whole(format_bytes(top)), f"{share}.")
+
+
 def _phase(phase: JsonObject, top: int, capacity: int) -> Html:
-    lines = [*as_pairs(phase.get("lines")), ("margin", as_count(phase.get("margin")))]
+    lines = [*as_pairs(phase.get("lines")), (MARGIN, as_count(phase.get("margin")))]
     lines = [(name, size) for name, size in lines if size]
     total = as_count(phase.get("total"))
     pieces = [
-        el("span", "", class_=f"shade-{shade}", style=f"width:{100 * size / top:.2f}%")
-        for shade, (_, size) in zip(cycle(range(SHADES)), lines, strict=False)
+        el("span", "", class_=f"kind-{_kind(name)}", style=f"width:{100 * size / top:.2f}%") for name, size in lines
     ]
-    names = [
-        el("li", f"{name} {format_bytes(size)}", class_=f"shade-{shade}")
-        for shade, (name, size) in zip(cycle(range(SHADES)), lines, strict=False)
-    ]
+    names = [el("li", f"{name} ", whole(format_bytes(size)), class_=f"kind-{_kind(name)}") for name, size in lines]
     mark = el("span", "", class_="capacity", style=f"left:{100 * capacity / top:.2f}%") if 0 < capacity <= top else None
-    title = f"{as_text(phase.get('phase'))} ({as_text(phase.get('device'))}): {format_bytes(total)}"
+    title = f"{as_text(phase.get('phase'))} ({as_text(phase.get('device'))}): "
     over = " - more than the device has" if capacity and total > capacity else ""
     stack = el("div", *pieces, mark, class_="stack", aria_hidden="true")
-    return el("div", el("h4", title + over), stack, el("ul", *names, class_="legend"), class_="phase")
+    heading = el("h4", title, whole(format_bytes(total)), over)
+    return el("div", heading, stack, el("ul", *names, class_="legend"), class_="phase")
+
+
+def _kind(name: str) -> str:
+    """What a line is for decides its colour, so that the colour is the same in all phases."""
+    return next((kind for word, kind in KINDS if word in name), "other")
 
 
 def _capacity(plan: JsonObject, device: str) -> int:
-    """Bytes of the first GPU; of the machine where there is none, or where the phase stays on the processor."""
+    """Bytes of the first GPU; of the machine where there is none, or where the phase stays in main memory."""
     machine = as_object(plan.get("machine"))
-    gpus: Sequence[JsonObject] = as_objects(machine.get("gpus")) if device != "cpu" else ()
+    gpus: Sequence[JsonObject] = as_objects(machine.get("gpus")) if device not in HOST else ()
     return as_count((gpus[0] if gpus else machine).get("memory_bytes"))
 
 

@@ -23,6 +23,7 @@ from ltxtrain.report.loose import (
 )
 
 HEADER_LIMIT = 64 * 1024**2  # a safetensors header longer than this is no adapter's
+DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 RUN_HINT = "give the run folder that `ltxtrain train` named: OUTPUT/RUN"
 
 
@@ -99,6 +100,11 @@ class Run:
     @property
     def done_steps(self) -> int:
         return self.steps[-1].step if self.steps else 0
+
+    @property
+    def adapter(self) -> ExportedFile | None:
+        """The exported file that diffusers loads."""
+        return next((file for file in self.exports if file.name == DIFFUSERS_FILE), None)
 
     @property
     def base_model(self) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from ltxtrain.report.curves import number
 from ltxtrain.report.loose import as_list, as_object, as_objects, as_text
-from ltxtrain.report.markup import Html, el, join, table
+from ltxtrain.report.markup import Html, el, join, table, whole
 from ltxtrain.report.planned import clips_used
 from ltxtrain.report.run import ExportedFile, Run, Setting
-from ltxtrain.report.training import smoothed_loss, typical_seconds
+from ltxtrain.report.training import smoothed_loss, time_in_steps
 from ltxtrain.units import format_bytes, format_duration
 
 
@@ -40,22 +40,23 @@ def _facts(run: Run) -> list[tuple[str, tuple[str, ...]]]:
     if run.plan:
         found = f" of {as_text(run.plan.get('clips_found'))}"
         facts.append(("Clips", (str(clips_used(run.plan)), _small(found))))
-    seconds = sum(step.seconds or 0.0 for step in run.steps)
-    typical = typical_seconds(run.steps)
-    if typical is not None:
-        facts.append(("Training time", (format_duration(seconds), _small(f" {number(typical)} s a step"))))
+    seconds = time_in_steps(run.steps)
+    if seconds is not None:
+        count, mean = seconds.count, whole(f"{number(seconds.mean)} s")
+        told = _small(f" {count:,} {'step' if count == 1 else 'steps'} of ", mean, ", without validation")
+        facts.append(("Training time", (format_duration(seconds.total), told)))
     peak = max((step.memory_bytes or 0.0 for step in run.steps), default=0.0)
     if peak:
         facts.append(("Peak memory", (format_bytes(peak),)))
     rank = run.setting("lora_rank")
     if rank is not None:
-        adapter = next((file for file in run.exports if file.tensors), None)
-        facts.append(("LoRA rank", (as_text(rank), _small(f" {format_bytes(adapter.bytes)}") if adapter else "")))
+        size = _small(" ", whole(format_bytes(run.adapter.bytes))) if run.adapter else ""
+        facts.append(("LoRA rank", (as_text(rank), size)))
     return facts
 
 
-def _small(text: str) -> Html:
-    return el("small", text)
+def _small(*parts: str) -> Html:
+    return el("small", *parts)
 
 
 def files_section(run: Run) -> Html:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from ltxtrain.report.curves import Chart, Point, Series, chart_html, smooth, smoothing_span
@@ -10,6 +11,15 @@ from ltxtrain.report.markup import Html, el, join
 from ltxtrain.report.run import Run, Step
 
 LINES_OF_BANDS = 4
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """``count`` steps that took ``total`` seconds together and ``mean`` each."""
+
+    count: int
+    total: float
+    mean: float
 
 
 def curves_section(run: Run) -> Html:
@@ -22,16 +32,23 @@ def curves_section(run: Run) -> Html:
 
 def loss_chart(steps: Sequence[Step]) -> Chart:
     points = _points(steps, lambda step: step.loss)
-    return Chart(
-        "loss", "Loss", _with_mean(points), note="Single steps differ most by the sigma that was drawn; the mean tells."
+    note = (
+        "How much noise a step draws decides most of its loss, so single steps jump up and down; the mean shows "
+        "whether the loss falls."
     )
+    return Chart("loss", "Loss", _with_mean(points), note=note)
 
 
 def side_charts(steps: Sequence[Step]) -> tuple[Chart, ...]:
     rate = Series("learning rate", _points(steps, lambda step: step.lr))
     return (
         Chart("lr", "Learning rate", (rate,)),
-        Chart("sigma", "Loss by sigma", band_series(steps), note="Means by quarter of sigma; 1 is pure noise."),
+        Chart(
+            "sigma",
+            "Loss by sigma",
+            band_series(steps),
+            note="Sigma is the share of noise: 1 is noise alone. One mean for each quarter.",
+        ),
         Chart(
             "grad-norm",
             "Gradient norm before clipping",
@@ -70,10 +87,10 @@ def smoothed_loss(steps: Sequence[Step]) -> tuple[float, float] | None:
     return sum(losses[:count]) / count, sum(losses[-count:]) / count
 
 
-def typical_seconds(steps: Sequence[Step]) -> float | None:
-    """The median of a step's seconds: the first steps, which warm up, do not count for more than they are."""
-    ordered = sorted(step.seconds for step in steps if step.seconds is not None)
-    return ordered[len(ordered) // 2] if ordered else None
+def time_in_steps(steps: Sequence[Step]) -> Seconds | None:
+    """Seconds in the steps themselves, without validation and checkpoints; None where no step tells."""
+    known = [step.seconds for step in steps if step.seconds is not None]
+    return Seconds(len(known), sum(known), sum(known) / len(known)) if known else None
 
 
 def _points(steps: Sequence[Step], read: Callable[[Step], float | None]) -> tuple[Point, ...]:

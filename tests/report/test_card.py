@@ -90,6 +90,32 @@ def test_settings_versions_and_the_config_hash_stand_in_the_card(card: str) -> N
         assert line in card.splitlines()
 
 
+def test_alpha_and_steps_are_told_where_they_were_left_open(make_run: Callable[..., Path]) -> None:
+    run = with_settings(make_run(steps=2, planned=60, validated=()), "schedule", max_train_steps=None)
+    text = write_card(run).read_text(encoding="utf-8")
+    assert "| `lora_alpha` | `16`, as the rank |" in text
+    assert "| `max_train_steps` | `60`, worked out from the epochs or by default |" in text
+    with_settings(run, "adapter", lora_alpha=8.0)
+    with_settings(run, "schedule", max_train_steps=60)
+    text = write_card(run).read_text(encoding="utf-8")
+    assert "| `lora_alpha` | `8.0` |" in text
+    assert "| `max_train_steps` | `60` |" in text
+
+
+@pytest.mark.parametrize(
+    ("mode", "line"),
+    [
+        ("i2v", "`i2v`: 10 % of the samples begin with a given first frame, the others with text alone"),
+        ("t2v", "`t2v`: all samples begin with text alone"),
+    ],
+)
+def test_the_mode_is_told_in_words(make_run: Callable[..., Path], mode: str, line: str) -> None:
+    run = with_settings(make_run(steps=2, validated=()), "objective", ltx_train_mode=mode, ltx_i2v_prob=0.1)
+    text = write_card(run).read_text(encoding="utf-8")
+    assert f"| `ltx_train_mode` | {line} |" in text
+    assert "ltx_i2v_prob" not in text
+
+
 def test_the_comfyui_file_is_named(card: str) -> None:
     assert "`export/red-ball_comfyui.safetensors`" in card
 
@@ -123,6 +149,8 @@ def test_a_base_model_on_disk_is_told_by_name_alone(make_run: Callable[..., Path
     assert "base_model" not in front and "license_link" not in front
     assert "my-ltx" in body
     assert path not in text
+    assert "from_pretrained('path/to/the/folder/my-ltx', dtype=" in body
+    assert "a folder on the machine that trained" in body
 
 
 def test_a_repository_of_somebody_else_is_named_whole(make_run: Callable[..., Path]) -> None:
@@ -146,6 +174,8 @@ def test_the_tiny_model_is_no_model_of_the_hub(make_run: Callable[..., Path]) ->
     assert front["license"] == "apache-2.0"
     assert "base_model" not in front
     assert "tests only" in body
+    assert "'ltxtrain/tiny'" not in body, "no such repository"
+    assert "in the folder `models/tiny-*` of the cache" in body and "every video is noise" in body
 
 
 def test_a_run_of_metrics_alone_still_has_a_card(make_run: Callable[..., Path]) -> None:

@@ -12,9 +12,14 @@ from pathlib import Path
 import pytest
 
 from ltxtrain.errors import DataError
+from ltxtrain.facts.models import KNOWN_MODELS
+from ltxtrain.plan.memory import TrainingSetup, estimate_memory
+from ltxtrain.plan.records import Bucket
 from ltxtrain.report.curves import smooth, smoothing_span
 from ltxtrain.report.page import write_report
+from ltxtrain.units import format_bytes, format_duration
 
+GIB = 1024**3
 EVIL = "<img src=x onerror=alert(1)>\"'</script><script>alert(2)</script>&amp;"
 
 
@@ -45,6 +50,14 @@ def test_headline_facts(page) -> None:
     assert facts["Peak memory"] == "9.1 GiB"
     assert page.all("h1")[0].text == "red-ball"
     assert page.all("span", "state")[0].text == "finished"
+
+
+def test_training_time_and_seconds_a_step_agree(made_run: Path, page) -> None:
+    told = next(e.text for e in page.all("dd") if "steps of" in e.text)
+    total, count, each = re.fullmatch(r"(.+ s) (\d+) steps of ([\d.]+) s, without validation", told).groups()
+    seconds = sum(line["seconds"] for line in lines_of(made_run))
+    assert total == format_duration(seconds)
+    assert int(count) * float(each) == pytest.approx(seconds, rel=0.005)
 
 
 def test_nothing_is_asked_of_the_network(page) -> None:
@@ -111,11 +124,96 @@ def test_the_plan_is_told(page) -> None:
         "768 x 512, 121 frames",
         "Warning: tiny.mp4 is not used",
         "transformer 4.0 GiB",
-        "The device has 24.0 GiB. Measured peak in training: 9.1 GiB.",
+        "The device has 24.0 GiB. A full bar is the whole device. Measured peak in training: 9.1 GiB.",
         "500.0 MiB",
         "red-ball: 4 of 5 clips",
     ):
         assert part in plan
+
+
+def test_the_size_beside_the_rank_is_that_of_the_file_for_diffusers(
+    make_run: Callable[..., Path], parse_page: Callable
+) -> None:
+    run = make_run(steps=2, validated=())
+    shutil.copy(run / "export" / "red-ball_comfyui.safetensors", run / "export" / "a_comfyui.safetensors")
+    with (run / "export" / "pytorch_lora_weights.safetensors").open("ab") as stream:
+        stream.write(bytes(5 * 1024))
+    size = (run / "export" / "pytorch_lora_weights.safetensors").stat().st_size
+    page = parse_page(write_report(run).read_text(encoding="utf-8"))
+    assert next(e.text for e in page.all("dd") if e.text.startswith("16")) == f"16 {format_bytes(size)}"
+
+
+def memory_of(run: Path, phases: list[tuple[str, str, list[list]]], parse_page: Callable):
+    plan = json.loads((run / "plan.json").read_text())
+    plan["memory"] = [
+        {"phase": phase, "device": device, "lines": lines, "total": sum(b for _, b in lines) + GIB, "margin": GIB}
+        for phase, device, lines in phases
+    ]
+    (run / "plan.json").write_text(json.dumps(plan))
+    return parse_page(write_report(run).read_text(encoding="utf-8"))
+
+
+def test_each_kind_of_memory_has_one_colour_in_all_phases(make_run: Callable[..., Path], parse_page: Callable) -> None:
+    setup = TrainingSetup(
+        accelerator="cuda",
+        weight_bytes=2,
+        vae_bytes=2,
+        batch_size=1,
+        rank=16,
+        targets=("to_q",),
+        checkpointing=True,
+        tiling=False,
+        validation=Bucket(768, 512, 121),
+    )
+    phases = estimate_memory(KNOWN_MODELS["Lightricks/LTX-Video-0.9.5"], [Bucket(768, 512, 121)], setup)
+    told = [(phase.phase, phase.device, [list(line) for line in phase.lines]) for phase in phases]
+    page = memory_of(make_run(steps=2, validated=()), told, parse_page)
+    colours: dict[str, set[str]] = {}
+    for item in (e for e in page.all("li") if e.classes and e.classes[0].startswith("kind-")):
+        name = re.sub(r" [\d.]+ [KMG]?i?B$", "", item.text)
+        colours.setdefault("activations" if name.startswith("activations") else name, set()).add(item.classes[0])
+    assert all(len(classes) == 1 for classes in colours.values()), colours
+    assert [name for name, classes in colours.items() if classes == {"kind-margin"}] == ["margin"]
+    assert [name for name, classes in colours.items() if classes == {"kind-other"}] == [
+        "largest component while it is loaded"
+    ], "what the plan tells, the page knows"
+    kinds = {next(iter(classes)) for classes in colours.values()}
+    assert len(kinds) == len(colours) - 1, "device context and libraries share one, the others have their own"
+    style = page.all("style")[0].text
+    assert all(f".{kind} {{ --key:" in style for kind in kinds)
+
+
+@pytest.mark.parametrize(
+    ("largest", "told", "width"),
+    [
+        (5, "The device has 24.0 GiB. A full bar is the whole device.", 5 / 24),
+        (23, "The device has 24.0 GiB. A full bar is the whole device.", 23 / 24),
+        (2, "The device has 24.0 GiB. A full bar is 3.0 GiB, 12 % of that.", 2 / 3),
+        (29, "The device has 24.0 GiB. A full bar is 32.0 GiB.", 29 / 32),
+    ],
+)
+def test_the_scale_of_the_memory_bars_is_told_and_kept(
+    make_run: Callable[..., Path], parse_page: Callable, largest: int, told: str, width: float
+) -> None:
+    run = make_run(steps=2, validated=())
+    page = memory_of(run, [("training", "cuda", [["activations", largest * GIB]])], parse_page)
+    assert told in page.by_id("plan").text
+    piece = next(e for e in page.all("span") if e.classes == ["kind-activations"])
+    assert float(re.search(r"width:([\d.]+)%", piece.attributes["style"]).group(1)) == pytest.approx(100 * width, 0.01)
+    marks = [float(e.attributes["style"][5:-1]) for e in page.all("span", "capacity")]
+    assert marks == {5: [100.0], 23: [100.0], 2: [], 29: [75.0]}[largest]
+    assert ("more than the device has" in page.by_id("plan").text) == (largest == 29)
+
+
+def test_main_memory_is_measured_against_the_machine_and_not_its_gpu(
+    make_run: Callable[..., Path], parse_page: Callable
+) -> None:
+    phases = [("loading", "main memory", [["libraries", 30 * GIB]]), ("training", "cuda", [["workspace", 30 * GIB]])]
+    page = memory_of(make_run(steps=2, validated=()), phases, parse_page)
+    assert [e.text for e in page.all("h4")] == [
+        "loading (main memory): 31.0 GiB",
+        "training (cuda): 31.0 GiB - more than the device has",
+    ]
 
 
 def test_every_setting_stands_with_its_value_and_source(made_run: Path, page) -> None:
