@@ -16,6 +16,7 @@ from ltxtrain.model.folder import load_scheduler, load_text_encoder, load_transf
 from ltxtrain.model.render import RenderSettings, make_render_pipeline, render_video
 from ltxtrain.model.text import encode_prompt, make_text_pipeline
 from ltxtrain.plan.prompts import ValidationVideo
+from ltxtrain.units import counted
 
 
 def iter_sample(
@@ -59,5 +60,5 @@ def iter_sample(
         write_video(path, frames_FHWC, config.data.framerate)
         written.append(path)
         yield StageProgress("rendering", len(written), video.name)
-    yield StageDone("rendering", time.perf_counter() - started, f"{len(written)} videos")
+    yield StageDone("rendering", time.perf_counter() - started, counted(len(written), "video"))
     return written

@@ -78,6 +78,7 @@ from ltxtrain.plan.folder import RunFolder, write_plan_files
 from ltxtrain.plan.manifest import config_sha256, dataset_fingerprint, write_manifest
 from ltxtrain.plan.prompts import ValidationVideo, validation_due
 from ltxtrain.plan.records import Plan
+from ltxtrain.units import counted
 
 KEPT_IN_MEMORY_BYTES = 2 * 1024**3
 
@@ -141,7 +142,7 @@ def _steps(run: Run, done: int, stop: StopFlag) -> Generator[Event, None, None]:
             raise stop.leave(f"step {step} of {plan.steps} is saved")
     if done < plan.steps:
         _record(run, "finished", plan.steps)
-    yield StageDone("training", time.monotonic() - began, f"{plan.steps - done} steps")
+    yield StageDone("training", time.monotonic() - began, counted(plan.steps - done, "step"))
     yield RunFinished(plan.steps, time.monotonic() - began)
 
 
@@ -372,7 +373,7 @@ def _validate(run: Run, step: int, stop: StopFlag, *, again: bool) -> Generator[
         write_atomically(folder / "index.json", index)
     del vae, pipeline
     release_memory(run.device)
-    yield StageDone("validation", time.perf_counter() - started, f"{done} videos of step {step}")
+    yield StageDone("validation", time.perf_counter() - started, f"{counted(done, 'video')} of step {step}")
 
 
 def _holds(path: Path, text: str) -> bool:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def counted(count: int, noun: str) -> str:
+    """``(1, 'video')`` -> ``'1 video'``, ``(3, 'video')`` -> ``'3 videos'``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def format_bytes(count: float) -> str:
     """``1536`` -> ``'1.5 KiB'``; whole bytes below one KiB."""
     value = float(count)

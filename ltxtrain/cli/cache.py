@@ -15,9 +15,9 @@ def cache(ctx: Context, preset: Presets = None, config: Configs = None, set_asid
         with stop.at_once("nothing was begun"):
             plan = plan_of(read_config(ctx, preset, config, set_aside_unbuilt))
             check_writable(plan.cache_dir, "--cache")
-            from ltxtrain.cli.drive import drain
-            from ltxtrain.listeners.console import console_listener
-            from ltxtrain.precompute import iter_precompute
+        from ltxtrain.cli.drive import drain
+        from ltxtrain.listeners.console import console_listener
+        from ltxtrain.precompute import iter_precompute
 
         with console_listener() as console:
             drain(iter_precompute(plan, stop), [console])

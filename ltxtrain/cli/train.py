@@ -50,14 +50,15 @@ def train(
 
 def run_training(plan: Plan, stop: StopFlag) -> None:
     """Cache, train, export and report, with progress on stderr and the resulting files on stdout."""
-    with stop.at_once("nothing was begun"):
-        print("loading torch and diffusers ...", file=sys.stderr)
-        from ltxtrain.cli.drive import drain
-        from ltxtrain.export import iter_export
-        from ltxtrain.listeners.console import console_listener
-        from ltxtrain.precompute import iter_precompute
-        from ltxtrain.train import check_run_folder, iter_train
+    print("loading torch and diffusers ...", file=sys.stderr)
+    # Not inside at_once: diffusers turns whatever is raised while it is imported into an import error of its own.
+    from ltxtrain.cli.drive import drain
+    from ltxtrain.export import iter_export
+    from ltxtrain.listeners.console import console_listener
+    from ltxtrain.precompute import iter_precompute
+    from ltxtrain.train import check_run_folder, iter_train
 
+    with stop.at_once("nothing was begun"):
         check_run_folder(plan)
     with console_listener() as console:
         prepared = drain(iter_precompute(plan, stop), [console])

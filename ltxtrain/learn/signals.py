@@ -70,7 +70,8 @@ def watch_signals(stop: StopFlag) -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if not stop.requested:
-            os.write(2, STOPPING)
+            # On a terminal the unfinished progress bar is cleared first.
+            os.write(2, b"\r\x1b[K" + STOPPING.lstrip() if os.isatty(2) else STOPPING)
         stop.request(number)
 
     before = {number: signal.signal(number, handle) for number in WATCHED}
