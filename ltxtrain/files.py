@@ -25,9 +25,8 @@ def write_atomically(path: Path, data: bytes | str) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)  # gone already, unless something went wrong
     sync_folder(path.parent)
 
 
