@@ -1,6 +1,6 @@
 """Golden losses: a change that should not change numbers leaves them bit-identical.
 
-They hold for one torch release and one kind of processor; elsewhere the test says so and is skipped. After a change that
+They hold for one torch release and one kind of processor; elsewhere the test is skipped. After a change that
 is meant to change numbers: ``GOLDEN_WRITE=1 pytest tests/run/test_golden.py``, and say in the changelog why.
 """
 
