@@ -102,7 +102,8 @@ def _missing(entries: Iterable[Entry]) -> set[str]:
 def _encode_prompts(
     plan: Plan, model: ModelFolder, device: torch.device, dtype: torch.dtype, entries: dict[str, Entry], stop: StopFlag
 ) -> Generator[Event, None, None]:
-    missing = _missing(entries.values())
+    with stop.at_once(KEPT):
+        missing = _missing(entries.values())
     todo = [text for text, entry in entries.items() if entry.key in missing]
     yield StageStarted("text embeddings", len(entries), len(entries) - len(todo), "texts")
     started = time.perf_counter()
@@ -136,7 +137,8 @@ def _encode_prompts(
 def _encode_clips(
     plan: Plan, model: ModelFolder, device: torch.device, entries: dict[str, Entry], stop: StopFlag
 ) -> Generator[Event, None, None]:
-    missing = _missing(entries.values())
+    with stop.at_once(KEPT):
+        missing = _missing(entries.values())
     todo = list({entries[s.id].key: s for s in plan.samples if entries[s.id].key in missing}.values())
     yield StageStarted("latents", len(plan.samples), len(plan.samples) - len(todo), "clips")
     started = time.perf_counter()

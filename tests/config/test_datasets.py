@@ -11,34 +11,7 @@ import pytest
 from ltxtrain.config import VideoDataset, dataset_settings, load_config, resolve_datasets
 from ltxtrain.config.data import DataConfig
 from ltxtrain.errors import ConfigError, DataError
-
-PLAIN = VideoDataset(
-    id="clips",
-    root=Path("c"),
-    resolution=640,
-    resolution_type="pixel_area",
-    minimum_image_size=0,
-    crop=False,
-    crop_style="center",
-    crop_aspect="preserve",
-    num_frames=121,
-    min_frames=9,
-    max_frames=None,
-    bucket_strategy="resolution_frames",
-    frame_interval=None,
-    repeats=0,
-    caption_strategy="textfile",
-    instance_prompt=None,
-    prepend_instance_prompt=False,
-    only_instance_prompt=False,
-    disable_multiline_split=False,
-    is_i2v=True,
-    window="first",
-    windows_per_clip=1,
-    minimum_aspect_ratio=None,
-    maximum_aspect_ratio=None,
-    max_num_samples=None,
-)
+from tests.datasets import PLAIN
 
 
 def from_entries(tmp_path: Path, *entries: dict[str, object], **general: object) -> tuple[VideoDataset, ...]:

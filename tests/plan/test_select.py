@@ -14,34 +14,9 @@ from ltxtrain.facts.media import ClipFacts
 from ltxtrain.facts.reasons import REASONS
 from ltxtrain.plan.records import Dropped
 from ltxtrain.plan.select import ProbedClip, SelectionRule, clip_name, fit_clip
+from tests.datasets import PLAIN
 
-DATASET = VideoDataset(
-    id="d",
-    root=Path("/data"),
-    resolution=480,
-    resolution_type="pixel_area",
-    minimum_image_size=0,
-    crop=False,
-    crop_style="random",
-    crop_aspect="preserve",
-    num_frames=121,
-    min_frames=9,
-    max_frames=None,
-    bucket_strategy="resolution_frames",
-    frame_interval=None,
-    repeats=0,
-    caption_strategy="textfile",
-    instance_prompt=None,
-    prepend_instance_prompt=False,
-    only_instance_prompt=False,
-    disable_multiline_split=False,
-    is_i2v=True,
-    window="first",
-    windows_per_clip=1,
-    minimum_aspect_ratio=None,
-    maximum_aspect_ratio=None,
-    max_num_samples=None,
-)
+DATASET = replace(PLAIN, id="d", root=Path("/data"), resolution=480, crop_style="random")
 RULE = SelectionRule(framerate=25.0, alignment=32, rounding=2, seed=42)
 
 

@@ -1,0 +1,35 @@
+"""The data set that tests start from: what ``--data c`` alone gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ltxtrain.config import VideoDataset
+
+PLAIN = VideoDataset(
+    id="clips",
+    root=Path("c"),
+    resolution=640,
+    resolution_type="pixel_area",
+    minimum_image_size=0,
+    crop=False,
+    crop_style="center",
+    crop_aspect="preserve",
+    num_frames=121,
+    min_frames=9,
+    max_frames=None,
+    bucket_strategy="resolution_frames",
+    frame_interval=None,
+    repeats=0,
+    caption_strategy="textfile",
+    instance_prompt=None,
+    prepend_instance_prompt=False,
+    only_instance_prompt=False,
+    disable_multiline_split=False,
+    is_i2v=True,
+    window="first",
+    windows_per_clip=1,
+    minimum_aspect_ratio=None,
+    maximum_aspect_ratio=None,
+    max_num_samples=None,
+)
