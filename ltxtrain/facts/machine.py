@@ -12,6 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROBE_SECONDS = 5.0
+AMD_SMI = ["amd-smi", "static", "--asic", "--vram", "--driver", "--json"]
+ROCM_SMI = ["rocm-smi", "--showproductname", "--showmeminfo", "vram", "--showdriverversion", "--json"]
+UNITS = {"b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3}  # as AMD's tools mean them: 196592 MB are an MI300X
+# Heaps of a KFD memory bank that lie on the card: visible to the host, and not.
+CARD_HEAPS = ("1", "2")
 
 
 @dataclass(frozen=True)
@@ -36,13 +41,16 @@ class Machine:
     driver: str | None = None
 
 
-def probe_machine() -> Machine:
-    """Ask the operating system and the drivers' own tools. A tool that is missing or fails means: no such device."""
-    memory = memory_limit_bytes()
+def probe_machine(root: Path = Path("/")) -> Machine:
+    """Ask the operating system and the drivers' own tools. A tool that is missing or fails means: no such device.
+
+    ``root`` is where the kernel's files are looked for; tests name another one.
+    """
+    memory = memory_limit_bytes(root)
     gpus, driver = _nvidia_gpus()
     device = "cuda"
     if not gpus:
-        gpus, driver = _amd_gpus()
+        gpus, driver = _amd_gpus(root)
         device = "rocm"
     if not gpus and platform.system() == "Darwin" and platform.machine() == "arm64":
         gpus, driver = (Gpu(name=f"{_cpu_name()} GPU", memory_bytes=memory),), None
@@ -65,17 +73,17 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def memory_limit_bytes() -> int:
+def memory_limit_bytes(root: Path = Path("/")) -> int:
     """Memory that this process may use: the container's limit where there is one below the machine's memory."""
-    total = _physical_memory_bytes()
-    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
-        text = _read_text(limit).strip()
+    total = physical_memory_bytes()
+    for limit in ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        text = _read_text(root / limit).strip()
         if text.isdigit():
             return min(total, int(text))
     return total
 
 
-def _physical_memory_bytes() -> int:
+def physical_memory_bytes() -> int:
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     text = _run(["sysctl", "-n", "hw.memsize"]).strip()
@@ -109,32 +117,116 @@ def parse_nvidia_smi(text: str) -> tuple[tuple[Gpu, ...], str | None]:
     return tuple(gpus), driver
 
 
-def _amd_gpus() -> tuple[tuple[Gpu, ...], str | None]:
-    text = _run(["rocm-smi", "--showproductname", "--showmeminfo", "vram", "--showdriverversion", "--json"])
-    return parse_rocm_smi(text)
+def _amd_gpus(root: Path) -> tuple[tuple[Gpu, ...], str | None]:
+    """AMD's newer tool, its older one, and what the kernel tells without either; the first that finds a card wins."""
+    for command, parse in ((AMD_SMI, parse_amd_smi), (ROCM_SMI, parse_rocm_smi)):
+        gpus, driver = parse(_run(command))
+        if gpus:
+            return gpus, driver
+    if not (root / "dev/kfd").exists():  # a container sees the kernel's list, but not the cards it was not given
+        return (), None
+    return kfd_gpus(root)
+
+
+def parse_amd_smi(text: str) -> tuple[tuple[Gpu, ...], str | None]:
+    """amd-smi's JSON: a list with one object for each card, since ROCm 7 below ``gpu_data``."""
+    found = _json_of(text)
+    if isinstance(found, dict):
+        found = found.get("gpu_data", [found])
+    cards = [card for card in found if isinstance(card, dict)] if isinstance(found, list) else []
+    gpus, drivers = [], []
+    for card in cards:
+        asic, vram, driver = _part(card, "asic"), _part(card, "vram"), _part(card, "driver")
+        name = _told(asic, "market_name") or _told(_part(card, "board"), "product_name") or "AMD GPU"
+        memory = _amd_bytes(vram.get("size", vram.get("vram_size")))
+        gpus.append(Gpu(name, memory, _told(asic, "target_graphics_version")))
+        drivers.append(_told(driver, "version") or _told(driver, "driver_version"))
+    return tuple(gpu for gpu in gpus if gpu.memory_bytes), next(filter(None, drivers), None)
+
+
+def _amd_bytes(size: object) -> int:
+    """``{"value": 196592, "unit": "MB"}``, ``"196592 MB"`` or a plain number of MB."""
+    if isinstance(size, dict):
+        size = f"{size.get('value')} {size.get('unit', 'MB')}"
+    found = re.fullmatch(r"(\d+)(?:\.\d+)?\s*([KMG]?B)?", str(size).strip(), flags=re.IGNORECASE)
+    return int(found.group(1)) * UNITS[(found.group(2) or "MB").lower()] if found else 0
+
+
+def _part(card: dict[str, object], key: str) -> dict[str, object]:
+    part = card.get(key)
+    return part if isinstance(part, dict) else {}
+
+
+def _told(part: dict[str, object], *keys: str) -> str | None:
+    """The first of the values that is told; AMD's tools write N/A for what they do not know."""
+    for key in keys:
+        value = str(part.get(key) or "").strip()
+        if value and value.upper() != "N/A":
+            return value
+    return None
 
 
 def parse_rocm_smi(text: str) -> tuple[tuple[Gpu, ...], str | None]:
     """rocm-smi's JSON: one object for each ``cardN``, and ``system`` with the driver's version."""
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return (), None
+    found = _json_of(text)
     if not isinstance(found, dict):
         return (), None
     gpus = [
         _amd_gpu(card) for name, card in sorted(found.items()) if name.startswith("card") and isinstance(card, dict)
     ]
-    system = found.get("system")
-    driver = system.get("Driver version") if isinstance(system, dict) else None
-    return tuple(gpu for gpu in gpus if gpu.memory_bytes), driver
+    return tuple(gpu for gpu in gpus if gpu.memory_bytes), _told(_part(found, "system"), "Driver version")
 
 
 def _amd_gpu(card: dict[str, object]) -> Gpu:
     memory = str(card.get("VRAM Total Memory (B)", "0"))
-    name = card.get("Card Series") or card.get("Card series") or card.get("Card Model") or "AMD GPU"
-    architecture = card.get("GFX Version")
-    return Gpu(str(name), int(memory) if memory.isdigit() else 0, str(architecture) if architecture else None)
+    name = _told(card, "Card Series", "Card series", "Card Model") or "AMD GPU"
+    return Gpu(name, int(memory) if memory.isdigit() else 0, _told(card, "GFX Version"))
+
+
+def kfd_gpus(root: Path = Path("/")) -> tuple[tuple[Gpu, ...], str | None]:
+    """The cards that the kernel's compute driver lists, and amdgpu's version where it was built with one."""
+    gpus = []
+    nodes = root / "sys/class/kfd/kfd/topology/nodes"
+    for node in sorted(nodes.glob("[0-9]*"), key=lambda path: int(path.name) if path.name.isdigit() else 0):
+        properties = parse_kfd(_read_text(node / "properties"))
+        architecture = gfx_name(properties.get("gfx_target_version", ""))
+        if architecture is None:  # a processor
+            continue
+        banks = [parse_kfd(_read_text(bank / "properties")) for bank in sorted(node.glob("mem_banks/*"))]
+        memory = sum(
+            int(bank.get("size_in_bytes", "0")) for bank in banks if bank.get("heap_type") in CARD_HEAPS
+        ) or int(properties.get("local_mem_size", "0"))
+        device = root / f"sys/class/drm/renderD{properties.get('drm_render_minor', '')}/device"
+        name = _read_text(device / "product_name").strip() or f"AMD {architecture}"
+        gpus.append(Gpu(name, memory, architecture))
+    version = _read_text(root / "sys/module/amdgpu/version").strip()
+    return tuple(gpu for gpu in gpus if gpu.memory_bytes), version or None
+
+
+def parse_kfd(text: str) -> dict[str, str]:
+    """``name number`` in each line; anything else is passed over."""
+    pairs = (line.split() for line in text.splitlines())
+    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+
+def gfx_name(version: str) -> str | None:
+    """``90402`` -> ``gfx942``, ``90010`` -> ``gfx90a``: two decimal digits each, of which the last two are hexadecimal
+    in the name. None for a processor, which has 0."""
+    if not version.isdigit() or int(version) == 0:
+        return None
+    number = int(version)
+    return f"gfx{number // 10000}{number // 100 % 100:x}{number % 100:x}"
+
+
+def _json_of(text: str) -> object:
+    """The JSON in a tool's output, which may say something else before and after it; None where there is none."""
+    for start in re.finditer(r"^\s*[{\[]", text, flags=re.MULTILINE):
+        try:
+            found: object = json.JSONDecoder().raw_decode(text[start.end() - 1 :])[0]
+        except ValueError:
+            continue
+        return found
+    return None
 
 
 def _run(command: list[str]) -> str:
