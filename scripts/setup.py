@@ -16,12 +16,12 @@ import time
 import tomllib
 from pathlib import Path
 
+import install_torch
+
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 STAMP = "ltxtrain-setup"
-# Kind of torch -> the folder of PyTorch's own index that serves it; Apple's comes from the ordinary package index.
-TORCH_FOLDERS = {"cpu": "cpu", "cu129": "cu129", "rocm72": "rocm7.2", "mps": None}
 
 
 def main() -> None:
@@ -42,11 +42,12 @@ def main() -> None:
     else:
         say(f"making {arguments.venv} with Python {platform.python_version()}")
         run([sys.executable, "-m", "venv", str(arguments.venv)])
+    install_torch.check_machine(kind)
     stamp.write_text(f"{kind} unfinished\n")
     started = time.monotonic()
     say("installing the locked packages")
     pip(python, "--no-deps", "--require-hashes", "-r", "requirements/lock.txt", "-r", "requirements/dev.txt")
-    install_torch(python, kind, arguments.torch_index)
+    install_torch.install(kind, install_torch.Place(python, index=arguments.torch_index))
     say("installing ltxtrain itself")
     pip(python, "--no-deps", "--no-build-isolation", "--no-index", "--editable", ".")
     stamp.write_text(f"{kind} {digest}\n")
@@ -56,7 +57,7 @@ def main() -> None:
 def read_stamp(stamp: Path) -> tuple[str | None, str | None]:
     """Kind of torch and digest of what was installed; nothing when the file is absent or was cut off."""
     words = stamp.read_text().split() if stamp.exists() else []
-    return (words[0], words[1]) if len(words) == 2 and words[0] in TORCH_FOLDERS else (None, None)
+    return (words[0], words[1]) if len(words) == 2 and words[0] in install_torch.BUILDS else (None, None)
 
 
 def check_same_python(venv: Path) -> None:
@@ -72,49 +73,21 @@ def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Make the virtual environment that the other make targets use.")
     parser.add_argument("--venv", type=Path, default=Path(".venv"))
     parser.add_argument(
-        "--torch", choices=sorted(TORCH_FOLDERS), help="default: as before, else mps on a Mac, else cpu"
+        "--torch", choices=sorted(install_torch.BUILDS), help="default: as before, else mps on a Mac, else cpu"
     )
-    parser.add_argument("--torch-index", default="https://download.pytorch.org/whl", help="where PyTorch's builds lie")
+    parser.add_argument("--torch-index", default=install_torch.INDEX, help="where PyTorch's builds are served")
     return parser.parse_args()
 
 
 def digest_of_inputs(torch: str) -> str:
     """Changes whenever something would be installed differently: lists, own metadata, kind of torch, Python, place."""
-    files = ["lock.txt", "dev.txt", *(path.name for path in sorted(REQUIREMENTS.glob(f"torch-{torch}*.txt")))]
+    files = ["lock.txt", "dev.txt", f"torch-{torch}.txt"]
     metadata = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     own = {"project": metadata["project"], "build": metadata["build-system"], "hatch": metadata["tool"]["hatch"]}
     summary = hashlib.sha256(json.dumps([own, torch, platform.python_version(), str(ROOT)], sort_keys=True).encode())
     for name in files:
         summary.update((REQUIREMENTS / name).read_bytes())
     return summary.hexdigest()
-
-
-def install_torch(python: Path, kind: str, index: str) -> None:
-    """Each kind has a file. GPU builds bring libraries of their own, so they come with dependencies, after the lock."""
-    folder = TORCH_FOLDERS[kind]
-    if folder is None:
-        say("installing torch")
-        return pip(python, "--no-deps", "--require-hashes", "-r", "requirements/torch-mps.txt")
-    if kind != "cpu":
-        say(f"installing torch from {index}/{folder} (several GB)")
-        return pip(python, "--index-url", f"{index}/{folder}", "-r", f"requirements/torch-{kind}.txt")
-    if not hashed_wheel_fits():
-        say(f"installing torch from {index}/{folder} (no hash is known for this Python and processor)")
-        return pip(python, "--no-deps", "--index-url", f"{index}/{folder}", "-r", "requirements/torch-cpu-other.txt")
-    options = ["--no-deps", "--require-hashes", "-r", "requirements/torch-cpu.txt"]
-    say("installing torch for the CPU")
-    # With PyTorch's index added, pip would prefer its file to the same one at hand. So it is asked second.
-    first = subprocess.run(pip_command(python, *options), cwd=ROOT, capture_output=True, text=True, check=False)
-    if first.returncode == 0:
-        return None
-    if "No matching distribution found" not in first.stderr:
-        sys.exit(first.stderr)
-    say(f"the wheel is in none of pip's configured places: taking it from {index}/{folder}")
-    return pip(python, "--index-url", f"{index}/{folder}", *options)
-
-
-def hashed_wheel_fits() -> bool:
-    return sys.version_info[:2] == (3, 11) and sys.platform == "linux" and platform.machine() == "x86_64"
 
 
 def pip_command(python: Path, *options: str) -> list[str]:
