@@ -1,7 +1,7 @@
 """Install one build of torch with its libraries: into an environment for `make setup`, into a folder for an image.
 
-Standard library only: this runs before anything is installed. Every build has a complete list, ``torch-KIND.txt`` in
-requirements/. A list with hashes may take its wheels from anywhere; one without takes them from PyTorch's own index alone.
+Standard library only: this runs before anything is installed. Every build has a complete list in requirements/,
+``torch-KIND.txt``. A list with hashes may take its wheels from anywhere, one without only from PyTorch's own index.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ INDEX = "https://download.pytorch.org/whl"
 
 @dataclass(frozen=True)
 class Build:
-    """``folder``: of PyTorch's own index; none where the ordinary package index has it. ``machines``: it has wheels for."""
+    """``folder`` of PyTorch's own index; none where the ordinary package index has it. ``machines`` that it is for."""
 
     folder: str | None
     machines: tuple[str, ...]
@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Install one build of torch with its libraries.")
     parser.add_argument("kind", choices=BUILDS)
     parser.add_argument("--target", type=Path, help="the folder to install into (default: this Python's environment)")
-    parser.add_argument("--wheels", type=Path, help="a folder that stands in for all indexes, if there are wheels in it")
+    parser.add_argument("--wheels", type=Path, help="a folder that stands in for all indexes, if it holds wheels")
     parser.add_argument("--index", default=INDEX, help="where PyTorch's builds are served")
     arguments = parser.parse_args()
     install(arguments.kind, Place(Path(sys.executable), arguments.target, arguments.wheels, arguments.index))
@@ -72,8 +72,8 @@ def install(kind: str, place: Place) -> None:
         say(f"installing torch {kind} from {served}, without hashes: nobody has measured its wheels for this list yet")
         return run([*command, "--index-url", served])
     say(f"installing torch {kind}")
-    # A wheel that is at hand has no hash in its address, so pip would prefer a served one. Therefore at hand comes first;
-    # torch stands first in its list, so that nothing else has been fetched when it turns out not to be there.
+    # A wheel at hand has no hash in its address, so pip would prefer a served one. So what is at hand comes first.
+    # Torch stands first in its list, so that nothing else has been fetched when it turns out not to be there.
     first = subprocess.run(command, capture_output=True, text=True, check=False)
     if first.returncode == 0:
         return None

@@ -23,6 +23,17 @@ check floors lint-imports --no-cache --no-logo
 check sizes python scripts/sizes.py
 check reference python scripts/reference.py --check
 
+# Kinds of file that the folder does not hold are passed over.
+scripts=()
+while IFS= read -r file; do scripts+=("$file"); done < <(
+    find entrypoint scripts deploy .ci -type f \( -name '*.sh' -o -path .ci/run \) 2>/dev/null | sort
+)
+((${#scripts[@]})) && check shell shellcheck "${scripts[@]}"
+
+images=()
+for file in Dockerfile.cuda Dockerfile.rocm Dockerfile.cpu; do [[ -f $file ]] && images+=("$file"); done
+((${#images[@]})) && check dockerfiles hadolint "${images[@]}"
+
 if ((${#failed[@]})); then
     echo "lint: failed: ${failed[*]}"
     exit 1

@@ -1,10 +1,10 @@
-"""Write the lists in requirements/: every package pinned and hashed. `make lock` writes the first three.
+"""Write the lists in requirements/: every package pinned and hashed. `make lock` writes lock, dev and sbom.txt.
 
-`lock.txt` and `dev.txt` hold for all machines. Torch, its compiler and the libraries of its GPU builds are resolved with
-the rest, so that what they need is in the list, and then left out: which build of torch is right depends on the machine,
-and a hash list that names torch at all makes pip prefer the multi-gigabyte build of the package index to a CPU wheel at
-hand. `sbom.txt` is an environment of its own. ``--torch KIND`` writes the list of one build of torch instead; most need
-PyTorch's own index for it.
+`lock.txt` and `dev.txt` hold for all machines. Torch, its compiler and the libraries of its GPU builds are resolved
+with the rest, so that what they need is in the list, and then left out: which build of torch is right depends on the
+machine, and a hash list that names torch at all makes pip prefer the multi-gigabyte build of the package index to a CPU
+wheel at hand. `sbom.txt` is an environment of its own. ``--torch KIND`` writes the list of one build of torch instead;
+most of them need PyTorch's own index for it.
 
 The lists name no index: where packages come from is the business of whoever installs them.
 """
