@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import platform
 import shutil
 import stat
 import tempfile
@@ -105,6 +106,8 @@ def check_shared_memory(folder: Path = Path("/dev/shm")) -> Finding:
     check = "shared memory"
     use = "ltxtrain itself uses none; drivers and libraries may"
     fix = "start the container with --shm-size 1g or --ipc=host"
+    if platform.system() != "Linux":
+        return skipped(check, "shm-not-used", "only Linux keeps it in a folder")
     if not folder.is_dir():
         return warning(check, "shm-missing", f"there is no {folder}; {use}", fix)
     status = os.statvfs(folder)

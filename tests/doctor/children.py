@@ -1,0 +1,83 @@
+"""Checks run in a child process: as another user, in mounts of its own, under limits."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from ltxtrain.doctor.findings import Finding
+
+ROOT = os.geteuid() == 0
+STRANGER = 1234
+needs_root = pytest.mark.skipif(not ROOT, reason="only root can give files to other users")
+
+# Everything is imported before rights are given up: another user may not be able to read this checkout.
+_CHILD = """
+import dataclasses, json, os, resource, sys
+from pathlib import Path
+import ltxtrain.doctor.places, ltxtrain.doctor.process
+from ltxtrain.doctor.places import *
+from ltxtrain.doctor.process import *
+
+folder = Path(sys.argv[1])
+uid = int(sys.argv[2])
+if uid:
+    os.setgroups([])
+    os.setgid(uid)
+    os.setuid(uid)
+exec(sys.argv[3])
+found = eval(sys.argv[4])
+found = found if isinstance(found, list) else [found]
+print(json.dumps([dataclasses.asdict(finding) for finding in found]))
+"""
+
+
+def wrong(findings: Finding | Iterable[Finding], mounts: bool = False) -> list[str]:
+    """The codes of all warnings and faults. Where the tests' own folder lies is left out, unless asked for."""
+    found = [findings] if isinstance(findings, Finding) else findings
+    kept = [finding for finding in found if mounts or not finding.check.endswith(" mount")]
+    return [finding.code for finding in kept if finding.state in ("warning", "fault")]
+
+
+def in_child(
+    check: str,
+    folder: Path,
+    *,
+    uid: int = 0,
+    first: str = "",
+    mounts: str = "",
+    environment: Mapping[str, str] | None = None,
+) -> list[Finding]:
+    """What ``check`` finds in a child: after the statements ``first``, as ``uid``, after the shell lines ``mounts``."""
+    python = [sys.executable, "-c", _CHILD, str(folder), str(uid), first, check]
+    command = python if not mounts else _with_mounts(mounts, python)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, **(environment or {})}
+    )
+    assert done.returncode == 0, done.stderr
+    return [Finding(**found) for found in json.loads(done.stdout)]
+
+
+def _with_mounts(lines: str, command: Sequence[str]) -> list[str]:
+    prefix = _mount_prefix()
+    if not prefix:
+        pytest.skip("mounts of one's own need root, or user namespaces")
+    return [*prefix, "sh", "-c", f'set -e; {lines}\nexec "$@"', "sh", *command]
+
+
+@functools.cache
+def _mount_prefix() -> tuple[str, ...]:
+    """How a process gets mounts of its own here; nothing where it does not."""
+    way = ("unshare", "--mount") if ROOT else ("unshare", "--user", "--map-root-user", "--mount")
+    try:
+        done = subprocess.run([*way, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False)
+    except OSError:
+        return ()
+    return way if done.returncode == 0 else ()
