@@ -10,8 +10,9 @@ def cache(ctx: Context, preset: Presets = None, config: Configs = None, set_asid
     from ltxtrain.cli.plan import plan_of
     from ltxtrain.files import check_writable
     from ltxtrain.learn.signals import StopFlag, watch_signals
+    from ltxtrain.listeners.heartbeat import heartbeat_listener
 
-    with watch_signals(stop := StopFlag()):
+    with watch_signals(stop := StopFlag()), heartbeat_listener() as heartbeat:
         with stop.at_once("nothing was begun"):
             plan = plan_of(read_config(ctx, preset, config, set_aside_unbuilt))
             check_writable(plan.cache_dir, "--cache")
@@ -20,4 +21,4 @@ def cache(ctx: Context, preset: Presets = None, config: Configs = None, set_asid
         from ltxtrain.precompute import iter_precompute
 
         with console_listener() as console:
-            drain(iter_precompute(plan, stop), [console])
+            drain(iter_precompute(plan, stop), [heartbeat, console])

@@ -37,6 +37,7 @@ def sample(
     """
     from ltxtrain.errors import ModelError
     from ltxtrain.learn.signals import StopFlag, watch_signals
+    from ltxtrain.listeners.heartbeat import heartbeat_listener
     from ltxtrain.plan.folder import RunFolder
     from ltxtrain.plan.prompts import validation_videos
 
@@ -52,14 +53,14 @@ def sample(
     section = loaded.config.validation.model_copy(update=asked)
     videos = validation_videos(section, loaded.config.model.seed)
     videos = tuple(replace(video, name=_free(to, video.name.replace("validation", name, 1))) for video in videos)
-    with watch_signals(stop := StopFlag()):
+    with watch_signals(stop := StopFlag()), heartbeat_listener() as heartbeat:
         print("loading torch and diffusers ...", file=sys.stderr)
         from ltxtrain.cli.drive import drain
         from ltxtrain.listeners.console import console_listener
         from ltxtrain.sample import iter_sample
 
         with console_listener() as console:
-            written = drain(iter_sample(loaded.config, videos, adapter, to, stop), [console])
+            written = drain(iter_sample(loaded.config, videos, adapter, to, stop), [heartbeat, console])
     for path in written:
         print(path)
 

@@ -12,6 +12,7 @@ from ltxtrain.cli.options import Configs, Context, Presets, SetAside, read_confi
 
 if TYPE_CHECKING:
     from ltxtrain.learn.signals import StopFlag
+    from ltxtrain.listeners.heartbeat import Heartbeat
     from ltxtrain.plan.records import Plan
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, even when the plan has warnings.")]
@@ -33,9 +34,10 @@ def train(
     from ltxtrain.cli.plan import plan_of
     from ltxtrain.files import check_writable
     from ltxtrain.learn.signals import StopFlag, watch_signals
+    from ltxtrain.listeners.heartbeat import heartbeat_listener
     from ltxtrain.plan.text import render_plan
 
-    with watch_signals(stop := StopFlag()):
+    with watch_signals(stop := StopFlag()), heartbeat_listener() as heartbeat:
         with stop.at_once("nothing was begun"):
             plan = plan_of(read_config(ctx, preset, config, set_aside_unbuilt))
             print(render_plan(plan), file=sys.stdout if dry_run else sys.stderr)
@@ -45,10 +47,10 @@ def train(
             check_writable(plan.run_dir, "--output")
             if plan.warnings and not yes and sys.stdin.isatty() and sys.stderr.isatty():
                 typer.confirm("The plan has warnings. Train even so?", abort=True, err=True)
-        run_training(plan, stop)
+        run_training(plan, stop, heartbeat)
 
 
-def run_training(plan: Plan, stop: StopFlag) -> None:
+def run_training(plan: Plan, stop: StopFlag, heartbeat: Heartbeat) -> None:
     """Cache, train, export and report, with progress on stderr and the resulting files on stdout."""
     print("loading torch and diffusers ...", file=sys.stderr)
     # Not inside at_once: diffusers turns whatever is raised while it is imported into an import error of its own.
@@ -61,9 +63,10 @@ def run_training(plan: Plan, stop: StopFlag) -> None:
     with stop.at_once("nothing was begun"):
         check_run_folder(plan)
     with console_listener() as console:
-        prepared = drain(iter_precompute(plan, stop), [console])
-        drain(iter_train(plan, prepared, stop), [console])
-        drain(iter_export(plan.run_dir, dtype=plan.config.checkpoint.export_dtype), [console])
+        listeners = [heartbeat, console]
+        prepared = drain(iter_precompute(plan, stop), listeners)
+        drain(iter_train(plan, prepared, stop), listeners)
+        drain(iter_export(plan.run_dir, dtype=plan.config.checkpoint.export_dtype), listeners)
     write_pages(plan.run_dir)
     name_results(plan.run_dir)
 
