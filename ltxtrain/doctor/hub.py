@@ -190,7 +190,7 @@ class _Visit:
         entries = listed if isinstance(listed, list) else [{"rfilename": USUAL_FILE}]
         files = [str(entry.get("rfilename")) for entry in entries if isinstance(entry, dict)]
         if not files:
-            return fault("model", "model-empty", f"{self.model} holds no files", "check the model's name")
+            return self._out_of_reach("model-empty", f"{self.model} holds no files", "check the model's name")
         file = USUAL_FILE if USUAL_FILE in files else files[0]
         revision = quote(self.revision or "main", safe="")
         head = self._ask("HEAD", f"/{self.model}/resolve/{revision}/{quote(file)}", token)

@@ -137,6 +137,8 @@ def _home(environment: Mapping[str, str]) -> Finding:
         return ok("home", f"{home} is writable")
     name = f"HOME is {home}" if environment.get("HOME") else "HOME is not set"
     says = f"{name}, which cannot be written" if home.is_dir() else f"{name}, and there is no such folder"
+    if not environment.get("HOME") and not home.is_absolute():
+        says = f"{name}, and uid {os.geteuid()} has no home"
     below = [variable for variable in CACHE_VARIABLES if not environment.get(variable)]
     if not below:
         return ok("home", f"{says}; {' and '.join(CACHE_VARIABLES)} name other places")

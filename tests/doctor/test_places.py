@@ -245,7 +245,7 @@ def test_locks_that_keep_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_file_system_that_takes_two_cases_for_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def exists(path: Path) -> bool:
-        return path.name.lower() in [name.lower() for name in os.listdir(path.parent)]
+        return path.name.lower() in [other.name.lower() for other in path.parent.iterdir()]
 
     monkeypatch.setattr(Path, "exists", exists)
     assert wrong(check_volume("output", tmp_path, 1)) == ["volume-case"]
