@@ -37,7 +37,7 @@ COMMANDS: dict[str, Command] = {
     "options": Command("ltxtrain.cli.options_list:options_list", "list all options, or search them"),
     "schema": Command("ltxtrain.cli.schema:schema", "print the JSON Schema of a configuration, for editors"),
     "configure": Command("", "write a configuration by questions and answers"),
-    "doctor": Command("", "check this machine"),
+    "doctor": Command("ltxtrain.cli.doctor:doctor", "check this machine, a line each with what to do"),
     "dataset": Command("", "fetch, inspect, split and caption clips"),
     "reproduce": Command("", "run a finished run again"),
     "launch": Command("", "train on several GPUs"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -101,10 +102,8 @@ class TorchProbe:
 
     def _stop(self) -> None:
         """End the child and whatever it has started itself."""
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._child.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
         self._child.wait()
 
 
@@ -167,11 +166,10 @@ def read_facts(answers: Sequence[dict[str, Any]], packages: Sequence[str], endin
         imports |= {blamed: f"its import: {ending.says}"} if blamed else {}
     if not first["torch"]:
         return TorchFacts("missing" if first["missing"] else "broken", error=str(first["error"]), packages=imports)
-    devices = []
-    for index, device in enumerate(first["devices"]):
-        if index not in computed and ending.state != "ok":
-            computed.setdefault(index, ending.says)
-        devices.append(TorchDevice(**device, error=computed.get(index, "")))
+    untried = next((index for index in range(len(first["devices"])) if index not in computed), None)
+    if untried is not None and ending.state != "ok":
+        computed[untried] = ending.says
+    devices = [TorchDevice(**device, error=computed.get(at, "")) for at, device in enumerate(first["devices"])]
     return TorchFacts(
         state="ok",
         version=first["torch"],

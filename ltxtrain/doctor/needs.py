@@ -1,0 +1,142 @@
+"""What the configured run would need: places, number formats, and memory at the least."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ltxtrain.config import TrainConfig, resolve_datasets
+from ltxtrain.doctor.findings import Finding, fault, ok
+from ltxtrain.doctor.wheels import Wants
+from ltxtrain.errors import ConfigError, DataError, ModelError
+from ltxtrain.facts.models import TINY_MODEL, ModelFacts, lora_params, model_facts, transformer_facts
+from ltxtrain.plan import disk
+from ltxtrain.plan.make import VALUE_BYTES
+from ltxtrain.plan.memory import TrainingSetup, estimate_memory
+from ltxtrain.plan.records import Bucket
+from ltxtrain.plan.targets import lora_targets
+
+# The smallest clips that are worth training on: what a run needs whatever its clips are.
+SMALLEST = Bucket(256, 256, 9)
+CACHE_BYTES = 1024**3
+OUTPUT_BYTES = 1024**3
+COMPILED_ATTENTION = ("flex", "sageattention", "sageattention-int8-fp16-triton")
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A folder that a run writes to, and how much about."""
+
+    name: str
+    folder: Path
+    need_bytes: int
+
+
+def wants_of(config: TrainConfig, device: str) -> Wants:
+    """``device`` is the kind of the machine: cuda, rocm, mps or cpu."""
+    precision, speed = config.precision, config.speed
+    asked = {"--mixed-precision no": precision.mixed_precision, "--vae-dtype fp32": precision.vae_dtype}
+    gpu, host = _least_memory(config, device)
+    return Wants(
+        bf16_flags=tuple(flag for flag, named in asked.items() if named == "bf16"),
+        fp8=precision.mixed_precision == "fp8" or precision.base_model_precision.startswith("fp8"),
+        compiler=speed.dynamo_backend == "inductor" or speed.attention_mechanism in COMPILED_ATTENTION,
+        gpu_bytes=gpu,
+        host_bytes=host,
+    )
+
+
+def _least_memory(config: TrainConfig, device: str) -> tuple[int, int]:
+    """The plan's estimate for the smallest clips, on the device and in main memory; 0 where sizes are not known."""
+    facts = _facts(config)
+    if facts is None:
+        return 0, 0
+    setup = TrainingSetup(
+        rank=config.adapter.lora_rank,
+        targets=lora_targets(config.adapter),
+        weight_bytes=VALUE_BYTES[config.precision.mixed_precision],
+        vae_bytes=VALUE_BYTES[config.precision.vae_dtype],
+        batch_size=config.data.train_batch_size,
+        checkpointing=config.memory.gradient_checkpointing,
+        tiling=config.cache.vae_enable_tiling,
+        accelerator=device,
+        validation=None,
+    )
+    phases = estimate_memory(facts, [SMALLEST], setup)
+    host = max((phase.total for phase in phases if phase.device == "main memory"), default=0)
+    on_device = max(phase.total for phase in phases if phase.device != "main memory")
+    return (0, on_device) if device in ("cpu", "mps") else (on_device, host)
+
+
+def _facts(config: TrainConfig) -> ModelFacts | None:
+    try:
+        return model_facts(config.model.pretrained_model_name_or_path)
+    except ModelError:
+        return None
+
+
+def volumes_of(config: TrainConfig, env: Mapping[str, str]) -> tuple[Volume, ...]:
+    """Cache, output and, when the model comes from the Hub, where downloads go."""
+    facts = _facts(config)
+    volumes = [
+        Volume("cache", config.cache.cache_dir, CACHE_BYTES),
+        Volume("output", config.checkpoint.output_dir, OUTPUT_BYTES + _checkpoint_bytes(config, facts)),
+    ]
+    if comes_from_hub(config):
+        volumes.append(Volume("downloads", disk.hub_cache(env), disk.download_bytes(facts, env) if facts else 0))
+    return tuple(volumes)
+
+
+def _checkpoint_bytes(config: TrainConfig, facts: ModelFacts | None) -> int:
+    if facts is None:
+        return 0
+    params = lora_params(facts.transformer, config.adapter.lora_rank, lora_targets(config.adapter))
+    kept = config.checkpoint.checkpoints_total_limit or 1
+    return disk.checkpoint_bytes(disk.RunOutputs(kept, params, 2, ()))
+
+
+def comes_from_hub(config: TrainConfig) -> bool:
+    """Whether the model's name is none of a place on this disk; a faulty one is the Hub's to refuse."""
+    name = config.model.pretrained_model_name_or_path
+    return name != TINY_MODEL and not name.startswith((".", "/", "~")) and not Path(name).exists()
+
+
+def is_cached(name: str, env: Mapping[str, str]) -> bool:
+    """Whether a download of the model is there, whole or in part."""
+    fetched = disk.hub_cache(env) / f"models--{name.replace('/', '--')}" / "snapshots"
+    return fetched.is_dir() and any(fetched.iterdir())
+
+
+def check_model(config: TrainConfig) -> Finding | None:
+    """A model on this disk: whether it is there, and is what it should be. None for one of the Hub."""
+    name = config.model.pretrained_model_name_or_path
+    if name == TINY_MODEL:
+        return ok("model", f"{name}, which the program makes itself")
+    if comes_from_hub(config):
+        return None
+    if not Path(name).expanduser().exists():
+        return fault("model", "model-missing", f"{name} does not exist", "check pretrained_model_name_or_path")
+    try:
+        facts = model_facts(name)
+        other = config.model.pretrained_transformer_model_name_or_path
+        if other:
+            transformer_facts(other, config.model.pretrained_transformer_subfolder)
+    except ModelError as error:
+        return fault("model", "model-unreadable", error.message.splitlines()[0], error.hint or "copy the model again")
+    if facts is None:
+        says = f"{name} is no folder in diffusers' layout"
+        return fault("model", "model-unreadable", says, "name a diffusers folder or a repository of the Hub")
+    return ok("model", f"{name}, {facts.transformer.params / 1e9:.1f} billion parameters")
+
+
+def data_folders(config: TrainConfig) -> list[Path] | Finding | None:
+    """The folders of the clips; None when none is named; a finding when the list of data sets cannot be read."""
+    data = config.data
+    named = bool(data.instance_data_dir or data.datasets or data.data_backend_config)
+    if not named:
+        return ok("data", "none is named: this run makes its own clips") if data.made_clips else None
+    try:
+        return list(dict.fromkeys(dataset.root for dataset in resolve_datasets(data)))
+    except (ConfigError, DataError) as error:
+        return fault("data", "data-list", error.message.splitlines()[0], error.hint or "mend the list of data sets")
