@@ -1,0 +1,46 @@
+# shellcheck shell=sh disable=SC2034,SC2154 # the parts share their variables: entrypoint.sh reads them all
+# Secrets come from the environment, from the file that NAME_FILE names, or from /run/secrets/NAME, in this order.
+# A value is never printed, never written to a file and never an argument: arguments are seen by every process.
+
+secret_names='HF_TOKEN WANDB_API_KEY RUNPOD_API_KEY CONTAINER_API_KEY'
+
+read_secrets() {
+    for secret_name in $secret_names; do
+        eval "secret_file=\${${secret_name}_FILE:-}"
+        if [ -n "$secret_file" ]; then
+            if ! readable_file "$secret_file"; then
+                refuse "${secret_name}_FILE names $secret_file, which cannot be read by user $(id -u)" \
+                    "mount the file, or unset ${secret_name}_FILE"
+            fi
+            take_secret "${secret_name}_FILE"
+            # Its work is done, and the user that training runs as may not be allowed to open the file.
+            unset "${secret_name}_FILE"
+        fi
+        secret_file=/run/secrets/$secret_name
+        if readable_file "$secret_file"; then
+            take_secret "$secret_file"
+        elif [ -e "$secret_file" ] && ! given "$secret_name"; then
+            warn "$secret_file cannot be read by user $(id -u): $secret_name is not set"
+        fi
+    done
+    unset secret_value secret_before
+}
+
+readable_file() { [ -f "$1" ] || [ -p "$1" ] && [ -r "$1" ]; }
+
+given() { eval "[ -n \"\${$1:-}\" ]"; }
+
+# take_secret SOURCE: the content of $secret_file becomes $secret_name, unless that is set already.
+take_secret() {
+    secret_value=$(cat -- "$secret_file" 2>/dev/null) # the trailing newline goes here, as it must
+    secret_value=${secret_value%"$(printf '\r')"}
+    eval "secret_before=\${$secret_name:-}"
+    if [ -z "$secret_value" ]; then
+        warn "$1 is empty: nothing is taken from it"
+    elif [ -z "$secret_before" ]; then
+        eval "$secret_name=\$secret_value"
+        export "${secret_name?}"
+    elif [ "$secret_before" != "$secret_value" ]; then
+        warn "$secret_name and $1 differ: $secret_name of the environment is used"
+    fi
+}
