@@ -174,8 +174,8 @@ def test_a_wheel_with_other_content_is_refused(checkout: Path, site: Site, serve
 def test_a_list_without_hashes_takes_torchs_own_index_for_all_that_it_names(checkout: Path, site: Site) -> None:
     for name, version in (("torch", "2.13.0+rocm7.2"), ("triton_rocm", "3.7.1")):
         site.offer("rocm7.2", make_wheel(checkout / "wheels", name, version, content="right = True"))
-    decoy = make_wheel(checkout, "triton_rocm", "3.7.1", content="right = False")
-    site.offer("simple", decoy)
+    # pip would prefer this one, were it to see it: a local version sorts above the plain one.
+    site.offer("simple", make_wheel(checkout, "triton_rocm", "3.7.1+other", content="right = False"))
     done = install(checkout, site, "rocm72")
     assert done.returncode == 0, done.stderr
     assert "without hashes" in done.stdout
