@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,7 +23,7 @@ needs_root = pytest.mark.skipif(not ROOT, reason="only root can give files to ot
 
 # Everything is imported before rights are given up: another user may not be able to read this checkout.
 _CHILD = """
-import dataclasses, json, os, resource, sys
+import ctypes, dataclasses, json, os, resource, sys
 from pathlib import Path
 import ltxtrain.doctor.places, ltxtrain.doctor.process
 from ltxtrain.doctor.places import *
@@ -37,6 +40,17 @@ found = eval(sys.argv[4])
 found = found if isinstance(found, list) else [found]
 print(json.dumps([dataclasses.asdict(finding) for finding in found]))
 """
+
+
+@contextlib.contextmanager
+def folder_for_all() -> Iterator[Path]:
+    """A folder that other users can reach: pytest's own are closed to them."""
+    folder = Path(tempfile.mkdtemp(prefix="ltxtrain-doctor-test-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 def wrong(findings: Finding | Iterable[Finding], mounts: bool = False) -> list[str]:

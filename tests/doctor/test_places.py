@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from ltxtrain.doctor.findings import Finding
 from ltxtrain.doctor.places import check_data, check_shared_memory, check_temporary, check_volume, mount_of
-from tests.doctor.children import STRANGER, in_child, needs_root, wrong
+from tests.doctor.children import STRANGER, folder_for_all, in_child, needs_root, wrong
 
 PLANTED = (
     "data-missing",
@@ -47,6 +47,12 @@ PLANTED = (
     "tmp-not-writable",
 )
 VOLUME = "check_volume('output', folder, 1000)"
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    with folder_for_all() as folder:
+        yield folder
 
 
 def tree(folder: Path) -> list[tuple[str, int]]:

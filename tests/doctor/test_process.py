@@ -6,14 +6,14 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ltxtrain.doctor.process import check_clock, check_limits, check_user, in_container, nearest
-from tests.doctor.children import ROOT, STRANGER, in_child, needs_root, wrong
+from tests.doctor.children import ROOT, STRANGER, folder_for_all, in_child, needs_root, wrong
 
 PLANTED = (
     "user-cannot-write",
@@ -32,6 +32,12 @@ PLANTED = (
 IMAGE = {"LTX_IMAGE": "/opt/ltxtrain/image.json"}
 USER = "check_user([folder])"
 HOUR = 3600
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    with folder_for_all() as folder:
+        yield folder
 
 
 def test_a_user_in_a_folder_of_its_own_has_nothing_to_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,31 +83,27 @@ def test_root_over_folders_of_others_is_told_unless_it_is_wanted(open_folder: Pa
     assert wrong(in_child(USER, open_folder, environment={**IMAGE, "LTX_RUN_AS_ROOT": "1"})[0]) == []
 
 
+ROOTLESS = f"""
+libc = ctypes.CDLL(None)
+libc.prctl(4, 1, 0, 0, 0)  # or else /proc/self belongs to root, after the change of user
+assert libc.unshare(0x10000000) == 0, "no user namespace"
+Path("/proc/self/setgroups").write_text("deny")
+Path("/proc/self/uid_map").write_text("0 {STRANGER} 1")
+Path("/proc/self/gid_map").write_text("0 {STRANGER} 1")
+assert os.geteuid() == 0
+"""
+
+
 @needs_root
 def test_root_of_a_rootless_container_is_the_user_outside(open_folder: Path) -> None:
     """What it writes belongs to the user who started it, so there is nothing to warn of."""
-    way = [
-        "setpriv",
-        f"--reuid={STRANGER}",
-        f"--regid={STRANGER}",
-        "--clear-groups",
-        "unshare",
-        "--user",
-        "--map-root-user",
-    ]
-    start = [*way, sys.executable, "-c", "import ltxtrain.doctor.process"]
-    if not shutil.which("setpriv") or subprocess.run(start, capture_output=True, check=False).returncode:
-        pytest.skip("no user namespaces for ordinary users here, or they may not read this checkout")
-    open_folder.chmod(0o777)
+    ordinary = ["setpriv", f"--reuid={STRANGER}", "--clear-groups", "unshare", "--user", "true"]
+    if not shutil.which("setpriv") or subprocess.run(ordinary, capture_output=True, check=False).returncode:
+        pytest.skip("ordinary users make no user namespaces here")
     os.chown(open_folder, 1000, 1000)
-    script = (
-        "import sys; from pathlib import Path; from ltxtrain.doctor.process import check_user\n"
-        "print(check_user([Path(sys.argv[1])])[0].code)"
-    )
-    done = subprocess.run(
-        [*way, sys.executable, "-c", script, str(open_folder)], capture_output=True, text=True, check=False
-    )
-    assert (done.stdout.strip(), done.stderr) == ("ok", "")
+    open_folder.chmod(0o777)
+    assert wrong(in_child(USER, open_folder, uid=STRANGER, first=ROOTLESS)[0]) == []
+    assert wrong(in_child(USER, open_folder)[0]) == ["root-owns-results"]
 
 
 @pytest.mark.parametrize(
