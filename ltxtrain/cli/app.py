@@ -93,6 +93,8 @@ def _tell_unexpected(error: Exception, words: list[str]) -> int:
     if callable(own_words):
         lines = _faulty_flags(words) or [str(own_words())]
         return _tell(lines, "--help shows how the command is written", 2)
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "ltxtrain":
+        return _tell([f"the package {error.name} is missing"], "make setup, or install ltxtrain's packages again", 4)
     first = (str(error).splitlines() or [""])[0]
     problem = f"{type(error).__name__}: {first}" if first else type(error).__name__
     return _tell([f"this is a defect of ltxtrain: {problem}"], "run it again with --debug and report what it prints", 1)

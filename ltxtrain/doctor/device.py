@@ -113,7 +113,9 @@ def _worse(seen: Seen) -> Callable[[str, str, str, str], Finding]:
 def check_driver(seen: Seen) -> Finding:
     """NVIDIA's driver against the CUDA that torch was built for."""
     torch, around = seen.torch, seen.around
-    if torch.state != "ok" or not (torch.cuda or torch.hip):
+    if check_torch(seen).state != "ok":
+        return skipped("driver", "torch-at-fault", "not known while torch is at fault")
+    if not (torch.cuda or torch.hip):
         return skipped("driver", "no-gpu-build", "this torch uses none")
     if torch.hip:
         version = seen.machine.driver
@@ -178,8 +180,8 @@ def _has_capability(capabilities: str | None, name: str) -> bool:
 def check_device(seen: Seen) -> Finding:
     """Whether torch sees a device; if not, why not."""
     torch = seen.torch
-    if torch.state != "ok":
-        return skipped("device", "torch-unusable", "not known while torch cannot be used")
+    if check_torch(seen).state != "ok":
+        return skipped("device", "torch-at-fault", "not known while torch is at fault")
     if torch.available:
         return _hidden_devices(seen) or ok("device", _devices(seen))
     if torch.cuda:
