@@ -1,0 +1,74 @@
+"""A server that answers as the Hub's programming interface does: JSON, and its reasons in X-Error-Code."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+MODEL = "someone/ltx-video"
+DESCRIPTION = f"/api/models/{MODEL}"
+FILE = f"/{MODEL}/resolve/main/model_index.json"
+WHOAMI = "/api/whoami-v2"
+
+
+@dataclass
+class Reply:
+    status: int = 200
+    body: object = None
+    reason: str = ""
+    message: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def described(**changes: object) -> Reply:
+    files = [{"rfilename": "README.md"}, {"rfilename": "model_index.json"}]
+    return Reply(body={"_id": "0", "id": MODEL, "modelId": MODEL, "sha": "1234abcd" * 5, "siblings": files, **changes})
+
+
+class FakeHub(ThreadingHTTPServer):
+    """Answers by path; what was asked, and how many bytes were sent, is kept. ``off_s`` is how wrong its clock is."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.replies = {DESCRIPTION: described(), FILE: Reply(), WHOAMI: Reply(body={"type": "user", "name": "alice"})}
+        self.asked: list[tuple[str, str, str]] = []
+        self.sent = 0
+        self.off_s = 0.0
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: FakeHub
+
+    def do_GET(self) -> None:
+        self.server.asked.append((self.command, self.path, self.headers.get("Authorization", "")))
+        missing = Reply(404, {"error": "Repository not found"}, "RepoNotFound", "Repository not found")
+        reply = self.server.replies.get(self.path, missing)
+        content = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+        self.send_response_only(reply.status)
+        headers = {
+            "Date": formatdate(time.time() + self.server.off_s, usegmt=True),
+            "Content-Type": "application/json; charset=utf-8",
+            "Content-Length": str(len(content)),
+        }
+        if reply.reason:
+            headers |= {"X-Error-Code": reply.reason, "X-Error-Message": reply.message}
+        for name, value in (headers | reply.headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.server.sent += len(content)
+            self.wfile.write(content)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
