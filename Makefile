@@ -5,18 +5,22 @@ VENV   ?= .venv
 PYTHON ?= $(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,$(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c 'import venv, ensurepip' 2>/dev/null && command -v $$p && break; done))
 # Kind of torch: cpu, cu129 (NVIDIA), rocm72 (AMD), mps (Apple). Empty: as before, else mps on a Mac, else cpu.
 TORCH  ?=
+# Stage of an image: plain, cloud (with sshd, for pods) or, for cuda, sage (with SageAttention).
+STAGE  ?= plain
 # Where PyTorch's builds are served, for those who have a mirror.
 TORCH_INDEX ?= https://download.pytorch.org/whl
 
 BIN := $(VENV)/bin
+# Images are built without .venv, by any Python from 3.11 on.
+IMAGE_PYTHON := $(or $(PYTHON),python3)
 # One thread: with two, small models spend their time waiting for each other.
 OFFLINE := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 WANDB_MODE=offline
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test lint format bench docs lock clean
+.PHONY: help setup demo smoke test lint format bench docs lock clean image-cuda image-rocm image-cpu image-test
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z -]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## make .venv and install the locked packages (TORCH=cu129, rocm72 or mps for a GPU; PYTHON=python3.12)
 	@"$(PYTHON)" scripts/setup.py --venv $(VENV) --torch-index $(TORCH_INDEX) $(if $(TORCH),--torch $(TORCH))
@@ -44,6 +48,15 @@ docs: setup ## write docs/options.md from the schema
 
 lock: setup ## resolve again and rewrite requirements/lock.txt and dev.txt (needs the network)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python scripts/lock.py
+
+image-cuda: ## build the image for NVIDIA (STAGE=cloud with sshd, for pods; TORCH=cu126 or cu130 for other drivers)
+image-rocm: ## build the image for AMD
+image-cpu: ## build the image without a GPU
+image-cuda image-rocm image-cpu:
+	@$(IMAGE_PYTHON) scripts/image/build.py $(@:image-%=%) --stage $(STAGE) $(if $(TORCH),--torch $(TORCH)) $(ARGS)
+
+image-test: ## build the images and run them: users, kills, read-only, no network (needs Docker, or root on Debian 12)
+	@$(IMAGE_PYTHON) scripts/image/test.py $(ARGS)
 
 clean: ## remove what the targets made, but not .venv, output or cache
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,295 @@
+"""`make image-test`: build the image for real and run it as its users will, with every step timed.
+
+Needs a container engine, or root on Debian 12, where one is installed and started (scripts/image/engine.sh). Where none
+can run, one line says SKIP and why. What was built stays, so that a second run after a change of the code is short.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+sys.path.insert(0, str(Path(__file__).parent))
+from build import ROOT, Build, build_command, environment, image_size
+
+SCRIPTS = ROOT / "scripts" / "image"
+BASE = "localhost/ltxtrain-base:bookworm"
+NAME = "localhost/ltxtrain-test"  # never the tags of images that somebody made for use
+LARGEST_CPU_IMAGE = 2_000_000_000
+CANNOT = 77
+# Nothing of the container may be written, nothing may be gained, nothing may be reached, and nobody knows this user.
+LOCKED = ["--user", "1234:1234", "--read-only", "--network", "none", "--cap-drop", "ALL"]
+LOCKED += ["--security-opt", "no-new-privileges", "--tmpfs", "/tmp"]
+# Long enough to be stopped in the middle, on a fast machine too.
+TRAIN = ["train", "--preset", "smoke", "--max-train-steps", "100"]
+
+
+Result = TypeVar("Result")
+
+
+class Wrong(Exception):
+    """A check that failed, with what was seen."""
+
+
+def main() -> None:
+    arguments = read_arguments()
+    folder = arguments.engine
+    began = time.monotonic()
+    if reason := start_engine(folder):
+        print(f"SKIP image-test: {reason}")
+        return
+    try:
+        report("engine up", began)
+        run_checks(folder)
+        print(f"image-test: passed in {time.monotonic() - began:.0f} s")
+    except Wrong as wrong:
+        sys.exit(f"image-test: FAILED: {wrong}")
+    finally:
+        if not arguments.keep:
+            subprocess.run([SCRIPTS / "engine.sh", "down", folder], check=False)
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    place = Path(os.environ.get("LTX_ENGINE", "/var/tmp/ltxtrain-engine"))
+    parser.add_argument("--engine", type=Path, default=place, help="where a private engine keeps what it builds")
+    parser.add_argument("--keep", action="store_true", help="leave the private engine running")
+    return parser.parse_args()
+
+
+# ---------------------------------------------------------------- the engine and what a build needs
+
+
+def start_engine(folder: Path) -> str | None:
+    """Bring an engine up and point ``docker`` at it. Returns the reason where none can run here."""
+    done = subprocess.run([SCRIPTS / "engine.sh", "up", folder], stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode == CANNOT:
+        return done.stderr.strip().splitlines()[-1].removeprefix("engine: ")
+    if done.returncode:
+        sys.exit(f"image-test: the engine failed:\n{done.stderr}")
+    for line in (folder / "env").read_text().splitlines():
+        name, _, value = line.removeprefix("export ").partition("=")
+        os.environ[name] = value
+    return None
+
+
+def base_image() -> str | None:
+    """A base of this machine's own packages where it can be made, else the pinned one."""
+    if shutil.which("debootstrap") is None or os.getuid() != 0:
+        return None
+    must([SCRIPTS / "base.sh", BASE])
+    return BASE
+
+
+def run_checks(folder: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        base = pool.submit(timed, "base image", base_image)
+        wheels = folder / "wheels"
+        timed("wheels", lambda: must(["env", f"PYTHON={sys.executable}", SCRIPTS / "wheels.sh", wheels]))
+        build = Build("cpu", "cpu", base=base.result(), wheels=wheels, name=NAME)
+        timed("build the CPU image", lambda: build_image(build))
+        check_size(build.tag)
+        with tempfile.TemporaryDirectory(prefix="ltxtrain-image-") as place:
+            undisturbed, stopped = Path(place) / "undisturbed", Path(place) / "stopped"
+            lanes = [
+                pool.submit(check_mapped_user, build.tag, undisturbed),
+                pool.submit(check_stop_and_resume, build.tag, stopped),
+                pool.submit(check_other_images, build),
+            ]
+            check_words(build.tag)
+            check_contents(build.tag)
+            for lane in lanes:
+                lane.result()
+            same_exports(undisturbed, stopped)
+
+
+def build_image(build: Build) -> None:
+    command = build_command(replace(build, options=("--progress=plain", *build.options)))
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Wrong(f"{build.tag} could not be built:\n" + "\n".join(done.stderr.splitlines()[-40:]))
+
+
+# ---------------------------------------------------------------- the checks
+
+
+def check_size(tag: str) -> None:
+    size = image_size(tag)
+    say("its size", f"{size / 1e9:.2f} GB")
+    expect(size < LARGEST_CPU_IMAGE, f"{tag} has {size} bytes")
+
+
+def check_words(tag: str) -> None:
+    """What somebody reads who only tries it."""
+    said = timed("start (--version)", lambda: docker("run", "--rm", tag, "--version"))
+    expect(said.startswith("ltxtrain "), said)
+    welcome = timed("start (welcome text)", lambda: docker("run", "--rm", tag))
+    for word in (":/data", ":/cache", ":/output", "train"):
+        expect(word in welcome, f"the welcome text does not say {word}: {welcome}")
+    expect("usage: ltxtrain" in docker("run", "--rm", tag, "ltxtrain", "--help"), "ltxtrain --help")
+    wrong = run_docker("run", "--rm", tag, "trian")
+    expect(wrong.returncode == 2 and "train" in wrong.stderr, f"trian: {wrong.returncode} {wrong.stderr}")
+
+
+def check_contents(tag: str) -> None:
+    """Who it runs as, what it says of itself, and that nothing is in it that does not belong there."""
+    expect(docker("run", "--rm", tag, "id", "-u").strip() == "10001", "the default user")
+    facts = json.loads(docker("run", "--rm", tag, "cat", "/opt/ltxtrain/image.json"))
+    labels = json.loads(docker("image", "inspect", "--format", "{{json .Config.Labels}}", tag))
+    for label, fact in (("revision", "revision"), ("version", "version"), ("base.name", "base")):
+        expect(labels[f"org.opencontainers.image.{label}"] == facts[fact] != "unknown", f"{label}: {labels} {facts}")
+    expect(labels["ltxtrain.lock"] == facts["lock_sha256"] != "unknown", f"lock: {labels} {facts}")
+    bill = json.loads(docker("run", "--rm", tag, "cat", "/opt/sbom/sbom.cdx.json"))
+    listed = {component["name"]: component.get("version", "") for component in bill["components"]}
+    expect({"torch", "diffusers", "transformers"} <= listed.keys(), f"the bill of materials lists {sorted(listed)}")
+    expect(facts["torch"] == listed["torch"], f"torch is {listed['torch']}, image.json says {facts['torch']}")
+    found = docker("run", "--rm", tag, "sh", "-c", "command -v sshd nvcc curl wget pip git || echo none").strip()
+    expect(found == "none", f"the plain image holds {found}")
+    timed("doctor", lambda: docker("run", "--rm", tag, "doctor", "--preset", "smoke", "--offline"))
+
+
+def check_mapped_user(tag: str, place: Path) -> None:
+    """Started as root, as `docker run` does: the files belong to the owner of the output folder."""
+    owner = 4321 if os.getuid() == 0 else os.getuid()
+    volumes = make_volumes(place, owner)
+    words = timed("smoke run", lambda: docker("run", "--rm", *volumes, tag, *TRAIN))
+    expect("LoRA (diffusers)" in words, words)
+    lora = place / "out/smoke/export/pytorch_lora_weights.safetensors"
+    expect(lora.stat().st_uid == owner, f"{lora.name} belongs to {lora.stat().st_uid}, not to {owner}")
+    expect(lora.stat().st_mode & 0o044 == 0o044, f"{lora.name} has mode {lora.stat().st_mode:o}")
+
+
+def check_stop_and_resume(tag: str, place: Path) -> None:
+    """`docker stop` in training saves and leaves with 143; the same command goes on. All of it locked down."""
+    volumes = make_volumes(place, 1234 if os.getuid() == 0 else os.getuid())
+    locked = LOCKED if os.getuid() == 0 else ["--user", f"{os.getuid()}:{os.getgid()}", *LOCKED[2:]]
+    container = docker("run", "--detach", *locked, *volumes, tag, *TRAIN).strip()
+    try:
+        metrics = place / "out/smoke/metrics.jsonl"
+        began = time.monotonic()
+        wait_for(lambda: metrics.exists() and metrics.stat().st_size > 0, container)
+        report("another user, read-only, no network: first step after", began)
+        expect(health(container) != "unhealthy", "the container counts as ill while it trains")
+        timed("SIGTERM until it has left", lambda: docker("stop", "--time", "30", container))
+        code = docker("inspect", "--format", "{{.State.ExitCode}}", container).strip()
+        expect(code == "143", f"after SIGTERM the exit code is {code}: {logs(container)}")
+    finally:
+        run_docker("rm", "--force", container)
+    saved = sorted((place / "out/smoke/checkpoints").glob("step-*/MANIFEST.json"))
+    expect(bool(saved), "no checkpoint was saved at SIGTERM")
+    steps_before = len(metrics.read_text().splitlines())
+    expect(steps_before < 100, "training had ended before it was stopped")
+    timed("resume to the end", lambda: docker("run", "--rm", *locked, *volumes, tag, *TRAIN))
+    events = [event["event"] for event in json.loads((place / "out/smoke/run.json").read_text())["events"]]
+    expect(events.count("start") + events.count("resume") == 2, f"run.json tells of {events}")
+
+
+def check_other_images(build: Build) -> None:
+    """Both GPU images and the cloud stage: every stage is built, with the CPU's torch in place of theirs."""
+    torch = replace(build, stage="torch")
+    build_image(torch)
+    instead = ("--build-context", f"torch=docker-image://{torch.tag}")
+    for kind, name in (("cuda", "cu129"), ("rocm", "rocm72")):
+        gpu = replace(build, kind=kind, torch=name, options=instead)
+        timed(f"build Dockerfile.{kind} (torch of the CPU)", partial(build_image, gpu))
+        expect(docker("run", "--rm", gpu.tag, "--version").startswith("ltxtrain "), gpu.tag)
+    cloud = replace(build, stage="cloud")
+    timed("build the cloud stage", lambda: build_image(cloud))
+    expect("sshd" in docker("run", "--rm", cloud.tag, "sh", "-c", "command -v sshd"), "the cloud stage has no sshd")
+    keys = docker("run", "--rm", cloud.tag, "sh", "-c", "ls /etc/ssh | grep -c host_ || true").strip()
+    expect(keys == "0", f"{keys} host keys are in the image")
+
+
+def same_exports(one: Path, other: Path) -> None:
+    digests = [
+        {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (place / "out/smoke/export").iterdir()}
+        for place in (one, other)
+    ]
+    expect(digests[0] == digests[1] != {}, f"the resumed run differs from the undisturbed one: {digests}")
+    say("resumed and undisturbed run", "the same bytes")
+
+
+# ---------------------------------------------------------------- small things
+
+
+def make_volumes(place: Path, owner: int) -> list[str]:
+    words = []
+    for name, target in (("clips", "/data"), ("cache", "/cache"), ("out", "/output")):
+        folder = place / name
+        folder.mkdir(parents=True)
+        if os.getuid() == 0:
+            os.chown(folder, owner, owner)
+        words += ["--volume", f"{folder}:{target}"]
+    return words
+
+
+def wait_for(condition: Callable[[], bool], container: str, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        running = docker("inspect", "--format", "{{.State.Running}}", container).strip() == "true"
+        if not running or time.monotonic() > end:
+            raise Wrong(f"the container {'hangs' if running else 'ended early'}: {logs(container)}")
+        time.sleep(0.1)
+
+
+def health(container: str) -> str:
+    return docker("inspect", "--format", "{{.State.Health.Status}}", container).strip()
+
+
+def logs(container: str) -> str:
+    done = run_docker("logs", "--tail", "20", container)
+    return done.stdout + done.stderr
+
+
+def docker(*words: str) -> str:
+    done = run_docker(*words)
+    if done.returncode:
+        raise Wrong(f"docker {' '.join(words)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def run_docker(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["docker", *words], capture_output=True, text=True, check=False)
+
+
+def must(command: list[str | Path]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Wrong(f"{' '.join(map(str, command))}:\n{done.stdout}{done.stderr}")
+
+
+def expect(true: bool, otherwise: str) -> None:
+    if not true:
+        raise Wrong(otherwise)
+
+
+def timed(what: str, work: Callable[[], Result]) -> Result:
+    began = time.monotonic()
+    result = work()
+    report(what, began)
+    return result
+
+
+def report(what: str, began: float) -> None:
+    say(what, f"{time.monotonic() - began:.1f} s")
+
+
+def say(what: str, figure: str) -> None:
+    print(f"image-test: {what:<58} {figure}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
