@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
 
 MODEL = "someone/ltx-video"
 DESCRIPTION = f"/api/models/{MODEL}"
@@ -72,3 +76,24 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+def certificate(folder: Path, until: str) -> tuple[Path, Path]:
+    """A certificate for localhost that vouches for itself, valid until the day ``until``; and its key."""
+    key, request, made = folder / "key.pem", folder / "request.pem", folder / "certificate.pem"
+    (folder / "index").touch()
+    settings = folder / "settings"
+    settings.write_text(
+        f"[ca]\ndefault_ca = here\n[here]\nnew_certs_dir = {folder}\ndatabase = {folder}/index\nrand_serial = yes\n"
+        "default_md = sha256\npolicy = any\n[any]\ncommonName = supplied\n[names]\nsubjectAltName = DNS:localhost\n"
+    )
+    new = f"req -new -newkey rsa:2048 -nodes -subj /CN=localhost -keyout {key} -out {request}"
+    sign = (
+        f"ca -batch -selfsign -config {settings} -extensions names -startdate 20200101000000Z -enddate {until}000000Z"
+    )
+    for command in (new, f"{sign} -keyfile {key} -in {request} -out {made}"):
+        try:
+            subprocess.run(["openssl", *command.split()], check=True, capture_output=True)
+        except FileNotFoundError:
+            pytest.skip("makes its certificate with openssl, which is not here")
+    return made, key

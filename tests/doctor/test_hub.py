@@ -21,7 +21,7 @@ from ltxtrain.doctor import hub
 from ltxtrain.doctor.findings import Finding
 from ltxtrain.doctor.hub import check_hub
 from tests.doctor.children import wrong
-from tests.doctor.fake_hub import DESCRIPTION, FILE, MODEL, WHOAMI, FakeHub, Reply, described
+from tests.doctor.fake_hub import DESCRIPTION, FILE, MODEL, WHOAMI, FakeHub, Reply, certificate, described
 
 PLANTED = (
     "hub-offline",
@@ -205,27 +205,6 @@ def test_a_connection_that_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_tls_at_that_port(server: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", server.address.replace("http:", "https:"))
     assert wrong(look()) == ["hub-tls"]
-
-
-def certificate(folder: Path, until: str) -> tuple[Path, Path]:
-    """A certificate for localhost that vouches for itself, valid until the day ``until``; and its key."""
-    key, request, made = folder / "key.pem", folder / "request.pem", folder / "certificate.pem"
-    (folder / "index").touch()
-    settings = folder / "settings"
-    settings.write_text(
-        f"[ca]\ndefault_ca = here\n[here]\nnew_certs_dir = {folder}\ndatabase = {folder}/index\nrand_serial = yes\n"
-        "default_md = sha256\npolicy = any\n[any]\ncommonName = supplied\n[names]\nsubjectAltName = DNS:localhost\n"
-    )
-    new = f"req -new -newkey rsa:2048 -nodes -subj /CN=localhost -keyout {key} -out {request}"
-    sign = (
-        f"ca -batch -selfsign -config {settings} -extensions names -startdate 20200101000000Z -enddate {until}000000Z"
-    )
-    for command in (new, f"{sign} -keyfile {key} -in {request} -out {made}"):
-        try:
-            subprocess.run(["openssl", *command.split()], check=True, capture_output=True)
-        except FileNotFoundError:
-            pytest.skip("makes its certificate with openssl, which is not here")
-    return made, key
 
 
 @pytest.mark.parametrize(
