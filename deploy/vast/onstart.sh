@@ -9,11 +9,10 @@ mkdir -p /workspace/data
 unset SSH_PUBLIC_KEY PUBLIC_KEY
 # The words after `start` are the command; deploy/render.py puts yours there.
 nohup sh -c '
-    flock -n 8 || { echo "ltxtrain is running already, or waits for /workspace/go"; exit 0; }
-    echo "$$" >/tmp/ltxtrain-onstart.pid
+    flock -n 8 || { echo "waiting already: touch /workspace/go"; exit 0; }
     [ -e /workspace/go ] || echo "waiting: copy clips to /workspace/data, then: touch /workspace/go"
     until [ -e /workspace/go ]; do sleep 5; done
-    exec /opt/ltxtrain/entrypoint/entrypoint.sh "$@"
+    exec /opt/ltxtrain/entrypoint/entrypoint.sh "$@" 8>&-
 ' start \
     train --preset bf16 --yes \
     >>/workspace/ltxtrain.log 2>&1 </dev/null 8>/tmp/ltxtrain-onstart.lock &

@@ -1,0 +1,162 @@
+"""What the scripts print can be sent as it is; what nobody should send is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deploy.forms import RunpodPod, RunpodTemplate, VastTemplate
+
+ROOT = Path(__file__).resolve().parents[2]
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+IMAGE = f"registry.example:5000/me/ltxtrain:0.1.0-cuda-cloud@{DIGEST}"
+
+
+def render(*words: str) -> subprocess.CompletedProcess[str]:
+    # -S -E: nothing but the standard library, as on a computer where this project is not installed.
+    program = [sys.executable, "-S", "-E", str(ROOT / "deploy" / "render.py"), *words]
+    return subprocess.run(program, capture_output=True, text=True, check=False)
+
+
+def printed(*words: str) -> dict[str, Any]:
+    done = render(*words)
+    assert done.returncode == 0, done.stderr
+    body: dict[str, Any] = json.loads(done.stdout)
+    return body
+
+
+def test_a_template_of_runpod_comes_out_ready_to_send() -> None:
+    body = printed(
+        "runpod", "--image", IMAGE, "--volume", "250", "--disk", "40", "--name", "mine", "--on-exit", "sleep",
+        "--hf-secret", "hf", "--registry-auth", "login1", "--preset", "smoke",
+        "--", "--max-train-steps", "3000", "--validation-prompt", "a fox's den",
+    )  # fmt: skip
+    RunpodTemplate.model_validate(body)
+    assert body["imageName"] == IMAGE
+    words = body["dockerStartCmd"]
+    assert words[words.index("train") :] == [
+        "train", "--preset", "smoke", "--max-train-steps", "3000", "--validation-prompt", "a fox's den", "--yes"
+    ]  # fmt: skip
+    assert (body["volumeInGb"], body["containerDiskInGb"], body["name"]) == (250, 40, "mine")
+    assert body["env"]["LTX_ON_EXIT"] == "sleep"
+    assert body["env"]["HF_TOKEN"] == "{{ RUNPOD_SECRET_hf }}"
+    assert body["containerRegistryAuthId"] == "login1"
+
+
+def test_the_amd_template_keeps_its_preset_and_warns_of_an_image_for_nvidia() -> None:
+    done = render("runpod", "--kind", "amd", "--image", IMAGE)
+    body = json.loads(done.stdout)
+    assert body["category"] == "AMD"
+    assert body["dockerStartCmd"][-4:] == ["train", "--preset", "rocm-mi300x", "--yes"]
+    assert "warning: the tag 0.1.0-cuda-cloud says cuda" in done.stderr
+
+
+def test_a_pod_of_runpod_comes_out_ready_to_send() -> None:
+    body = printed(
+        "runpod-pod", "--template", "30zmvf89kd", "--gpu", "NVIDIA L40S", "--gpu", "NVIDIA A40", "--interruptible",
+        "--network-volume", "agv6w2qcg7",
+    )  # fmt: skip
+    RunpodPod.model_validate(body)
+    assert body["templateId"] == "30zmvf89kd"
+    assert body["gpuTypeIds"] == ["NVIDIA L40S", "NVIDIA A40"]
+    assert body["interruptible"] is True
+    assert body["networkVolumeId"] == "agv6w2qcg7"
+
+
+def test_a_template_of_vast_comes_out_ready_to_send_in_both_modes() -> None:
+    flags = ("--", "--validation-prompt", "a fox's den; rm -rf x")
+    ssh = printed("vast", "--image", IMAGE, "--disk", "150", "--on-exit", "sleep", *flags)
+    VastTemplate.model_validate(ssh)
+    assert (ssh["image"], ssh["tag"]) == ("registry.example:5000/me/ltxtrain", f"0.1.0-cuda-cloud@{DIGEST}")
+    assert ssh["recommended_disk_space"] == 150 and ssh["extra_filters"]["disk_space"] == {"gte": 150}
+    assert "LTX_ON_EXIT=sleep" in shlex.split(ssh["env"])
+    words = shlex.split(ssh["onstart"].replace("\\\n", " "), comments=True)
+    place = words.index("train")
+    assert words[place : place + 6] == ["train", "--preset", "bf16", "--validation-prompt", flags[-1], "--yes"]
+
+    args = printed("vast", "--mode", "args", "--image", IMAGE, *flags)
+    VastTemplate.model_validate(args)
+    assert shlex.split(args["args_str"]) == ["train", "--preset", "bf16", "--validation-prompt", flags[-1], "--yes"]
+    assert args["onstart"] == ""
+
+
+def read_search(text: str) -> dict[str, dict[str, object]]:
+    """Offers' filters from the words of Vast's command line: names in full, memory in MB, and its own defaults."""
+    found: dict[str, dict[str, object]] = {
+        name: {"eq": name != "external"} for name in ("verified", "external", "rentable")
+    }
+    for word in text.split():
+        match = re.fullmatch(r"([a-z_]+)(>=|<=|=)(\S+)", word)
+        assert match, word
+        name, operator, value = match.groups()
+        name = {"cuda_vers": "cuda_max_good"}.get(name, name)
+        number: object = float(value) * (1000 if name.endswith("_ram") else 1) if re.match(r"[\d.]+$", value) else value
+        found[name] = {{">=": "gte", "<=": "lte", "=": "eq"}[operator]: number}
+    return found
+
+
+def test_the_line_for_vasts_tool_says_the_same_as_the_json() -> None:
+    done = render("vast", "--command", "--image", IMAGE)
+    words = shlex.split(done.stdout)
+    body = printed("vast", "--image", IMAGE)
+    assert words[:3] == ["vastai", "create", "template"]
+    told = dict(pairwise(words))
+    assert told["--onstart-cmd"] == body["onstart"]
+    assert (told["--image"], told["--image_tag"], told["--env"]) == (body["image"], body["tag"], body["env"])
+    assert told["--disk_space"] == str(body["recommended_disk_space"])
+    assert "--ssh" in words and "--direct" in words
+    assert read_search(told["--search_params"]) == body["extra_filters"]
+
+
+REFUSED = {
+    "the placeholder": ("REGISTRY/NAME:cuda-cloud@sha256:DIGEST", "placeholder"),
+    "no digest": ("me/ltxtrain:0.1.0-cuda-cloud", "no digest"),
+    "latest": ("me/ltxtrain:latest", "another image tomorrow"),
+    "latest with a digest": (f"me/ltxtrain:latest@{DIGEST}", "another image tomorrow"),
+    "no tag and no digest": ("me/ltxtrain", "another image tomorrow"),
+    "a short digest": ("me/ltxtrain:1@sha256:abc", "no name of an image"),
+    "capitals": (f"Me/ltxtrain:1@{DIGEST}", "no name of an image"),
+    "a blank": (f"me/ltx train:1@{DIGEST}", "no name of an image"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+@pytest.mark.parametrize("cloud", ["runpod", "vast"])
+def test_an_image_that_nobody_should_send_is_refused(cloud: str, what: str) -> None:
+    image, says = REFUSED[what]
+    done = render(cloud, "--image", image)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(rf"error: .*{says}.*\nhint: .+\n", done.stderr)
+
+
+def test_going_without_a_digest_is_said_and_warned_of() -> None:
+    done = render("runpod", "--tag-only", "--image", IMAGE)
+    assert json.loads(done.stdout)["imageName"] == "registry.example:5000/me/ltxtrain:0.1.0-cuda-cloud"
+    assert "warning: no digest" in done.stderr
+    assert render("runpod", "--tag-only", "--image", f"me/ltxtrain@{DIGEST}").returncode == 2
+    assert "there is no ssh server" in render("runpod", "--tag-only", "--image", "me/ltxtrain:cuda").stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("runpod", "--image", IMAGE, "--preset", "huge"), "--preset huge does not exist"),
+        (("runpod", "--image", IMAGE, "--", "--webhook", "hf_" + "a" * 20), "the flags hold a token"),
+        (("runpod-pod", "--template", "TEMPLATE"), "placeholder"),
+        (("runpod-pod", "--template", "x1", "--", "--lora-rank", "8"), "takes its command from its template"),
+        (("vast", "--image", f"me/ltxtrain@{DIGEST}"), "has no tag"),
+        (("vast", "--image", IMAGE, "--mode", "args", "--command"), "no place for the arguments"),
+    ],
+)
+def test_what_would_not_work_is_refused_with_a_hint(words: tuple[str, ...], says: str) -> None:
+    done = render(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in done.stderr and "\nhint: " in done.stderr

@@ -1,0 +1,201 @@
+"""What the templates start, really started with the image's entrypoint: it waits for clips, trains once, goes on.
+
+The texts are run as they are, but for their folders, which lie in a temporary one here. In the place of ltxtrain stands
+a program that tells how it was called: training itself is tested elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from tests.deploy.test_create import Cloud
+
+ROOT = Path(__file__).resolve().parents[2]
+ENTRYPOINT = ROOT / "entrypoint" / "entrypoint.sh"
+WAITING = "waiting: copy clips to"
+PROGRAM = """#!/bin/sh
+echo "called: $*"
+echo "interval: ${LTXTRAIN_CHECKPOINT_MINUTES:-none}, results: ${LTXTRAIN_OUTPUT_DIR:-none}"
+trap 'echo "saved a checkpoint"; kill $!; exit 143' TERM
+[ ! -e "$0.hold" ] || { sleep 60 & wait; }
+"""
+
+pytestmark = [
+    pytest.mark.skipif(not ENTRYPOINT.is_file(), reason="entrypoint/entrypoint.sh is not there"),
+    pytest.mark.skipif(not shutil.which("flock"), reason="flock is not there: it is in the image"),
+]
+
+
+@dataclass
+class Machine:
+    """A rented machine's folders, and what was started on it."""
+
+    home: Path
+    environment: dict[str, str]
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def workspace(self) -> Path:
+        return self.home / "workspace"
+
+    @property
+    def log(self) -> Path:
+        return self.workspace / "ltxtrain.log"
+
+    def moved(self, text: str) -> str:
+        """A text of a template with this machine's folders, and a shorter wait."""
+        here = {
+            "/opt/ltxtrain/entrypoint": str(ENTRYPOINT.parent),
+            "/workspace": str(self.workspace),
+            "/tmp/": f"{self.home}/tmp/",
+            "sleep 5": "sleep 0.1",
+        }
+        return re.sub("|".join(map(re.escape, here)), lambda found: here[found.group()], text)
+
+    def start(self, *words: str, **more: str) -> subprocess.Popen[bytes]:
+        # A session of its own, so that all that was started can be ended, and nothing else.
+        process = subprocess.Popen(
+            words, env=self.environment | more, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, start_new_session=True, cwd=self.home,
+        )  # fmt: skip
+        self.started.append(process)
+        return process
+
+    def onstart(self, **more: str) -> None:
+        """What Vast does at each start of an instance."""
+        text = self.moved((ROOT / "deploy/vast/onstart.sh").read_text(encoding="utf-8"))
+        assert self.start("sh", "-c", text, **more).wait(timeout=10) == 0
+
+    def told(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    for folder in ("bin", "tmp", "workspace"):
+        (tmp_path / folder).mkdir()
+    program = tmp_path / "bin" / "ltxtrain"
+    program.write_text(PROGRAM)
+    program.chmod(0o755)
+    made = Machine(
+        tmp_path,
+        {
+            "PATH": f"{program.parent}:{os.environ['PATH']}",
+            "HOME": str(tmp_path),
+            "TMPDIR": str(tmp_path / "tmp"),
+            "LTX_WORKSPACE": str(tmp_path / "workspace"),
+            "LTXTRAIN_CHECKPOINT_MINUTES": "5",
+        },
+    )
+    yield made
+    for process in made.started:
+        for member in members(process.pid):
+            os.kill(member, signal.SIGKILL)
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+def members(session: int) -> list[int]:
+    """The processes of a session that we have opened."""
+    listed = subprocess.run(["ps", "-o", "pid=", "-s", str(session)], capture_output=True, text=True, check=False)
+    return [int(word) for word in listed.stdout.split()]
+
+
+def until(holds: Callable[[], object], what: str) -> None:
+    for _ in range(200):
+        if holds():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"after ten seconds still not: {what}")
+
+
+VAST = {"CONTAINER_ID": "77", "VAST_CONTAINERLABEL": "C.77", "CONTAINER_API_KEY": "vastkey" * 3}
+
+
+def test_on_vast_training_waits_for_clips_and_starts_once(machine: Machine) -> None:
+    machine.onstart(**VAST)
+    until(lambda: WAITING in machine.told(), "waiting")
+    assert (machine.workspace / "data").is_dir()
+    machine.onstart(**VAST)
+    until(lambda: "waiting already" in machine.told(), "the second start gives way")
+    assert "called" not in machine.told()
+
+    (machine.home / "bin" / "ltxtrain.hold").touch()
+    (machine.workspace / "go").touch()
+    until(lambda: "called: train --preset bf16 --yes" in machine.told(), "training")
+    assert f"interval: 5, results: {machine.workspace}/output" in machine.told()
+    machine.onstart(**VAST)
+    until(lambda: "going on in this container already" in machine.told(), "one training at a time")
+    assert machine.told().count("called") == 1
+
+
+def test_on_vast_training_goes_on_by_itself_after_an_interruption(machine: Machine) -> None:
+    (machine.workspace / "go").touch()
+    for start in (1, 2):
+        machine.onstart(**VAST)
+        until(lambda start=start: machine.told().count("called: train --preset bf16 --yes") == start, f"start {start}")
+        free = ["flock", "--nonblock", str(machine.home / "tmp" / "ltxtrain.lock"), "true"]
+        until(lambda: subprocess.run(free, check=False).returncode == 0, "its end")  # noqa: B023
+    assert WAITING not in machine.told()
+
+
+def test_on_vast_no_variable_is_written_to_a_file(machine: Machine) -> None:
+    secret = "hf_" + "s" * 30
+    (machine.workspace / "go").touch()
+    machine.onstart(HF_TOKEN=secret, SSH_PUBLIC_KEY="ssh-ed25519 AAAA me", **VAST)
+    until(lambda: "called" in machine.told(), "training")
+    for path in machine.home.rglob("*"):
+        if path.is_file():
+            text = path.read_text(errors="replace")
+            assert secret not in text and VAST["CONTAINER_API_KEY"] not in text, path
+
+
+@pytest.mark.parametrize("kind", ["nvidia", "amd"])
+def test_on_runpod_training_waits_for_clips_and_saves_when_the_pod_is_stopped(machine: Machine, kind: str) -> None:
+    template = json.loads((ROOT / "deploy/runpod" / f"template.{kind}.json").read_text(encoding="utf-8"))
+    words = [machine.moved(word) for word in template["dockerStartCmd"]]
+    (machine.home / "bin" / "ltxtrain.hold").touch()
+    # As RunPod starts it: the image's entrypoint, and the template's command behind it.
+    pod = machine.start(
+        str(ENTRYPOINT), *words, RUNPOD_POD_ID="pod1", RUNPOD_API_KEY="rpa_" + "k" * 20,
+        LTX_ON_EXIT=template["env"]["LTX_ON_EXIT"], LTX_LOG=machine.moved(template["env"]["LTX_LOG"]),
+    )  # fmt: skip
+    until((machine.workspace / "data").is_dir, "the folder for clips")
+    time.sleep(0.3)
+    assert pod.poll() is None and "called" not in machine.told()
+    (machine.workspace / "go").touch()
+    until(lambda: f"called: train --preset {template['dockerStartCmd'][-2]} --yes" in machine.told(), "training")
+    pod.terminate()
+    assert pod.wait(timeout=10) == 143
+    assert "saved a checkpoint" in machine.told()
+    assert pod.stdout is not None and WAITING in pod.stdout.read().decode()
+
+
+def test_on_vast_the_instance_stops_itself_when_training_has_ended(machine: Machine) -> None:
+    cloud = Cloud(200, {"success": True})
+    thread = Thread(target=cloud.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        (machine.workspace / "go").touch()
+        machine.onstart(LTX_ON_EXIT="stop-pod", LTX_VAST_API=f"http://127.0.0.1:{cloud.server_port}", **VAST)
+        until(lambda: cloud.heard, "the request")
+    finally:
+        cloud.shutdown()
+        thread.join()
+        cloud.server_close()
+    [(method, path, headers, body)] = cloud.heard
+    assert (method, path, body) == ("PUT", "/instances/77/", {"state": "stopped"})
+    assert headers["Authorization"] == f"Bearer {VAST['CONTAINER_API_KEY']}"
