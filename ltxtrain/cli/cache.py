@@ -8,6 +8,7 @@ from ltxtrain.cli.options import Configs, Context, Presets, SetAside, read_confi
 def cache(ctx: Context, preset: Presets = None, config: Configs = None, set_aside_unbuilt: SetAside = False) -> None:
     """Compute latents and prompt embeddings for a run, and stop there. What exists already is not computed again."""
     from ltxtrain.cli.plan import plan_of
+    from ltxtrain.cli.surroundings import look_around
     from ltxtrain.files import check_writable
     from ltxtrain.learn.signals import StopFlag, watch_signals
     from ltxtrain.listeners.heartbeat import heartbeat_listener
@@ -15,6 +16,7 @@ def cache(ctx: Context, preset: Presets = None, config: Configs = None, set_asid
     with watch_signals(stop := StopFlag()), heartbeat_listener() as heartbeat:
         with stop.at_once("nothing was begun"):
             plan = plan_of(read_config(ctx, preset, config, set_aside_unbuilt))
+            look_around()
             check_writable(plan.cache_dir, "--cache")
         from ltxtrain.cli.drive import drain
         from ltxtrain.listeners.console import console_listener

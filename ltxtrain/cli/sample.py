@@ -35,6 +35,7 @@ def sample(
     With a run's folder as the adapter, its own configuration (base model, precision, sizes) is where this one begins.
     A video that is there already is kept: the new one gets the next free number.
     """
+    from ltxtrain.cli.surroundings import look_around
     from ltxtrain.errors import ModelError
     from ltxtrain.learn.signals import StopFlag, watch_signals
     from ltxtrain.listeners.heartbeat import heartbeat_listener
@@ -54,6 +55,7 @@ def sample(
     videos = validation_videos(section, loaded.config.model.seed)
     videos = tuple(replace(video, name=_free(to, video.name.replace("validation", name, 1))) for video in videos)
     with watch_signals(stop := StopFlag()), heartbeat_listener() as heartbeat:
+        look_around()
         print("loading torch and diffusers ...", file=sys.stderr)
         from ltxtrain.cli.drive import drain
         from ltxtrain.listeners.console import console_listener

@@ -32,6 +32,7 @@ def train(
     Started again with the same settings, it goes on where it was.
     """
     from ltxtrain.cli.plan import plan_of
+    from ltxtrain.cli.surroundings import look_around
     from ltxtrain.files import check_writable
     from ltxtrain.learn.signals import StopFlag, watch_signals
     from ltxtrain.listeners.heartbeat import heartbeat_listener
@@ -43,6 +44,7 @@ def train(
             print(render_plan(plan), file=sys.stdout if dry_run else sys.stderr)
             if dry_run:
                 return
+            look_around()
             check_writable(plan.cache_dir, "--cache")
             check_writable(plan.run_dir, "--output")
             if plan.warnings and not yes and sys.stdin.isatty() and sys.stderr.isatty():

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXVideoTransformer3DModel
 from diffusers.utils import logging as diffusers_logging
-from huggingface_hub import snapshot_download
+from huggingface_hub import get_token, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -28,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 from ltxtrain.config.model import ModelConfig
 from ltxtrain.errors import ModelError
 from ltxtrain.facts.digests import files_sha256
+from ltxtrain.facts.hub_token import TOKEN_LETTERS
 from ltxtrain.facts.models import TINY_MODEL
 
 diffusers_logging.disable_progress_bar()
@@ -129,6 +130,12 @@ def _find(key: str, name: str, cache_dir: Path, patterns: list[str], revision: s
 
 def _download(key: str, name: str, revision: str | None, patterns: list[str]) -> Path:
     try:
+        # With other letters the request would fail with a message that shows the token.
+        if (token := get_token()) and not TOKEN_LETTERS.fullmatch(token):
+            raise ModelError(
+                "the token for the Hub holds letters that no token has",
+                hint="set HF_TOKEN to the token alone, without quotes, blanks or braces",
+            )
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except GatedRepoError as error:
         raise ModelError(

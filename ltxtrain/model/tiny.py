@@ -63,6 +63,10 @@ def tiny_folder(models: Path, spec: TinySpec | None = None) -> Path:
         unfinished = models / f".tiny-{uuid4().hex[:8]}.tmp"
         try:
             build_pipeline(spec).save_pretrained(unfinished)
+            # safetensors writes its files for this user alone; the others have the mode that the umask gives.
+            mode = (unfinished / "model_index.json").stat().st_mode
+            for weights in unfinished.glob("*/*.safetensors"):
+                weights.chmod(mode)
             os.rename(unfinished, folder)
         except OSError:
             if not (folder / "model_index.json").exists():  # another process may have been faster

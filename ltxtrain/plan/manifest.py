@@ -15,6 +15,7 @@ import ltxtrain
 from ltxtrain.config import dataset_settings
 from ltxtrain.errors import CheckpointError
 from ltxtrain.facts.digests import file_sha256, sha256_of
+from ltxtrain.facts.image import image_facts
 from ltxtrain.files import write_atomically
 from ltxtrain.plan.folder import RunFolder
 
@@ -55,11 +56,14 @@ def write_manifest(
         "clips": plan.clips_used,
     }
     events = [*read_events(folder), {"time": datetime.now(UTC).isoformat(timespec="seconds"), **event}]
+    image = image_facts().facts
     manifest = {
         "schema": SCHEMA,
         "run_name": plan.run_name,
         "ltxtrain": ltxtrain.__version__,
-        "git_commit": source_commit(),
+        "git_commit": source_commit() or image.get("revision"),
+        "lock_sha256": lock_sha256() or image.get("lock_sha256"),
+        "image": image or None,
         "python": platform.python_version(),
         "packages": package_versions(),
         "machine": asdict(plan.machine),
@@ -119,12 +123,22 @@ def package_versions() -> dict[str, str]:
 
 def source_commit() -> str | None:
     """The commit of the checkout that this program runs from, ``+changes`` when files differ; None outside of one."""
-    root = Path(ltxtrain.__file__).resolve().parent.parent
+    root = _checkout()
     if not (root / ".git").exists():
         return None
     commit = _git(root, "rev-parse", "HEAD")
     changed = _git(root, "status", "--porcelain", "--", "ltxtrain", "presets")
     return f"{commit}+changes" if commit and changed else commit or None
+
+
+def lock_sha256() -> str | None:
+    """The digest of the list of exact versions in the checkout; None outside of one."""
+    lock = _checkout() / "requirements" / "lock.txt"
+    return file_sha256(lock) if lock.is_file() else None
+
+
+def _checkout() -> Path:
+    return Path(ltxtrain.__file__).resolve().parent.parent
 
 
 def _git(root: Path, *words: str) -> str:

@@ -307,7 +307,9 @@ def _without_folders(value: object) -> object:
 
 
 def _versions(run: Run) -> str:
-    facts = {name.replace("_", " "): run.manifest.get(name) for name in ("ltxtrain", "git_commit", "python")}
+    told = ("ltxtrain", "git_commit", "lock_sha256", "python")
+    facts = {name.replace("_", " "): run.manifest.get(name) for name in told}
+    facts["image"] = as_object(run.manifest.get("image")).get("digest")
     facts |= as_object(run.manifest.get("packages"))
     facts["dataset fingerprint"] = as_object(run.manifest.get("dataset")).get("fingerprint")
     facts["config hash"] = config_hash(run)

@@ -329,6 +329,16 @@ def test_what_the_hub_answers_is_told_in_one_line(
     assert hint in str(refused.value.hint)
 
 
+@pytest.mark.parametrize("token", ['"hf_quoted"', "hf_two lines\nof_it", "{{ SECRET }}"])
+def test_a_token_that_no_request_can_carry_is_refused_and_not_shown(
+    locate: Locate, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(ModelError, match="holds letters that no token has") as refused:
+        locate(pretrained_model_name_or_path="someone/model")
+    assert token not in refused.value.message and "HF_TOKEN" in str(refused.value.hint)
+
+
 # ---------------------------------------------------------------- digests
 
 

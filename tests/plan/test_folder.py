@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ltxtrain
 from ltxtrain.config import LoadedConfig, load_config
 from ltxtrain.errors import CheckpointError
 from ltxtrain.facts.machine import Gpu, Machine
@@ -151,6 +153,32 @@ def test_manifest_keeps_what_happened_before(plan: Plan) -> None:
     assert manifest["seeds"]["training"] == 42
     assert manifest["config"]["schedule"]["max_train_steps"] == 7
     assert len(manifest["dataset"]["fingerprint"]) == 64
+
+
+def test_manifest_of_a_checkout_tells_its_lock_and_no_image(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LTX_IMAGE", raising=False)
+    folder = RunFolder(plan.run_dir)
+    write_manifest(plan, folder, {}, {"event": "start"})
+    manifest = json.loads(folder.run_json.read_text())
+    lock = Path(__file__).resolve().parents[2] / "requirements" / "lock.txt"
+    assert manifest["lock_sha256"] == hashlib.sha256(lock.read_bytes()).hexdigest()
+    assert manifest["image"] is None
+
+
+def test_manifest_written_in_an_image_tells_the_image(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = {"kind": "cpu", "revision": "c0ffee", "lock_sha256": "10c4", "torch": "2.13.0+cpu"}
+    (tmp_path / "image.json").write_text(json.dumps(facts))
+    digest = "sha256:" + "0" * 64
+    monkeypatch.setenv("LTX_IMAGE", str(tmp_path / "image.json"))
+    monkeypatch.setenv("LTX_IMAGE_DIGEST", f"ltxtrain@{digest}")
+    monkeypatch.setattr(ltxtrain, "__file__", str(tmp_path / "ltxtrain" / "__init__.py"))  # no checkout is around it
+    folder = RunFolder(plan.run_dir)
+    write_manifest(plan, folder, {}, {"event": "start"})
+    manifest = json.loads(folder.run_json.read_text())
+    assert manifest["image"] == {**facts, "digest": digest}
+    assert (manifest["git_commit"], manifest["lock_sha256"]) == ("c0ffee", "10c4")
 
 
 def test_manifest_that_is_damaged_is_not_written_over(plan: Plan) -> None:

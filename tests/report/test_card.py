@@ -90,6 +90,14 @@ def test_settings_versions_and_the_config_hash_stand_in_the_card(card: str) -> N
         assert line in card.splitlines()
 
 
+def test_the_lock_and_the_image_stand_in_the_card_where_they_are_known(make_run: Callable[..., Path]) -> None:
+    run = make_run(steps=2, validated=())
+    manifest = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(manifest | {"lock_sha256": "10c4", "image": {"digest": "sha256:ab"}}))
+    lines = write_card(run).read_text(encoding="utf-8").splitlines()
+    assert "| lock sha256 | `10c4` |" in lines and "| image | `sha256:ab` |" in lines
+
+
 def test_alpha_and_steps_are_told_where_they_were_left_open(make_run: Callable[..., Path]) -> None:
     run = with_settings(make_run(steps=2, planned=60, validated=()), "schedule", max_train_steps=None)
     text = write_card(run).read_text(encoding="utf-8")

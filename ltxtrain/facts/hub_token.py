@@ -1,0 +1,64 @@
+"""The Hub's token as containers hand it over: HF_TOKEN, the file that HF_TOKEN_FILE names, or /run/secrets/HF_TOKEN.
+
+huggingface_hub reads HF_TOKEN whenever it asks something, so that is where the content of a file goes. The image's
+entrypoint does the same for its secrets; here it is done for programs started without it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import MutableMapping
+from pathlib import Path
+
+from ltxtrain.config.secrets import HIDDEN, holds_token
+from ltxtrain.errors import ConfigError, Fault
+
+NAME = "HF_TOKEN"
+SECRETS = Path("/run/secrets")
+TOKEN_LETTERS = re.compile(r"[A-Za-z0-9._~+/=-]+", re.ASCII)
+MOST_BYTES = 4096  # a file with more is no token's
+
+
+def take_hub_token(env: MutableMapping[str, str] | None = None, secrets: Path = SECRETS) -> list[str]:
+    """Put the token into ``env`` (this process's own) as HF_TOKEN; returns what is to be told as a warning.
+
+    What comes first counts: HF_TOKEN, HF_TOKEN_FILE, ``secrets``/HF_TOKEN. Raises ``ConfigError`` where HF_TOKEN_FILE
+    names no file that can be read, and for a file that holds something else than a token. No message shows a token.
+    """
+    env = os.environ if env is None else env
+    told = []
+    if named := env.get(f"{NAME}_FILE", ""):
+        told += _take(env, Path(named), f"{NAME}_FILE", HIDDEN if holds_token(named) else named)
+    mounted = secrets / NAME
+    if os.access(mounted, os.R_OK):
+        told += _take(env, mounted, str(mounted), str(mounted))
+    elif os.path.lexists(mounted) and not env.get(NAME):
+        told.append(f"{mounted} cannot be read: {NAME} is not set")
+    return told
+
+
+def _take(env: MutableMapping[str, str], file: Path, source: str, name: str) -> list[str]:
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            [Fault("", f"the token's file {name} cannot be read ({reason}, from {source})")],
+            hint=f"mount the file, or unset {NAME}_FILE; a token itself goes into {NAME}",
+        ) from None
+    token = content.decode("ascii", "replace").strip()
+    if not token:
+        return [f"{source} is empty: no token is taken from it"]
+    if len(content) > MOST_BYTES or not TOKEN_LETTERS.fullmatch(token):
+        raise ConfigError(
+            [Fault("", f"the file {name} holds something else than a token (from {source})")],
+            hint="the file holds the token alone, in one line without quotes",
+        )
+    before = env.get(NAME, "").strip()
+    if not before:
+        env[NAME] = token
+    elif before != token:
+        return [f"{NAME} and {source} differ: {NAME} of the environment is used"]
+    return []
