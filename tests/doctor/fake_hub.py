@@ -16,6 +16,7 @@ MODEL = "someone/ltx-video"
 DESCRIPTION = f"/api/models/{MODEL}"
 FILE = f"/{MODEL}/resolve/main/model_index.json"
 WHOAMI = "/api/whoami-v2"
+PIECE = 65536
 
 
 @dataclass
@@ -36,6 +37,9 @@ class FakeHub(ThreadingHTTPServer):
     """Answers by path; what was asked, and how many bytes were sent, is kept. ``off_s`` is how wrong its clock is."""
 
     daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """A client that has read enough closes the connection."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -69,8 +73,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
-            self.server.sent += len(content)
-            self.wfile.write(content)
+            for start in range(0, len(content), PIECE):
+                self.server.sent += self.wfile.write(content[start : start + PIECE])
 
     do_HEAD = do_GET
 

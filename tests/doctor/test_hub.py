@@ -245,6 +245,8 @@ def test_a_proxy_that_leads_nowhere_is_named_without_its_password(
                 close_session()
                 if not name.startswith("ALL"):
                     assert wrong(look()) == []
+                    only.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
+                    assert wrong(look()) == ["hub-refused"]
 
 
 def test_a_proxy_that_asks_for_a_password(server: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,6 +314,7 @@ def test_answers_in_place_of_the_models_description(server: FakeHub, reply: Repl
 def test_an_endless_answer_is_not_read_to_its_end(server: FakeHub) -> None:
     server.replies[DESCRIPTION] = Reply(200, b" " * 30_000_000)
     assert wrong(look()) == ["hub-not-a-hub"]
+    assert server.sent < 20_000_000, "what is on its way when the connection is closed is some megabytes"
 
 
 @pytest.mark.parametrize("token", ["", TOKEN])

@@ -75,6 +75,7 @@ def test_clips_with_captions_are_found_below_folders_and_nothing_is_touched(tmp_
     clip(tmp_path, "a.mp4")
     clip(tmp_path, "sub/b.MOV")
     clip(tmp_path, ".hidden.mp4", caption=False)
+    clip(tmp_path, ".trash/c.mp4")
     before = tree(tmp_path)
     finding = check_data(tmp_path)
     assert (finding.state, finding.says) == ("ok", f"2 clips with captions in {tmp_path}")
@@ -280,8 +281,8 @@ def test_a_mounted_folder_stays_and_one_in_memory_does_not(tmp_path: Path) -> No
 def test_the_innermost_mount_counts() -> None:
     text = (
         "22 1 0:21 / / rw,relatime - overlay overlay rw\n"
-        "30 22 8:1 /home /output rw - ext4 /dev/sda1 rw\n"
         "31 30 0:40 / /output/my\\040run rw shared:1 - tmpfs tmpfs rw\n"
+        "30 22 8:1 /home /output rw - ext4 /dev/sda1 rw\n"
         "broken line\n"
     )
     assert mount_of(Path("/output/x"), text) == ("/output", "ext4")

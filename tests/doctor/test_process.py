@@ -127,6 +127,7 @@ def test_a_home_that_cannot_be_written(tmp_path: Path, home: str, words: str) ->
     [
         (0o077, IMAGE, ["umask-hides-results"]),
         (0o027, IMAGE, []),
+        (0o040, IMAGE, []),
         (0o777, {}, ["umask-locks-out"]),
         (0o022, IMAGE, []),
     ],
