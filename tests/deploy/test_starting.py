@@ -26,10 +26,11 @@ ROOT = Path(__file__).resolve().parents[2]
 ENTRYPOINT = ROOT / "entrypoint" / "entrypoint.sh"
 WAITING = "waiting: copy clips to"
 PROGRAM = """#!/bin/sh
+trap 'echo "saved a checkpoint"; kill $!; exit 143' TERM
+if [ -e "$0.hold" ]; then sleep 60 >/dev/null 2>&1 & fi
 echo "called: $*"
 echo "interval: ${LTXTRAIN_CHECKPOINT_MINUTES:-none}, results: ${LTXTRAIN_OUTPUT_DIR:-none}"
-trap 'echo "saved a checkpoint"; kill $!; exit 143' TERM
-[ ! -e "$0.hold" ] || { sleep 60 & wait; }
+wait
 """
 
 pytestmark = [
