@@ -106,7 +106,10 @@ def version() -> str:
 def torch_version(torch: str) -> str:
     text = (ROOT / f"requirements/torch-{torch}.txt").read_text()
     found = re.search(r"^torch==([^\s;\\]+)", text, flags=re.MULTILINE)
-    return found.group(1) if found else "unknown"
+    if not found:
+        return "unknown"
+    # The package index has one build of each release, named without its CUDA; torch itself says it.
+    return found.group(1) if "+" in found.group(1) else f"{found.group(1)}+{torch}"
 
 
 def commit_time() -> int:
