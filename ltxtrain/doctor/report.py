@@ -1,8 +1,9 @@
 """A text to paste into a report of a bug: versions, machine and findings, and nothing that is private.
 
-Taken out: the folders of clips, cache, output, downloads and model; whatever lies in the home folder or elsewhere on
-the disk; user and host names; tokens and every value of a variable whose name says that it is secret; addresses of
-the network, of mirrors and of mail; serial numbers of cards.
+Taken out: the folders of clips, cache, output, downloads and model; the names of clips, and of models that are not in
+our own list; whatever lies in the home folder or elsewhere on the disk; user, host and account names; tokens, and the
+value of every variable whose name says that it is secret; addresses of the network, of mirrors and of mail; serial
+numbers of cards.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from ltxtrain import __version__
 from ltxtrain.config import TrainConfig
 from ltxtrain.config.secrets import holds_token, is_secret_key
 from ltxtrain.doctor import needs
+from ltxtrain.doctor.findings import Finding
 from ltxtrain.doctor.run import Examination
 from ltxtrain.doctor.text import render
 from ltxtrain.facts.machine import Machine
+from ltxtrain.facts.models import KNOWN_MODELS
 from ltxtrain.units import format_bytes
 
 # The first folder of a path that is the same on every machine, so that the path may be told whole.
@@ -36,6 +39,10 @@ PLAIN_NAMES = ("root", "ltx", "ubuntu", "debian", "nobody", "user", "localhost",
 SHORTEST_SECRET = 6
 
 _URL_OR_PATH = re.compile(r"(?P<url>\b[a-z][a-z0-9+.-]*://[^\s,;\"'<>()]+)|(?P<path>(?<![\w<>~.])/[^\s,;:\"'<>()]*)")
+_ADDRESSES = (
+    re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\w)"),
+    re.compile(r"(?<![\w.])[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*[0-9A-Fa-f:](?!\w)"),
+)
 _PATTERNS = (
     (re.compile(r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b", re.IGNORECASE), "<mac>"),
     (re.compile(r"\b(?:(?:GPU|MIG)-)?[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.I), "<uuid>"),
@@ -72,10 +79,22 @@ def bug_report(examination: Examination, config: TrainConfig) -> str:
     ]
     lines += [f"image: {_image(examination.image)}"] if examination.image else []
     lines += [f"{name}={value}" for name, value in sorted(examination.around.variables.items())]
-    text = "\n".join(lines) + "\n\n" + render(examination)
-    accounts = re.findall(r"of the account (\S+)", text)  # as the check of the token tells it
-    private = private_things(config, os.environ)
-    return scrub(text, replace(private, names=(*((name, "<account>") for name in accounts), *private.names)))
+    private = private_things(config, os.environ, examination.findings)
+    groups = [
+        replace(group, findings=tuple(_told(finding, group.title == "Data", private) for finding in group.findings))
+        for group in examination.groups
+    ]
+    text = render(replace(examination, groups=tuple(groups)))  # broken into lines only after that
+    return scrub("\n".join(lines), private) + "\n\n" + text
+
+
+def _told(finding: Finding, names_clips: bool, private: Private) -> Finding:
+    """What is said of the data ends before a clip's name, which may stand without its folder."""
+    says, fix = finding.says, finding.fix
+    if names_clips:
+        says = scrub(says, private).partition(": ")[0].partition("<data>/...")[0].rstrip()
+        fix = fix and "as docs/doctor.md says"
+    return replace(finding, says=scrub(says, private), fix=scrub(fix, private))
 
 
 def _machine(machine: Machine) -> str:
@@ -94,20 +113,24 @@ def _image(facts: Mapping[str, str]) -> str:
     return ", ".join(f"{key} {value}" for key, value in told.items())
 
 
-def private_things(config: TrainConfig, env: Mapping[str, str]) -> Private:
+def private_things(config: TrainConfig, env: Mapping[str, str], findings: Iterable[Finding] = ()) -> Private:
     """What this user, machine and configuration must keep to themselves."""
     data = needs.data_folders(config)
     folders = [(volume.folder, f"<{volume.name}>") for volume in needs.volumes_of(config, env)]
-    folders += [(Path(path).expanduser(), "<model>") for path in _local_models(config)]
+    local = [name for name in _models(config) if name.startswith(("/", "~")) or Path(name).exists()]
+    folders += [(Path(path).expanduser(), "<model>") for path in local]
     folders += [(folder, "<data>") for folder in (data if isinstance(data, list) else [])]
     folders += [(folder, "<data>") for folder in (config.data.instance_data_dir,) if folder]
     spelled = {(str(path), mark) for folder, mark in folders for path in (folder, folder.absolute(), folder.resolve())}
     defaults = {str(TrainConfig().cache.cache_dir), str(TrainConfig().checkpoint.output_dir), "."}
     secrets = [value for name, value in env.items() if is_secret_key(name) and not name.endswith(("_FILE", "_PATH"))]
     home = str(Path("~").expanduser())
+    told = (re.search(r"of the account (\S+)", finding.says) for finding in findings if finding.check == "token")
+    names = _names(env) | {(account.group(1), "<account>") for account in told if account}
+    names |= {(name, "<model>") for name in _models(config) if name not in KNOWN_MODELS}
     return Private(
         folders=tuple(sorted((pair for pair in spelled if pair[0] not in defaults | {"/"}), key=_longest_first)),
-        names=tuple(sorted(_names(env), key=_longest_first)),
+        names=tuple(sorted(names, key=_longest_first)),
         secrets=tuple(sorted({text for text in secrets if len(text) >= SHORTEST_SECRET}, key=len, reverse=True)),
         home=home if home not in ("/", "/tmp", "~") else None,
     )
@@ -117,14 +140,14 @@ def _longest_first(pair: tuple[str, str]) -> tuple[int, str]:
     return -len(pair[0]), pair[0]
 
 
-def _local_models(config: TrainConfig) -> Iterable[str]:
+def _models(config: TrainConfig) -> list[str]:
     model = config.model
     named = (
         model.pretrained_model_name_or_path,
         model.pretrained_vae_model_name_or_path,
         model.pretrained_transformer_model_name_or_path,
     )
-    return [name for name in named if name and (name.startswith(("/", "~")) or Path(name).exists())]
+    return [name for name in named if name]
 
 
 def _names(env: Mapping[str, str]) -> set[tuple[str, str]]:
@@ -154,7 +177,8 @@ def scrub(text: str, private: Private) -> str:
     for pattern, mark in _PATTERNS:
         text = pattern.sub(mark, text)
     text = _URL_OR_PATH.sub(_public_place, text)
-    text = re.sub(r"(?<![\w.])[0-9A-Fa-f:.]*[.:][0-9A-Fa-f:.]+[0-9A-Fa-f:](?!\w)", _address, text)
+    for address in _ADDRESSES:
+        text = address.sub(_address, text)
     for word, mark in private.names:
         text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(word)}(?![A-Za-z0-9])", mark, text, flags=re.IGNORECASE)
     return text

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from ltxtrain import __version__
@@ -81,7 +81,8 @@ def examine(
     packages = software.installed_packages()
     probe = TorchProbe(software.tried_modules(packages), seconds)
     around, machine = surroundings.look_around(), probe_machine(surroundings.ROOT)
-    places, data = _places(config, env), _data(config)
+    volumes = _volumes(config, env)
+    process_findings, data = _process(volumes), _data(config)
     model, clock = _model(config, env, offline)
     torch = probe.facts()
     image = software.read_image(env)
@@ -96,8 +97,8 @@ def examine(
         Group("System", MACHINE_CODE, tuple(system)),
         Group("Device", MACHINE_CODE, tuple(_device(seen, wants))),
         Group("Memory", MACHINE_CODE, tuple(_memory(seen, wants))),
-        Group("Places", MACHINE_CODE, tuple(places)),
-        Group("Process", MACHINE_CODE, tuple([*_process(config), *clock])),
+        Group("Places", MACHINE_CODE, tuple(_places(volumes))),
+        Group("Process", MACHINE_CODE, tuple([*process_findings, *clock])),
         Group("Data", DATA_CODE, tuple(data)),
         Group("Model", MODEL_CODE, tuple(model)),
     )
@@ -144,22 +145,25 @@ def _memory(seen: device.Seen, wants: wheels.Wants) -> list[Finding]:
     ]
 
 
-def _places(config: TrainConfig, env: Mapping[str, str]) -> list[Finding]:
-    from ltxtrain.doctor.places import check_temporary, check_volume
+def _volumes(config: TrainConfig, env: Mapping[str, str]) -> list[tuple[needs.Volume, list[Finding]]]:
+    from ltxtrain.doctor.places import check_volume
 
-    findings: list[Finding] = []
-    for volume in needs.volumes_of(config, env):
-        findings += guarded(
-            volume.name,
-            lambda volume=volume: check_volume(  # type: ignore[misc]
-                volume.name, volume.folder, volume.need_bytes
-            ),
-        )
+    def look(volume: needs.Volume) -> list[Finding]:
+        return check_volume(volume.name, volume.folder, volume.need_bytes)
+
+    return [(volume, guarded(volume.name, partial(look, volume))) for volume in needs.volumes_of(config, env)]
+
+
+def _places(volumes: Sequence[tuple[needs.Volume, list[Finding]]]) -> list[Finding]:
+    from ltxtrain.doctor.places import check_temporary
+
+    findings = [finding for _, found in volumes for finding in found]
     return [*findings, *guarded("temporary files", check_temporary)]
 
 
-def _process(config: TrainConfig) -> list[Finding]:
-    folders: list[Path] = [config.cache.cache_dir, config.checkpoint.output_dir]
+def _process(volumes: Sequence[tuple[needs.Volume, list[Finding]]]) -> list[Finding]:
+    """The user is looked at in the folders that are fine themselves: one cause is told once."""
+    folders = [volume.folder for volume, found in volumes if all(finding.state != "fault" for finding in found)]
     return [*guarded("user", lambda: process.check_user(folders)), *guarded("limits", process.check_limits)]
 
 
@@ -171,7 +175,7 @@ def _data(config: TrainConfig) -> list[Finding]:
         return [folders]
     if folders is None:
         return guarded("data", lambda: check_data(None))
-    findings = [finding for folder in folders for finding in guarded("data", lambda folder=folder: check_data(folder))]  # type: ignore[misc]
+    findings = [finding for folder in folders for finding in guarded("data", partial(check_data, folder))]
     if len(findings) == 1:
         return findings
     return [replace(finding, check=f"data {number}") for number, finding in enumerate(findings, 1)]

@@ -30,10 +30,11 @@ def _group(group: Group, width: int) -> str:
 
 
 def _lines(finding: Finding, width: int) -> list[str]:
-    """A path is never broken: it is there to be copied."""
+    """The code, to be looked up, follows what is wrong. A path is never broken: it is there to be copied."""
     head = f"  {finding.check:<{width}}  {MARKS[finding.state]:<{MARK_WIDTH}}  "
     inner = " " * len(head)
-    lines = _wrapped(finding.says, head, inner)
+    says = f"{finding.says} [{finding.code}]" if finding.fix else finding.says
+    lines = _wrapped(says, head, inner)
     if finding.fix:
         lines += _wrapped(f"fix: {finding.fix}", inner, inner + "     ")
     return lines

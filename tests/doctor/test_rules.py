@@ -1,0 +1,154 @@
+"""The rules themselves, on machines that no test can be: old systems, Apple's computers, every kind of card."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ltxtrain.doctor import wheels
+from ltxtrain.doctor.device import Seen, check_device, check_driver, check_torch
+from ltxtrain.doctor.findings import Finding
+from ltxtrain.doctor.software import PACKAGES, check_python, check_system
+from ltxtrain.doctor.surroundings import DeviceFile, Surroundings, parse_kernel_driver
+from ltxtrain.doctor.torch_facts import TorchDevice, TorchFacts
+from ltxtrain.facts.machine import Machine
+
+GIB = 1024**3
+GLIBC = ("glibc", "2.36")
+APPLE = TorchDevice("Apple GPU", None, 16 * GIB, None, bf16=True, fp8=False)
+ADA = TorchDevice("NVIDIA L4", "8.9", 24 * GIB, 23 * GIB, bf16=True, fp8=True)
+AMPERE = TorchDevice("NVIDIA A10", "8.6", 24 * GIB, 23 * GIB, bf16=True, fp8=False)
+ON_MAC = TorchFacts("ok", "2.13.0", available=True, devices=(APPLE,), macos="15.1")
+WANTS = wheels.Wants(bf16_flags=("--mixed-precision no", "--vae-dtype fp32"), fp8=True, compiler=True)
+CPU = Machine("Linux 6.1", "a CPU", 8, 32 * GIB, "cpu")
+
+
+def torch_on(device: TorchDevice) -> TorchFacts:
+    return TorchFacts("ok", "2.13.0+cu129", cuda="12.9", available=True, devices=(device,))
+
+
+PLANTED: tuple[tuple[str, Callable[[], Finding], str, str], ...] = (
+    ("Windows", lambda: check_system("Windows", "AMD64", ("", ""), "11"), "windows", "WSL 2"),
+    ("Intel Mac", lambda: check_system("Darwin", "x86_64", ("", ""), "23.1"), "intel-mac", "M-series"),
+    ("RISC-V", lambda: check_system("Linux", "riscv64", GLIBC, "6.1"), "processor-unknown", "ARM"),
+    ("Alpine", lambda: check_system("Linux", "x86_64", ("", ""), "6.1"), "no-glibc", "Debian"),
+    ("old CentOS", lambda: check_system("Linux", "x86_64", ("glibc", "2.17"), "3.10"), "glibc-old", "Ubuntu 20.04"),
+    ("Python 3.10", lambda: check_python((3, 10, 12)), "python-unsupported", "PYTHON=python3.12"),
+    ("Python 3.14", lambda: check_python((3, 14, 0)), "python-unsupported", "PYTHON=python3.12"),
+    (
+        "macOS 13",
+        lambda: wheels.check_bf16(replace(ON_MAC, macos="13.6", devices=(replace(APPLE, bf16=False),)), WANTS),
+        "no-bf16",
+        "macOS 14",
+    ),
+    ("Ampere and fp8", lambda: wheels.check_fp8(torch_on(AMPERE), WANTS), "no-fp8", "--mixed-precision bf16"),
+    ("no compiler", lambda: wheels.check_compiler(None, True, needed=True, gpu=True), "no-compiler", "gcc"),
+    ("no header", lambda: wheels.check_compiler("/usr/bin/cc", False, True, True), "no-python-header", "python3-dev"),
+    (
+        "MPS limits",
+        lambda: wheels.check_mps_limits(ON_MAC, {"PYTORCH_MPS_HIGH_WATERMARK_RATIO": "0.9"})[0],
+        "mps-watermarks",
+        "LOW 0.7",
+    ),
+)
+
+
+@pytest.mark.parametrize(("look", "code", "words"), [entry[1:] for entry in PLANTED], ids=[e[0] for e in PLANTED])
+def test_what_cannot_be_planted_here_is_told_as_well(look: Callable[[], Finding], code: str, words: str) -> None:
+    found = look()
+    assert found.code == code and words in found.fix
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        check_system("Linux", "aarch64", GLIBC, "6.1"),
+        check_system("Darwin", "arm64", ("", ""), "24.1"),
+        check_python((3, 11, 2)),
+        check_python((3, 13, 9)),
+        wheels.check_bf16(ON_MAC, WANTS),
+        wheels.check_bf16(torch_on(replace(ADA, bf16=False)), wheels.Wants()),
+        wheels.check_fp8(torch_on(ADA), WANTS),
+        wheels.check_fp8(torch_on(AMPERE), wheels.Wants()),
+        *wheels.check_mps_limits(ON_MAC, {}),
+        *wheels.check_mps_limits(ON_MAC, {"PYTORCH_MPS_HIGH_WATERMARK_RATIO": "0.0"}),
+        *wheels.check_gpu_memory(torch_on(ADA), CPU, wheels.Wants(gpu_bytes=12 * GIB)),
+    ],
+)
+def test_what_is_well_is_told_so(found: Finding) -> None:
+    assert found.state == "ok", found
+
+
+@pytest.mark.parametrize(
+    ("archs", "capability", "expected"),
+    [
+        ("sm_80 sm_86 sm_90", "8.9", True),  # the same major version, an older minor one
+        ("sm_80 sm_86 sm_90", "8.0", True),
+        ("sm_86 sm_90", "8.0", False),
+        ("sm_90", "10.0", False),
+        ("sm_90 compute_90", "12.0", True),  # PTX is compiled for what comes later
+        ("compute_120", "9.0", False),
+        ("sm_90a", "9.0", True),
+        ("sm_90a", "9.1", False),
+        ("sm_100f", "10.3", True),
+        ("sm_100f", "12.0", False),
+        ("sm_120", "12.1", True),
+        ("gfx90a gfx942", "gfx942", True),
+        ("gfx90a gfx942", "gfx1100", False),
+        ("nonsense", "8.6", False),
+    ],
+)
+def test_architectures_run_where_cuda_says_they_run(archs: str, capability: str, expected: bool) -> None:
+    assert wheels.holds(archs.split(), capability) is expected
+
+
+@pytest.mark.parametrize(
+    ("cuda", "driver", "state"),
+    [
+        ("12.9", "524.99", "fault"),
+        ("12.9", "525.60.13", "ok"),
+        ("13.0", "579.10", "fault"),
+        ("13.0", "580.65.06", "ok"),
+        ("12.6", "610.1", "ok"),
+    ],
+)
+def test_drivers_are_held_to_the_major_version_of_cuda(cuda: str, driver: str, state: str) -> None:
+    machine = replace(CPU, device="cuda", driver=driver)
+    torch = TorchFacts("ok", "2.13.0", cuda=cuda, error="too old")
+    assert check_driver(Seen(torch, machine, Surroundings())).state == state
+
+
+def test_card_of_a_processor_is_no_card_to_train_on() -> None:
+    from ltxtrain.facts.machine import Gpu
+
+    machine = replace(CPU, device="rocm", gpus=(Gpu("AMD Radeon Graphics", GIB // 2, "gfx1036"),))
+    assert check_torch(Seen(TorchFacts("ok", "2.13.0+cpu"), machine, Surroundings())).state == "ok"
+
+
+def test_group_to_join_outside_of_containers_is_the_one_of_the_file() -> None:
+    around = Surroundings(
+        kfd=DeviceFile("/dev/kfd", False, 992), render=(DeviceFile("/dev/dri/renderD128", True, 992),)
+    )
+    torch = TorchFacts("ok", "2.13.0+rocm7.2", hip="7.2.1", error="No HIP GPUs are available")
+    found = check_device(Seen(torch, replace(CPU, device="rocm"), around))
+    assert found.code == "device-denied" and found.fix.startswith("sudo usermod -aG") and "992" in found.fix
+
+
+def test_version_of_the_loaded_driver_is_read() -> None:
+    text = (
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  575.57.08  Release Build  (dvs-builder)\nGCC version:"
+    )
+    assert parse_kernel_driver(text) == "575.57.08"
+    assert parse_kernel_driver("") is None
+
+
+def test_list_of_packages_is_the_one_of_the_project() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    listed = dict(re.fullmatch(r"([\w-]+)>=([\d.]+)", line).groups() for line in project["dependencies"])  # type: ignore[union-attr]
+    assert {package.name: package.oldest for package in PACKAGES} == listed
+    assert project["requires-python"] == ">=3.11,<3.14"
