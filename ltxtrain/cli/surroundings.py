@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ltxtrain.facts.hub_token import take_hub_token
+from ltxtrain.facts.hub_login import take_hub_token
 from ltxtrain.facts.image import image_facts
 
 

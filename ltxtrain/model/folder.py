@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 from ltxtrain.config.model import ModelConfig
 from ltxtrain.errors import ModelError
 from ltxtrain.facts.digests import files_sha256
-from ltxtrain.facts.hub_token import TOKEN_LETTERS
+from ltxtrain.facts.hub_login import TOKEN_LETTERS
 from ltxtrain.facts.models import TINY_MODEL
 
 diffusers_logging.disable_progress_bar()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ltxtrain.errors import ConfigError
-from ltxtrain.facts.hub_token import take_hub_token
+from ltxtrain.facts.hub_login import take_hub_token
 
 # Put together here, so that no scanner takes them for real ones.
 TOKEN = "hf_" + "aBcDeFgH0123456789"
