@@ -84,10 +84,12 @@ def _build_for(capability: str) -> str:
         return "take a build of torch that names this architecture; AMD lists those that ROCm supports"
     device = (int(found.group(1)), int(found.group(2)))
     if device >= BLACKWELL:
-        return "take torch for CUDA 12.9 or 13.0: make setup TORCH=cu129, or an image built with it"
+        return "take torch for CUDA 12.9 or 13.0: make setup TORCH=cu129, or make image-cuda"
     if device < OLDEST_OF_NEW_BUILDS:
-        return "take torch for CUDA 12.6, the last one for cards before Turing: an image built with CUDA 12.6"
-    return "take torch for CUDA 12.9: make setup TORCH=cu129, or an image built with it"
+        return (
+            "take torch for CUDA 12.6, the last for such cards: make setup TORCH=cu126, or make image-cuda TORCH=cu126"
+        )
+    return "take torch for CUDA 12.9: make setup TORCH=cu129, or make image-cuda"
 
 
 def check_computing(torch: TorchFacts) -> Finding:

@@ -49,7 +49,7 @@ def documented() -> dict[str, list[str]]:
     """The rows of the tables: the code in backquotes, and the other cells."""
     rows = {}
     for line in (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8").splitlines():
-        found = re.match(r"\| `([a-z0-9-]+)` \|", line)
+        found = re.match(r"\| `([a-z][a-z0-9-]+)` \|", line)
         if found:
             assert found.group(1) not in rows, f"{found.group(1)} stands there twice"
             rows[found.group(1)] = [cell.strip() for cell in line.strip(" |").split(" | ")[1:]]

@@ -1,0 +1,89 @@
+"""The command as it is installed, with the real torch; and what its process never does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ltxtrain.doctor.software import guarded
+from ltxtrain.doctor.torch_facts import TorchProbe, ending_of, read_facts
+from tests.doctor.world import World
+
+WORDS = ["doctor", "--offline", "--json", "--preset", "smoke"]
+
+
+def test_real_torch_is_asked_in_a_process_of_its_own(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LTX")}
+    command = [sys.executable, "-X", "importtime", "-m", "ltxtrain", *WORDS]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=180, check=False
+    )
+    found = json.loads(done.stdout)
+    faults = [finding for finding in found["findings"] if finding["state"] == "fault"]
+    assert (done.returncode, faults) == (0, [])
+    assert found["torch"]["version"] == found["packages"]["torch"] or found["torch"]["version"].startswith("2.")
+    log = [line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")]
+    imported = {name.split(".")[0] for name in log}
+    assert "ltxtrain" in imported
+    assert imported & {"torch", "diffusers", "transformers", "peft", "accelerate", "av"} == set()
+
+
+def test_child_that_leaves_children_behind_is_ended_with_them(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = world.place / "pid"
+    code = (
+        "import subprocess as s\n"
+        f"child = s.Popen(['sleep', '100'])\nopen({str(mark)!r}, 'w').write(str(child.pid))\ntime.sleep(100)"
+    )
+    world.torch(at_import=code)
+    monkeypatch.setenv("PYTHONPATH", str(world.packages))
+    started = time.monotonic()
+    facts = TorchProbe(seconds=2).facts()
+    assert facts.state == "hung" and time.monotonic() - started < 20
+    with pytest.raises(ProcessLookupError):
+        for _ in range(100):
+            os.kill(int(mark.read_text()), 0)
+            if "zombie" in Path(f"/proc/{mark.read_text()}/status").read_text():
+                raise ProcessLookupError
+            time.sleep(0.05)
+
+
+def test_package_after_the_last_answer_is_the_one_that_crashed() -> None:
+    torch = {"torch": "2.13.0", "cuda": None, "hip": None, "available": False, "error": "", "archs": [], "devices": []}
+    answers = [torch | {"macos": ""}, {"package": "av", "error": ""}]
+    crash = ending_of("ended", -signal.SIGSEGV, "", 60)
+    facts = read_facts(answers, ("av", "numpy", "peft"), crash)
+    assert facts.packages == {"av": "", "numpy": "its import: the process ended by SIGSEGV"}
+
+
+def test_last_words_of_a_child_are_kept() -> None:
+    assert (
+        ending_of("ended", 1, "Traceback\n  File x\nMemoryError: no room\n\n", 60).says
+        == "exit code 1: MemoryError: no room"
+    )
+    assert ending_of("ended", 0, "", 60).state == "ok"
+    assert ending_of("ended", -99, "", 60).says == "the process ended by signal 99"
+    assert read_facts([], (), ending_of("ended", 0, "", 60)).error == "it ended without an answer"
+
+
+def test_check_that_fails_itself_is_told_and_stops_no_other() -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("a defect\nof two lines")
+
+    (found,) = guarded("clock", broken)  # type: ignore[arg-type]
+    assert (found.check, found.state, found.code) == ("clock", "skipped", "check-failed")
+    assert found.says.endswith("ZeroDivisionError: a defect")
+
+
+@pytest.mark.parametrize(("state", "fix"), [("ok", "do this"), ("skipped", "do this"), ("fault", ""), ("warning", "")])
+def test_finding_has_a_fix_just_when_something_is_wrong(state: str, fix: str) -> None:
+    from ltxtrain.doctor.findings import Finding
+
+    with pytest.raises(ValueError, match="fix"):
+        Finding("clock", state, "clock-off", "says", fix)  # type: ignore[arg-type]
