@@ -75,13 +75,18 @@ pass_on() {
     if [ -n "$child" ]; then kill -s "$1" "$child" 2>/dev/null; fi
 }
 
-# Wait for the signal that ends the container, and answer it at once.
-rest() {
+# From now on a signal ends this shell at once.
+listen() {
     sleeper=none
     trap 'pass_on TERM' TERM
     trap 'pass_on INT' INT
     if [ -n "${caught:-}" ]; then leave; fi
-    sleep infinity &
+}
+
+# Wait for the signal that ends the container, and end with $code.
+rest() {
+    listen
+    sleep infinity </dev/null >/dev/null 2>&1 9>&- &
     sleeper=$!
     wait "$sleeper"
     leave

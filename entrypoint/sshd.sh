@@ -46,7 +46,7 @@ port_taken() {
 # The keys, one a line; some consoles hand several over with a written \n. A private key pasted by mistake is no key.
 ssh_keys() {
     printf '%s\n%s\n' "${PUBLIC_KEY:-}" "${SSH_PUBLIC_KEY:-}" | sed 's/\\n/\n/g; s/\r//g' |
-        grep -E '^(ssh-(ed25519|rsa)|ecdsa-sha2-[a-z0-9-]+|sk-[a-z0-9@.-]+) AAAA[A-Za-z0-9+/=]+( |$)' | sort -u
+        grep -E '^(ssh-(ed25519|rsa)|ecdsa-sha2-[a-z0-9-]+|sk-[a-z0-9@.-]+) AAAA[A-Za-z0-9+/=]+( |$)' | sort -u | grep .
 }
 
 write_sshd_files() {

@@ -48,7 +48,8 @@ offer() { printf '  %-28s%s\n' "$1" "$2"; }
 # cloud would start a container that ends again and again.
 rest_if_reachable() {
     if [ -z "$reachable" ] && [ "$on_exit" = exit ]; then return; fi
-    note "nothing is to be done; waiting"
     code=0
+    listen
+    note "nothing is to be done; waiting"
     rest
 }

@@ -6,11 +6,13 @@ else is real: shells, users, mounts, signals, servers.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ SCRIPTS = ROOT / "entrypoint"
 ENTRYPOINT = SCRIPTS / "entrypoint.sh"
 SHELLS = [name for name in ("dash", "bash") if shutil.which(name)]
 PATIENCE = 20.0
+AS_ORDINARY_USER = ("setpriv", "--reuid=1234", "--regid=1234", "--clear-groups")
 
 # A stand-in for ltxtrain. FAKE_SECONDS: how long it runs; FAKE_CODE: how it ends. A signal is written down, and it goes
 # on for a while as if it saved, so that a second signal would be seen.
@@ -141,6 +144,16 @@ class Started:
             assert time.monotonic() < end, f"waited in vain for {what}"
             time.sleep(0.02)
 
+    def told(self, words: str) -> str:
+        """Read stderr until ``words`` come, and return that line."""
+        assert self.process.stderr is not None
+        patience = threading.Timer(PATIENCE, self.process.kill)
+        patience.start()
+        try:
+            return next(line for line in self.process.stderr if words in line)
+        finally:
+            patience.cancel()
+
     def send(self, number: int) -> None:
         self.process.send_signal(number)
 
@@ -214,10 +227,16 @@ class Container:
         return self.start(*arguments, env=env, script=script).done()
 
     def end(self) -> None:
+        """Stop what still runs, asking first: a shell that waits takes its `sleep` with it."""
         for one in self.started:
-            if one.process.poll() is None:
-                one.process.send_signal(signal.SIGKILL)
-                one.process.communicate()
+            for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+                if one.process.poll() is None:
+                    one.process.send_signal(number)
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        one.process.wait(3)
+            for stream in (one.process.stdout, one.process.stderr):
+                if stream is not None:
+                    stream.close()
 
 
 @pytest.fixture(params=SHELLS)

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.entrypoint.conftest import Container, needs_box
+from tests.entrypoint.conftest import AS_ORDINARY_USER, Container, needs_box
 
 pytestmark = needs_box
 
-AS_USER = ("setpriv", "--reuid=1234", "--regid=1234", "--clear-groups")
 WITHOUT_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
 
 
@@ -96,7 +95,7 @@ def test_a_user_of_docker_s_own_is_left_as_it_is(box: Container) -> None:
 
 def test_a_home_that_can_be_written_is_kept(box: Container) -> None:
     home = box.mount("/home/ada", 1234)
-    box.as_user = AS_USER
+    box.as_user = AS_ORDINARY_USER
     assert box.run("train", env={"HOME": "/home/ada"}).env["HOME"] == "/home/ada"
     home.chmod(0o500)
     assert box.run("train", env={"HOME": "/home/ada"}).env["HOME"] == "/tmp"
@@ -149,7 +148,7 @@ def test_new_privileges_are_not_to_be_had_after_root_is_left(box: Container) -> 
     assert int(fields["CapEff"], 16) == int(fields["CapPrm"], 16) == int(fields["CapInh"], 16) == 0
 
 
-@pytest.mark.parametrize("user", [(), AS_USER, WITHOUT_CAPABILITIES, (*AS_USER, "--bounding-set=-all")])
+@pytest.mark.parametrize("user", [(), AS_ORDINARY_USER, WITHOUT_CAPABILITIES, (*AS_ORDINARY_USER, "--bounding-set=-all")])
 @pytest.mark.parametrize("read_only", ["alone", "tmpfs"])
 def test_it_runs_with_a_read_only_root_as_any_user(box: Container, user: tuple[str, ...], read_only: str) -> None:
     for inside in ("/cache", "/output"):
