@@ -35,6 +35,7 @@ def torch_hangs(world: World) -> None:
 def torch_broken(world: World) -> None:
     words = "libcudnn.so.9: cannot open shared object file: No such file or directory"
     world.nvidia(at_import=f"raise ImportError({words!r})")
+    world.package("accelerate", "import torch")  # cannot be imported either, and is not to blame
 
 
 def torch_prints_garbage_and_leaves(world: World) -> None:

@@ -40,6 +40,7 @@ def plant(world: World) -> list[str]:
         CANARIES["host"],
         CANARIES["Hub token"],
         CANARIES["tracker key"],
+        CANARIES["secret of any name"],
         f"http://me:{CANARIES['password in an address']}@{CANARIES['mirror']}:3128/x",
         f"https://{CANARIES['mirror']}/api",
         f"{CANARIES['home']}/notes/diary.txt",

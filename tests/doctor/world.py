@@ -128,6 +128,8 @@ class World:
             "PYTHONPATH": str(self.packages),
             "OMP_NUM_THREADS": "1",
         }
+        # The model counts as fetched, so that no room is asked for it.
+        (place / "home/.cache/huggingface/hub/models--Lightricks--LTX-Video-0.9.5/snapshots/0123").mkdir(parents=True)
         self.before: list[str] = []
         self.words: list[str] = []
         self.tool("cc", "exit 0")
