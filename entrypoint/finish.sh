@@ -86,7 +86,7 @@ listen() {
 # Wait for the signal that ends the container, and end with $code.
 rest() {
     listen
-    sleep infinity </dev/null >/dev/null 2>&1 9>&- &
+    sleep infinity >/dev/null 2>&1 9>&- &
     sleeper=$!
     wait "$sleeper"
     leave
@@ -125,7 +125,7 @@ close_log() {
     if [ -z "${logging:-}" ]; then return; fi
     logging=''
     exec >&5 2>&6 5>&- 6>&-
-    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
         if ! kill -0 "$out_tee" 2>/dev/null && ! kill -0 "$err_tee" 2>/dev/null; then return; fi
         sleep 0.1
     done

@@ -22,7 +22,9 @@ start_sshd() {
         return
     fi
     ssh_home=/run/ltxtrain-sshd
-    if ! writable /run; then ssh_home=/root/.ltxtrain-sshd; fi
+    # sshd trusts no keys in a folder that others may write to, as a tmpfs at /run may be.
+    case $(stat -c %A /run) in ????????w?) ssh_home='' ;; esac
+    if [ -z "$ssh_home" ] || ! writable /run; then ssh_home=/root/.ltxtrain-sshd; fi
     if ! (umask 077 && mkdir -p "$ssh_home") 2>/dev/null; then
         warn "no sshd is started: $ssh_home cannot be written"
         return
@@ -78,12 +80,16 @@ END
 # What a session by ssh needs to find programs and places: a few harmless names, and no secret among them. sshd takes
 # them from its configuration, in one line, so that no file of variables is needed.
 session_variables() {
+    line_end='
+'
     command='' # in a session the data are named by hand
     name_places
     for name in PATH HF_HOME TORCH_HOME TRITON_CACHE_DIR TORCHINDUCTOR_CACHE_DIR XDG_CACHE_HOME \
         LTXTRAIN_CACHE_DIR LTXTRAIN_OUTPUT_DIR LTX_IMAGE; do
+        value=''
         eval "value=\${$name:-}"
-        case $value in '' | *[\"\\]* | *"$(printf '\n.')"*) continue ;; esac
+        # What cannot stand between quotes in one line is left out.
+        case $value in '' | *[\"\\]* | *"$line_end"*) continue ;; esac
         printf '"%s=%s" ' "$name" "$value"
     done
 }

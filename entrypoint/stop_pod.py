@@ -14,7 +14,7 @@ import urllib.parse
 import urllib.request
 
 TRIES = 3
-PAUSE_SECONDS = 2
+PAUSE_SECONDS = 1
 TIMEOUT_SECONDS = 20
 
 

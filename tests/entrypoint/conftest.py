@@ -35,7 +35,6 @@ printf '%s\\n' "$$" >"$RECORD/pid"
 printf '%s\\n' "uid=$(id -u) gid=$(id -g) groups=$(id -G | tr ' ' ',')" >"$RECORD/id"
 env -0 >"$RECORD/env"
 pwd >"$RECORD/cwd"
-ps -o sid= -p $$ >"$RECORD/session"
 : >"$RECORD/argv"
 for word in "$@"; do printf '%s\\0' "$word" >>"$RECORD/argv"; done
 heard() { printf '%s\\n' "$1" >>"$RECORD/signals"; code=$2; }
@@ -47,7 +46,7 @@ echo "results of ltxtrain"
 : >"$RECORD/ready"
 turns=$((${FAKE_SECONDS:-0} * 20))
 while [ "$turns" -gt 0 ] && [ -z "$code" ]; do sleep 0.05; turns=$((turns - 1)); done
-if [ -n "$code" ]; then sleep 0.3; fi
+if [ -n "$code" ]; then sleep 0.2; fi
 exit "${code:-${FAKE_CODE:-0}}"
 """
 

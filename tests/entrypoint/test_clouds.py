@@ -80,7 +80,7 @@ def test_another_volume_can_be_named(container: Container) -> None:
     env = RUNPOD | {"LTX_WORKSPACE": str(volume), "LTXTRAIN_CACHE_DIR": "", "LTXTRAIN_OUTPUT_DIR": ""}
     done = container.run("train", env=env)
     assert done.env["LTXTRAIN_OUTPUT_DIR"] == f"{volume}/output" == done.cwd
-    assert sorted(os.listdir(volume)) == ["cache", "data", "output"]
+    assert sorted(path.name for path in volume.iterdir()) == ["cache", "data", "output"]
 
 
 def test_a_folder_that_somebody_chose_to_start_in_is_kept(container: Container) -> None:
@@ -94,7 +94,7 @@ def test_a_folder_that_somebody_chose_to_start_in_is_kept(container: Container) 
 def test_vast_s_on_start_is_clean_when_it_is_called_again(box: Container) -> None:
     """By path, without tini, to a log and in the background: as the template's on-start calls it."""
     volume = box.mount("/workspace")
-    box.program("onstart", '#!/bin/bash\ncd /root\n/opt/ltxtrain/entrypoint/entrypoint.sh train --preset bf16\n')
+    box.program("onstart", "#!/bin/bash\ncd /root\n/opt/ltxtrain/entrypoint/entrypoint.sh train --preset bf16\n")
     env = VAST | {"LTX_LOG": "/workspace/ltxtrain.log"}
     box.mounts.append(f"{box.folder('tmp', 0, 0o1777)}:/tmp")  # both calls are in one container: one /tmp
     first = box.start("/fake/onstart", script="/bin/bash", env=env | {"FAKE_SECONDS": "9"})

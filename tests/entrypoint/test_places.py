@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 from ltxtrain.config import load_config
-from tests.entrypoint.conftest import AS_ORDINARY_USER, Container, needs_box
+from tests.entrypoint.conftest import AS_ORDINARY_USER, SCRIPTS, Container, needs_box
 
 LIBRARIES = {
     "HF_HOME": "huggingface",
@@ -41,7 +40,7 @@ def test_the_three_folders_are_told_to_ltxtrain(box: Container) -> None:
     assert env["LTXTRAIN_CACHE_DIR"] == "/cache"
     assert env["LTXTRAIN_OUTPUT_DIR"] == "/output"
     assert {name: env[name] for name in LIBRARIES} == {name: f"/cache/{path}" for name, path in LIBRARIES.items()}
-    assert os.listdir(data) == ["clip.mp4"]
+    assert [path.name for path in data.iterdir()] == ["clip.mp4"]
 
 
 @needs_box
@@ -79,20 +78,44 @@ def test_short_names_are_not_given_twice(container: Container) -> None:
     assert sources["instance_data_dir"] == "LTXTRAIN_DATA"
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["--data", "/x"],
-        ["--data=/x"],
-        ["--instance-data-dir", "/x"],
-        ["--instance_data_dir=/x"],
-        ["--data-backend-config", "x.json"],
-        ["--data_backend_config=x.json"],
-    ],
-)
-def test_data_named_by_a_flag_are_the_data(container: Container, words: list[str]) -> None:
-    assert DATA not in container.run("train", *words, env=with_clips(container)).env
+FLAGS = {
+    "--data /x": "data",
+    "--data=/x": "data",
+    "--instance-data-dir /x": "data",
+    "--instance_data_dir=/x": "data",
+    "--data-backend-config x.json": "data",
+    "--data_backend_config=x.json": "data",
+    "--output /x": "output",
+    "--output_dir=/x --cache /y": "output cache",
+    "--preset data --lora-rank 4": "",
+    "--validation-prompt --data": "data",
+}
+
+
+def test_places_named_by_a_flag_are_seen(container: Container) -> None:
+    assert DATA not in container.run("train", "--data", "/x", env=with_clips(container)).env
     assert DATA in container.run("train", "--lora-rank", "4", env=with_clips(container)).env
+    assert seen(container, [line.split() for line in FLAGS]) == list(FLAGS.values())
+
+
+def seen(container: Container, lines: list[list[str]]) -> list[str]:
+    """What the scripts see named in each of several command lines; one process for all of them."""
+    program = """
+        here=$1 cloud='' tab=$(printf '\\t')
+        . "$here/lines.sh"; . "$here/places.sh"
+        shift
+        set -f
+        for line in "$@"; do
+            IFS=$tab
+            find_places $line
+            unset IFS
+            printf '%s\\n' "${names_data:+data }${names_output:+output }${names_cache:+cache }"
+        done
+    """
+    words = ["\t".join(line) for line in lines]
+    done = container.run("-c", program, "sh", str(SCRIPTS), *words, script="-u")
+    assert done.err == ""
+    return [line.strip() for line in done.out.splitlines()]
 
 
 CONFIGURATIONS = {
@@ -113,18 +136,24 @@ CONFIGURATIONS = {
 }
 
 
-@pytest.mark.parametrize("what", CONFIGURATIONS)
-@pytest.mark.parametrize("joined", [True, False])
-def test_a_variable_never_overrides_a_configuration(container: Container, what: str, joined: bool) -> None:
+def test_a_variable_never_overrides_a_configuration(container: Container) -> None:
     """A variable is stronger than a file for ltxtrain, so it must not be set where the file speaks."""
-    text, named = CONFIGURATIONS[what]
     config = container.place / "my config"
-    config.write_text(text)
-    words = [f"--config={config}"] if joined else ["--config", str(config)]
+    config.write_text('{"output_dir": "/x", "cache": "/y", "data": "/z"}')
     env = with_clips(container) | {"LTXTRAIN_CACHE_DIR": "", "LTXTRAIN_OUTPUT_DIR": ""}
-    got = container.run("train", *words, env=env).env
-    names = {"data": DATA, "output": "LTXTRAIN_OUTPUT_DIR", "cache": "LTXTRAIN_CACHE_DIR"}
-    assert {place for place, name in names.items() if not got.get(name)} == set(named.split())
+    got = container.run("train", "--config", str(config), env=env).env
+    assert not any(got.get(name) for name in (DATA, "LTXTRAIN_OUTPUT_DIR", "LTXTRAIN_CACHE_DIR"))
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_what_a_configuration_names_is_seen(container: Container, joined: bool) -> None:
+    lines = []
+    for number, (text, _) in enumerate(CONFIGURATIONS.values()):
+        config = container.place / f"config {number}"
+        config.write_text(text)
+        lines.append([f"--config={config}"] if joined else ["--config", str(config)])
+    found = dict(zip(CONFIGURATIONS, seen(container, lines), strict=True))
+    assert found == {what: named for what, (_, named) in CONFIGURATIONS.items()}
 
 
 def test_a_configuration_s_data_would_be_overridden_by_the_variable(tmp_path: Path) -> None:

@@ -148,7 +148,9 @@ def test_new_privileges_are_not_to_be_had_after_root_is_left(box: Container) -> 
     assert int(fields["CapEff"], 16) == int(fields["CapPrm"], 16) == int(fields["CapInh"], 16) == 0
 
 
-@pytest.mark.parametrize("user", [(), AS_ORDINARY_USER, WITHOUT_CAPABILITIES, (*AS_ORDINARY_USER, "--bounding-set=-all")])
+@pytest.mark.parametrize(
+    "user", [(), AS_ORDINARY_USER, WITHOUT_CAPABILITIES, (*AS_ORDINARY_USER, "--bounding-set=-all")]
+)
 @pytest.mark.parametrize("read_only", ["alone", "tmpfs"])
 def test_it_runs_with_a_read_only_root_as_any_user(box: Container, user: tuple[str, ...], read_only: str) -> None:
     for inside in ("/cache", "/output"):
