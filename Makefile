@@ -3,7 +3,7 @@
 VENV   ?= .venv
 # The environment's own Python once there is one, else the first that can make one.
 PYTHON ?= $(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,$(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c 'import venv, ensurepip' 2>/dev/null && command -v $$p && break; done))
-# Kind of torch: cpu, cu129 (NVIDIA), rocm72 (AMD), mps (Apple). Empty: as before, else mps on a Mac, else cpu.
+# Kind of torch: cpu, cu126, cu129 or cu130 (NVIDIA), rocm72 (AMD), mps (Apple). Empty: as before, else mps on a Mac, else cpu.
 TORCH  ?=
 # Stage of an image: plain, cloud (with sshd, for pods) or, for cuda, sage (with SageAttention).
 STAGE  ?= plain
@@ -22,7 +22,7 @@ OFFLINE := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_HUB_DISA
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## make .venv and install the locked packages (TORCH=cu129, rocm72 or mps for a GPU; PYTHON=python3.12)
+setup: ## make .venv and install the locked packages (TORCH=cu126, cu129, cu130, rocm72 or mps; PYTHON=python3.12)
 	@"$(PYTHON)" scripts/setup.py --venv $(VENV) --torch-index $(TORCH_INDEX) $(if $(TORCH),--torch $(TORCH))
 
 demo: setup ## train a LoRA for a tiny model on clips that it makes itself; under a minute
@@ -46,7 +46,7 @@ bench: setup ## measure against a bare loop, side by side; prints ratios
 docs: setup ## write docs/options.md from the schema
 	@$(BIN)/python scripts/reference.py
 
-lock: setup ## resolve again and rewrite requirements/lock.txt and dev.txt (needs the network)
+lock: setup ## resolve again and rewrite lock.txt, dev.txt and sbom.txt in requirements (needs the network)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python scripts/lock.py
 
 image-cuda: ## build the image for NVIDIA (STAGE=cloud with sshd, for pods; TORCH=cu126 or cu130 for other drivers)

@@ -32,7 +32,10 @@ while IFS= read -r file; do scripts+=("$file"); done < <(
 
 images=()
 for file in Dockerfile.cuda Dockerfile.rocm Dockerfile.cpu; do [[ -f $file ]] && images+=("$file"); done
-((${#images[@]})) && check dockerfiles hadolint "${images[@]}"
+if ((${#images[@]})); then
+    check dockerfiles hadolint "${images[@]}"
+    check policy python scripts/policy.py
+fi
 
 if ((${#failed[@]})); then
     echo "lint: failed: ${failed[*]}"
