@@ -28,6 +28,7 @@ command -v ltxtrain >/dev/null 2>&1 || PATH=$PATH:/opt/venv/bin:/usr/local/bin
 if [ -z "$again" ]; then read_secrets; fi # before root is left: a secret's file may be for root alone
 recognise_cloud
 check_on_exit
+forget_own_places
 find_places "$@"
 if [ -z "$again" ]; then
     start_sshd

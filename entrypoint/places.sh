@@ -34,6 +34,14 @@ find_places() {
     data=${LTXTRAIN_INSTANCE_DATA_DIR:-${LTXTRAIN_DATA:-$data}}
 }
 
+# What an earlier start in this container has set, such as a start command that is a shell and calls this by path, is
+# nobody's choice: without this it would stand above a configuration.
+forget_own_places() {
+    if [ "${LTX_OWN_CACHE:-}" = "${LTXTRAIN_CACHE_DIR:-}" ]; then unset LTXTRAIN_CACHE_DIR; fi
+    if [ "${LTX_OWN_OUTPUT:-}" = "${LTXTRAIN_OUTPUT_DIR:-}" ]; then unset LTXTRAIN_OUTPUT_DIR; fi
+    unset LTX_OWN_CACHE LTX_OWN_OUTPUT
+}
+
 # take_value FLAG VALUE
 take_value() {
     case $1 in
@@ -68,8 +76,14 @@ without_tables() {
 
 # Tell ltxtrain and the libraries. Called as the user that training runs as.
 name_places() {
-    if [ -z "${LTXTRAIN_CACHE:-}$names_cache" ]; then keep LTXTRAIN_CACHE_DIR "$cache"; fi
-    if [ -z "${LTXTRAIN_OUTPUT:-}$names_output" ]; then keep LTXTRAIN_OUTPUT_DIR "$output"; fi
+    if [ -z "${LTXTRAIN_CACHE:-}${LTXTRAIN_CACHE_DIR:-}$names_cache" ]; then
+        LTXTRAIN_CACHE_DIR=$cache LTX_OWN_CACHE=$cache
+        export LTXTRAIN_CACHE_DIR LTX_OWN_CACHE
+    fi
+    if [ -z "${LTXTRAIN_OUTPUT:-}${LTXTRAIN_OUTPUT_DIR:-}$names_output" ]; then
+        LTXTRAIN_OUTPUT_DIR=$output LTX_OWN_OUTPUT=$output
+        export LTXTRAIN_OUTPUT_DIR LTX_OWN_OUTPUT
+    fi
     name_data
     # Downloads and compiled kernels are worth keeping, and a read-only root has no other place for them.
     keep HF_HOME "$cache/huggingface"

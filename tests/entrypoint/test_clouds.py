@@ -74,6 +74,19 @@ def test_a_cloud_without_a_volume_is_warned_of(box: Container, cloud: str) -> No
     assert done.err.count("warning") == 1
 
 
+@needs_box
+@pytest.mark.parametrize("changed", ["", "export LTXTRAIN_OUTPUT_DIR=/mine;"])
+def test_a_shell_that_calls_the_entrypoint_by_path_does_not_override_a_configuration(
+    box: Container, changed: str
+) -> None:
+    """As a template's start command does, that waits for clips first."""
+    (box.mount("/workspace") / "my.toml").write_text('output_dir = "/workspace/mine"\n')
+    start = f'{changed} exec /opt/ltxtrain/entrypoint/entrypoint.sh "$@"'
+    env = box.run("bash", "-c", start, "start", "train", "--config", "/workspace/my.toml", env=RUNPOD).env
+    assert env.get("LTXTRAIN_OUTPUT_DIR", "") == ("/mine" if changed else "")
+    assert env["LTXTRAIN_CACHE_DIR"] == "/workspace/cache"
+
+
 def test_another_volume_can_be_named(container: Container) -> None:
     volume = container.place / "my volume"
     volume.mkdir()
