@@ -28,8 +28,7 @@ command -v ltxtrain >/dev/null 2>&1 || PATH=$PATH:/opt/venv/bin:/usr/local/bin
 if [ -z "$again" ]; then read_secrets; fi # before root is left: a secret's file may be for root alone
 recognise_cloud
 check_on_exit
-forget_own_places
-find_places "$@"
+find_places
 if [ -z "$again" ]; then
     start_sshd
     leave_root "$@" # comes back only where this user stays
@@ -56,6 +55,6 @@ esac
 
 if [ "$command" = train ]; then
     take_turn
-    warn_of_loss
+    note_empty_data
 fi
 run ltxtrain "$@"

@@ -6,18 +6,26 @@ secret_names='HF_TOKEN WANDB_API_KEY RUNPOD_API_KEY CONTAINER_API_KEY'
 
 read_secrets() {
     for secret_name in $secret_names; do
+        drop_unfilled
         eval "secret_file=\${${secret_name}_FILE:-}"
         if [ -n "$secret_file" ]; then
-            if ! readable_file "$secret_file"; then
-                refuse "${secret_name}_FILE names $secret_file, which cannot be read by user $(id -u)" \
-                    "mount the file, or unset ${secret_name}_FILE"
+            if [ -c "$secret_file" ]; then
+                : # /dev/null is how no secret is named where one must be
+            elif readable_file "$secret_file"; then
+                take_secret "${secret_name}_FILE"
+            else
+                # A secret itself in the place of a path is not shown.
+                case $secret_file in /* | ./* | ../* | '~'*) shown=" $secret_file" ;; *) shown=" that ${secret_name}_FILE names" ;; esac
+                refuse "the file$shown cannot be read by user $(id -u) (from ${secret_name}_FILE)" \
+                    "mount the file, or unset ${secret_name}_FILE; a secret itself goes into $secret_name"
             fi
-            take_secret "${secret_name}_FILE"
             # Its work is done, and the user that training runs as may not be allowed to open the file.
             unset "${secret_name}_FILE"
         fi
         secret_file=/run/secrets/$secret_name
-        if readable_file "$secret_file"; then
+        if [ -c "$secret_file" ] || { readable_file "$secret_file" && [ ! -s "$secret_file" ]; }; then
+            : # none, as Compose and others hand it over
+        elif readable_file "$secret_file"; then
             take_secret "$secret_file"
         elif [ -e "$secret_file" ] && ! given "$secret_name"; then
             warn "$secret_file cannot be read by user $(id -u): $secret_name is not set"
@@ -27,6 +35,17 @@ read_secrets() {
 }
 
 readable_file() { [ -f "$1" ] || [ -p "$1" ] && [ -r "$1" ]; }
+
+# What is left of a template's {{ RUNPOD_SECRET_name }} where there is no such secret.
+drop_unfilled() {
+    eval "secret_value=\${$secret_name:-}"
+    case $secret_value in
+    '{{ RUNPOD_SECRET_'* | '{{RUNPOD_SECRET_'*)
+        warn "$secret_name is a reference to a RunPod secret that was not filled in: it is not used"
+        unset "$secret_name"
+        ;;
+    esac
+}
 
 given() { eval "[ -n \"\${$1:-}\" ]"; }
 

@@ -82,10 +82,9 @@ END
 session_variables() {
     line_end='
 '
-    command='' # in a session the data are named by hand
     name_places
     for name in PATH HF_HOME TORCH_HOME TRITON_CACHE_DIR TORCHINDUCTOR_CACHE_DIR XDG_CACHE_HOME \
-        LTXTRAIN_CACHE_DIR LTXTRAIN_OUTPUT_DIR LTX_IMAGE; do
+        LTX_CACHE_DIR LTX_OUTPUT_DIR LTX_WORKSPACE LTX_IMAGE RUNPOD_POD_ID VAST_CONTAINERLABEL; do
         value=''
         eval "value=\${$name:-}"
         # What cannot stand between quotes in one line is left out.

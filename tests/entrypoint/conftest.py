@@ -217,7 +217,15 @@ class Container:
         environment |= dict(env or {})
         pipe = subprocess.PIPE
         process = subprocess.Popen(
-            command, env=environment, cwd="/", stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
+            command,
+            env=environment,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            # Where the tests run in the background of a shell, SIGINT is ignored, and what is ignored is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
         )
         self.started.append(Started(process, record))
         return self.started[-1]

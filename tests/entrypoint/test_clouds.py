@@ -81,8 +81,8 @@ def test_a_shell_that_calls_the_entrypoint_by_path_does_not_override_a_configura
 ) -> None:
     """As a template's start command does, that waits for clips first."""
     (box.mount("/workspace") / "my.toml").write_text('output_dir = "/workspace/mine"\n')
-    start = f'{changed} exec /opt/ltxtrain/entrypoint/entrypoint.sh "$@"'
-    env = box.run("bash", "-c", start, "start", "train", "--config", "/workspace/my.toml", env=RUNPOD).env
+    start = f"{changed} exec /opt/ltxtrain/entrypoint/entrypoint.sh train --config /workspace/my.toml"
+    env = box.run("bash", "-c", start, env=RUNPOD).env
     assert env.get("LTXTRAIN_OUTPUT_DIR", "") == ("/mine" if changed else "")
     assert env["LTXTRAIN_CACHE_DIR"] == "/workspace/cache"
 
@@ -99,7 +99,7 @@ def test_another_volume_can_be_named(container: Container) -> None:
 def test_a_folder_that_somebody_chose_to_start_in_is_kept(container: Container) -> None:
     chosen = container.folder("chosen")
     container.as_user = ["env", f"--chdir={chosen}"]
-    env = RUNPOD | {"LTX_WORKSPACE": str(container.folder("volume"))}
+    env = RUNPOD | {"LTX_WORKSPACE": str(container.folder("volume")), "LTXTRAIN_OUTPUT_DIR": ""}
     assert container.run("train", env=env).cwd == str(chosen)
 
 

@@ -192,6 +192,12 @@ def test_the_warning_is_one_line(box: Container) -> None:
 
 
 @needs_box
+def test_temporary_files_find_shared_memory_when_nothing_is_mounted(box: Container) -> None:
+    box.read_only = "alone"
+    assert box.run("train").env["TMPDIR"] == "/dev/shm"
+
+
+@needs_box
 def test_no_place_for_temporary_files_is_told(box: Container) -> None:
     box.as_user, box.read_only = AS_ORDINARY_USER, "alone"
     box.mount("/dev/shm", 0, 0o755)

@@ -96,6 +96,9 @@ def test_run_secrets_are_taken_without_being_named(box: Container) -> None:
     assert done.env["HF_TOKEN"] == CANARY
     assert "uid=10001" in done.id
     assert "HF_TOKEN" not in done.err
+    (folder / "HF_TOKEN").chmod(0o444)
+    assert box.run("train", env={"HF_TOKEN": "other"}).err.count("differ") == 1, "said once, not again as the user"
+    (folder / "HF_TOKEN").chmod(0o400)
     box.as_user = ["setpriv", "--reuid=1234", "--regid=1234", "--clear-groups"]
     done = box.run("train")
     assert "HF_TOKEN" not in done.env

@@ -13,6 +13,16 @@ from tests.entrypoint.conftest import Container, Started, needs_box
 
 PAUSED = "the container stays"
 
+# Ends with a code of its own, and only some time after the second signal.
+STUBBORN = """#!/bin/sh
+heard=0
+trap 'heard=$((heard + 1)); : >"$RECORD/heard-$heard"' TERM
+: >"$RECORD/ready"
+while [ "$heard" -lt 2 ]; do sleep 0.05; done
+sleep 0.3
+exit 9
+"""
+
 
 def pid_of(started: Started) -> int:
     return int((started.record / "pid").read_text())
@@ -56,15 +66,26 @@ def test_a_supervised_run_gets_the_signal_once_and_its_code_is_kept(
     assert "exit code" not in done.err
 
 
-def test_a_second_signal_is_passed_on_as_well(container: Container) -> None:
-    started = container.start("train", env={"FAKE_SECONDS": "9", "LTX_ON_EXIT": "sleep"})
+def test_a_second_signal_is_passed_on_and_the_run_s_own_code_is_kept(container: Container) -> None:
+    container.program("ltxtrain", STUBBORN)
+    started = container.start("train", env={"LTX_ON_EXIT": "sleep"})
     started.wait_for()
     started.send(signal.SIGTERM)
-    started.wait_for("signals")
+    started.wait_for("heard-1")
+    started.send(signal.SIGTERM)
+    started.wait_for("heard-2")
+    assert started.done().code == 9
+
+
+def test_a_run_that_was_asked_to_stop_ends_the_container_whatever_its_code(container: Container) -> None:
+    program = '#!/bin/sh\ntrap "exit 0" TERM\n: >"$RECORD/ready"\nwhile :; do sleep 0.05; done\n'
+    container.program("ltxtrain", program)
+    started = container.start("train", env={"LTX_ON_EXIT": "sleep"})
+    started.wait_for()
     started.send(signal.SIGTERM)
     done = started.done()
-    assert done.signals == ["TERM", "TERM"]
-    assert done.code == 143
+    assert done.code == 0
+    assert PAUSED not in done.err
 
 
 def test_a_terminal_s_ctrl_c_reaches_a_supervised_run_once(container: Container) -> None:
@@ -135,6 +156,18 @@ def test_the_log_gets_all_lines_and_the_streams_stay_apart(container: Container)
     assert [line for line in lines if line.startswith("word")] == words
     container.run("train", env={"LTX_LOG": str(log)})
     assert len(log.read_text().splitlines()) == 2 * len(lines), "a second start adds to the log"
+
+
+def test_the_end_waits_for_the_log_s_last_lines(container: Container) -> None:
+    """When the first process of a container ends, all others are killed: the log must be complete by then."""
+    container.program("tee", '#!/bin/sh\nsleep 0.3\nexec /usr/bin/tee "$@"\n')
+    log = container.place / "log"
+    started = container.start("train", env={"LTX_LOG": str(log)})
+    assert started.process.wait(10) == 0
+    assert sorted(line for line in log.read_text().splitlines() if "ltxtrain" in line and "mounted" not in line) == [
+        "results of ltxtrain",
+        "words of ltxtrain",
+    ]
 
 
 def test_a_log_that_cannot_be_written_is_told_and_nothing_else_changes(container: Container) -> None:

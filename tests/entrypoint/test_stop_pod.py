@@ -102,10 +102,12 @@ def test_runpod_s_api_is_asked_when_its_program_fails(pod: Container, cloud: Clo
     assert len(cloud.asked) == 1
 
 
-@pytest.mark.parametrize("answer", [401, 404, 302])
-def test_a_refusal_is_one_line_and_the_container_stays(pod: Container, cloud: Cloud, answer: int) -> None:
+@pytest.mark.parametrize(("platform", "answer"), [("vast", 401), ("vast", 404), ("vast", 302), ("runpod", 302)])
+def test_a_refusal_is_one_line_and_the_container_stays(
+    pod: Container, cloud: Cloud, platform: str, answer: int
+) -> None:
     cloud.answers = [answer]
-    started = pod.start("train", env=variables(pod, cloud, "vast") | {"FAKE_CODE": "5"})
+    started = pod.start("train", env=variables(pod, cloud, platform) | {"FAKE_CODE": "5"})
     line = started.told("could not be stopped")
     assert f"answers {answer}" in line
     assert "exit code 5" in line
