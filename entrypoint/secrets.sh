@@ -15,19 +15,18 @@ read_secrets() {
                 take_secret "${secret_name}_FILE"
             else
                 # A secret itself in the place of a path is not shown.
-                case $secret_file in /* | ./* | ../* | '~'*) shown=" $secret_file" ;; *) shown=" that ${secret_name}_FILE names" ;; esac
-                refuse "the file$shown cannot be read by user $(id -u) (from ${secret_name}_FILE)" \
+                case $secret_file in /* | ./* | ../* | '~'*) ;; *) secret_file="a file" ;; esac
+                refuse "${secret_name}_FILE names $secret_file, which cannot be read by user $(id -u)" \
                     "mount the file, or unset ${secret_name}_FILE; a secret itself goes into $secret_name"
             fi
             # Its work is done, and the user that training runs as may not be allowed to open the file.
             unset "${secret_name}_FILE"
         fi
         secret_file=/run/secrets/$secret_name
-        if [ -c "$secret_file" ] || { readable_file "$secret_file" && [ ! -s "$secret_file" ]; }; then
-            : # none, as Compose and others hand it over
-        elif readable_file "$secret_file"; then
+        if [ ! -s "$secret_file" ]; then continue; fi # an empty one and a device stand for none
+        if [ -f "$secret_file" ] && [ -r "$secret_file" ]; then
             take_secret "$secret_file"
-        elif [ -e "$secret_file" ] && ! given "$secret_name"; then
+        elif ! given "$secret_name"; then
             warn "$secret_file cannot be read by user $(id -u): $secret_name is not set"
         fi
     done

@@ -1,4 +1,4 @@
-"""The layers of a configuration: presets, files, environment and flags, each as flat values with their sources."""
+"""The layers of a configuration: image, presets, files, environment, flags, each as flat values with their sources."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ltxtrain.config.suggest import nearest
 from ltxtrain.config.text import Document, KeyPath
 from ltxtrain.errors import Fault
 
+IMAGE_PLACES = {"LTX_DATA_DIR": "instance_data_dir", "LTX_CACHE_DIR": "cache_dir", "LTX_OUTPUT_DIR": "output_dir"}
 _FROM_ENVIRONMENT = re.compile(r"\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -65,6 +66,15 @@ def document_layer(document: Document, env: Mapping[str, str], *, source: str | 
         option = _add(layer, Given(key, raw, section, place, source or place), env)
         if option is not None:
             layer.documents.setdefault(option.name, (document, path))
+    return layer
+
+
+def image_layer(env: Mapping[str, str]) -> Layer:
+    """The folders of a container's image, ``LTX_*_DIR``: where things lie as long as nobody says anything else."""
+    layer = Layer()
+    for variable, name in IMAGE_PLACES.items():
+        if variable in env:
+            _add(layer, Given(name, env[variable], None, variable, f"{variable}, of the image"), env)
     return layer
 
 

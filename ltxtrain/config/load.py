@@ -14,7 +14,7 @@ from ltxtrain.config.catalogue import options
 from ltxtrain.config.conflicts import conflict_faults
 from ltxtrain.config.explain import placed, problem_of
 from ltxtrain.config.idle import idle_notices
-from ltxtrain.config.layers import Layer, document_layer, environment_layer, flag_layer
+from ltxtrain.config.layers import Layer, document_layer, environment_layer, flag_layer, image_layer
 from ltxtrain.config.presets import preset_chain
 from ltxtrain.config.read_entries import read_entries
 from ltxtrain.config.schema import TrainConfig
@@ -25,7 +25,8 @@ from ltxtrain.config.unbuilt import asked_unbuilt
 from ltxtrain.errors import ConfigError, Fault
 
 FOUND_BESIDE = ("data_backend_config", "user_prompt_library")
-RIVALS = (("instance_data_dir", "data_backend_config", "datasets"), ("max_train_steps", "num_train_epochs"))
+WAYS_TO_NAME_DATA = ("instance_data_dir", "data_backend_config", "datasets")
+RIVALS = (WAYS_TO_NAME_DATA, ("max_train_steps", "num_train_epochs"))
 DEFAULT_MODEL = "Lightricks/LTX-Video-0.9.5"
 FLAVOURS = {"0.9.5": DEFAULT_MODEL, "0.9.0": "Lightricks/LTX-Video"}
 
@@ -48,15 +49,17 @@ def load_config(
     flags: Mapping[str, object] | None = None,
     set_aside_unbuilt: bool = False,
 ) -> LoadedConfig:
-    """Read and check a configuration; later layers win: defaults, presets, files, environment, flags.
+    """Read and check a configuration; later layers win: defaults, image, presets, files, environment, flags.
 
     ``env`` defaults to the environment of the process. ``set_aside_unbuilt`` puts options that are not built yet back
     to their defaults, with a notice for each, instead of refusing them. Raises ConfigError with every fault.
     """
-    layers, faults = _layers(presets, files, os.environ if env is None else env, flags or {})
+    env = os.environ if env is None else env
+    layers, faults = _layers(presets, files, env, flags or {})
+    _drop_rivals(layers)
+    layers.insert(0, _image_layer(env, layers))
     for layer in layers:
         faults += layer.faults
-    _drop_rivals(layers)
     values, sources, hidden = _merged(layers)
     notices = [notice for layer in layers for notice in layer.notices]
     _derive(values, sources, notices)
@@ -153,6 +156,14 @@ def _drop_rivals(layers: Sequence[Layer]) -> None:
                     layer.notices.append(f"{winner} replaces {name} of {layer.sources[name]}")
             if given and winner is None:
                 winner = given[-1]
+
+
+def _image_layer(env: Mapping[str, str], stronger: Sequence[Layer]) -> Layer:
+    """The image's folders. Its data gives way to data named in any way, untold: nobody has asked for it."""
+    layer = image_layer(env)
+    if any(other.values.get(name) for other in stronger for name in WAYS_TO_NAME_DATA):
+        layer.values.pop("instance_data_dir", None)
+    return layer
 
 
 def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, str], set[str]]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from ltxtrain.doctor.findings import Finding, fault, ok, skipped, warning
 from ltxtrain.doctor.process import allow_writing, in_container, nearest, owner_text
 from ltxtrain.facts.media import VIDEO_EXTENSIONS
+from ltxtrain.facts.mounts import mount_below
 from ltxtrain.files import sync_folder
 from ltxtrain.units import counted, format_bytes
 
@@ -352,27 +353,13 @@ def _mount(name: str, folder: Path) -> Finding | None:
     if not in_container(os.environ):
         return None
     check = f"{name} mount"
-    try:
-        point, kind = mount_of(folder.resolve(), Path("/proc/self/mountinfo").read_text())
-    except OSError:
+    found = mount_below(folder)
+    if found is None:
         return None
+    point, kind = found
     fix = f"mount a folder there: -v ./{name}:{folder}"
     if point == "/":
         return warning(check, "volume-not-mounted", f"{folder} is inside the container and goes with it", fix)
     if kind in IN_MEMORY:
         return warning(check, "volume-in-memory", f"{folder} is in memory ({kind}) and goes with the container", fix)
     return ok(check, f"{folder} is on {point}, a mount ({kind})")
-
-
-def mount_of(folder: Path, mountinfo: str) -> tuple[str, str]:
-    """Mount point and type of the file system that ``folder`` lies on, from the text of /proc/self/mountinfo."""
-    best = ("/", "unknown")
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        fields = before.split()
-        if len(fields) < 5 or not after:
-            continue
-        point = fields[4].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
-        if folder.is_relative_to(point) and len(point) >= len(best[0]):
-            best = (point, after.split()[0])
-    return best

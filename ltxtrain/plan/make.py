@@ -16,6 +16,7 @@ from ltxtrain.facts.reasons import EXPLANATIONS
 from ltxtrain.plan import disk, notices
 from ltxtrain.plan.filling import Filled, SmallBuckets, fill_buckets
 from ltxtrain.plan.length import RunLength, run_length
+from ltxtrain.plan.loss import Place, loss_warnings
 from ltxtrain.plan.memory import TrainingSetup, estimate_memory
 from ltxtrain.plan.prompts import ValidationVideo, validation_videos
 from ltxtrain.plan.records import Bucket, Dropped, PhaseMemory, Plan, Sample
@@ -93,6 +94,7 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
             *notices.machine_notices(machine),
         ),
         warnings=(
+            *loss_warnings(_places(config, run_dir), os.environ),
             *(text for selection in selections for text in notices.selection_warnings(selection, data.framerate)),
             *notices.schedule_warnings(config.schedule, length.steps),
             *notices.device_warnings(machine, config.model.pretrained_model_name_or_path),
@@ -100,6 +102,11 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
         ),
         machine=machine,
     )
+
+
+def _places(config: TrainConfig, run_dir: Path) -> tuple[Place, Place]:
+    results, caches = config.checkpoint.output_dir, config.cache.cache_dir
+    return Place("results", run_dir, results, "./out"), Place("caches", caches, caches, "./cache")
 
 
 def _captions(samples: Sequence[Sample]) -> list[str]:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ltxtrain.doctor.findings import Finding
-from ltxtrain.doctor.places import check_data, check_shared_memory, check_temporary, check_volume, mount_of
+from ltxtrain.doctor.places import check_data, check_shared_memory, check_temporary, check_volume
+from ltxtrain.facts.mounts import mount_below
 from tests.doctor.children import STRANGER, folder_for_all, in_child, needs_root, wrong
 
 PLANTED = (
@@ -260,7 +261,7 @@ def test_a_file_system_that_takes_two_cases_for_one_name(tmp_path: Path, monkeyp
 
 def test_a_folder_on_no_mount_goes_with_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LTX_IMAGE", "/opt/ltxtrain/image.json")
-    if mount_of(tmp_path, Path("/proc/self/mountinfo").read_text())[0] != "/":
+    if mount_below(tmp_path) is None or mount_below(tmp_path)[0] != "/":
         pytest.skip("temporary files are on a mount of their own here")
     findings = check_volume("output", tmp_path / "out", 1)
     assert wrong(findings, mounts=True) == ["volume-not-mounted"]
@@ -276,18 +277,6 @@ def test_a_mounted_folder_stays_and_one_in_memory_does_not(tmp_path: Path) -> No
         findings = in_child(VOLUME, tmp_path, mounts=line, environment=image)
         assert wrong(findings, mounts=True) == expected
         assert str(tmp_path) in findings[-1].says
-
-
-def test_the_innermost_mount_counts() -> None:
-    text = (
-        "22 1 0:21 / / rw,relatime - overlay overlay rw\n"
-        "31 30 0:40 / /output/my\\040run rw shared:1 - tmpfs tmpfs rw\n"
-        "30 22 8:1 /home /output rw - ext4 /dev/sda1 rw\n"
-        "broken line\n"
-    )
-    assert mount_of(Path("/output/x"), text) == ("/output", "ext4")
-    assert mount_of(Path("/output/my run/x"), text) == ("/output/my run", "tmpfs")
-    assert mount_of(Path("/outputs"), text) == ("/", "overlay")
 
 
 # ---------------------------------------------------------------- shared memory, temporary files
