@@ -211,7 +211,7 @@ def right_user(file: Dockerfile) -> Iterator[str]:
         for one in stage.instructions:
             commands = "\n".join(one.commands()) if one.name == "RUN" else ""
             made = made or bool(re.search(rf"\buseradd\b.*\b{USER_NUMBER}\b", commands))
-            if one.name == "USER":
+            if one.name == "USER" and one.text != "0":
                 yield _at(one, "USER: the entrypoint could not map PUID and PGID any more")
             if ROOT_AGAIN.search(f"{' '.join(one.flags)}\n{commands}"):
                 yield _at(one, "a way to become root again")

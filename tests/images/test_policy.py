@@ -96,6 +96,7 @@ AFTER_BASE = {
     "an image copied from": (f"COPY --from=busybox:1.36{DIGEST} /bin/busybox /bin/", "is no stage of this file"),
     "an image mounted": ("RUN --mount=type=bind,from=busybox,target=/b true", "from=busybox is no stage"),
     "another user": ("USER ltx", "USER: the entrypoint could not map"),
+    "another user by number": ("USER 10001", "USER: the entrypoint could not map"),
     "sudo": ("RUN apt-get install --no-install-recommends sudo", "a way to become root"),
     "set-user bit": ("RUN chmod u+s /usr/bin/tini", "a way to become root"),
     "set-user bit by number": ("RUN chmod 4755 /usr/bin/tini", "a way to become root"),
