@@ -1,4 +1,5 @@
 """Install one build of torch with its libraries: into an environment for `make setup`, into a folder for an image.
+With --download it only fetches the wheels, for a build without a network.
 
 Standard library only: this runs before anything is installed. Every build has a complete list in requirements/,
 ``torch-KIND.txt``. A list with hashes may take its wheels from anywhere, one without only from PyTorch's own index.
@@ -47,19 +48,30 @@ class Place:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Install one build of torch with its libraries.")
+    parser = argparse.ArgumentParser(description="Install one build of torch with its libraries.", allow_abbrev=False)
     parser.add_argument("kind", choices=BUILDS)
     parser.add_argument("--target", type=Path, help="the folder to install into (default: this Python's environment)")
     parser.add_argument("--wheels", type=Path, help="a folder that stands in for all indexes, if it holds wheels")
     parser.add_argument("--index", default=INDEX, help="where PyTorch's builds are served")
-    arguments = parser.parse_args()
-    install(arguments.kind, Place(Path(sys.executable), arguments.target, arguments.wheels, arguments.index))
+    parser.add_argument("--download", type=Path, help="put the wheels into this folder; further words go to pip")
+    arguments, options = parser.parse_known_args()
+    kind, place = arguments.kind, Place(Path(sys.executable), arguments.target, arguments.wheels, arguments.index)
+    if arguments.download:
+        return fetch(kind, pip("download", kind, place, "--dest", str(arguments.download), *options), place)
+    if options:
+        parser.error(f"not known: {' '.join(options)}")
+    return install(kind, place)
 
 
 def install(kind: str, place: Place) -> None:
-    """Install the list of ``kind``. Says what it takes from where; ends the program with pip's words when it cannot."""
+    """Install the list of ``kind`` for this machine."""
     check_machine(kind)
-    command = pip_install(kind, place)
+    into = [] if place.target is None else ["--no-compile", "--target", str(place.target)]
+    fetch(kind, pip("install", kind, place, *into), place)
+
+
+def fetch(kind: str, command: list[str], place: Place) -> None:
+    """Run pip. Says what it takes from where; ends the program with pip's words when it cannot."""
     if place.wheels and any(place.wheels.glob("*.whl")):
         say(f"installing torch {kind} from {place.wheels}")
         return run([*command, "--no-index", "--find-links", str(place.wheels)])
@@ -92,10 +104,9 @@ def check_machine(kind: str) -> None:
     sys.exit(f"error: torch {kind} is for {' and '.join(BUILDS[kind].machines)}, not for {machine}\nhint: {hint}")
 
 
-def pip_install(kind: str, place: Place) -> list[str]:
-    command = [str(place.python.absolute()), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input"]
-    command += ["--no-deps", *(["--require-hashes"] if hashed(kind) else []), "-r", str(list_of(kind))]
-    return command if place.target is None else [*command, "--no-compile", "--target", str(place.target)]
+def pip(verb: str, kind: str, place: Place, *options: str) -> list[str]:
+    command = [str(place.python.absolute()), "-m", "pip", verb, "-qq", "--disable-pip-version-check", "--no-input"]
+    return [*command, "--no-deps", *(["--require-hashes"] if hashed(kind) else []), "-r", str(list_of(kind)), *options]
 
 
 def list_of(kind: str) -> Path:

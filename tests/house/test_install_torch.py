@@ -182,6 +182,23 @@ def test_a_list_without_hashes_takes_torchs_own_index_for_all_that_it_names(chec
     assert (checkout / "opt" / "triton_rocm" / "__init__.py").read_text() == "right = True"
 
 
+def test_wheels_are_fetched_from_where_they_would_be_installed_from(checkout: Path, site: Site) -> None:
+    """For a build without a network: also torch, which the ordinary package index has not."""
+    torch = make_wheel(checkout, "torch", "2.13.0+cu129")
+    list_wheels(checkout, "cu129", torch)
+    site.offer("cu129", torch)
+    words = ("--index", site.address, "--download", "fetched", "--only-binary=:all:", "--python-version", "3.13")
+    done = script(checkout, site, "scripts/install_torch.py", "cu129", *words)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (checkout / "fetched").iterdir()] == [torch.name]
+
+
+def test_a_word_that_is_not_known_is_refused(checkout: Path, site: Site) -> None:
+    done = install(checkout, site, "cpu", "--wheel", "here")
+    assert (done.returncode, site.asked) == (2, [])
+    assert "not known: --wheel here" in done.stderr
+
+
 def test_a_build_for_another_machine_is_refused_with_those_for_this_one(checkout: Path, site: Site) -> None:
     done = install(checkout, site, "mps")
     assert done.returncode == 1
