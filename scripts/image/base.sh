@@ -14,13 +14,12 @@ release=${2:-$VERSION_CODENAME}
 address=$(cat /etc/apt/sources.list.d/*.sources 2>/dev/null | awk '/^URIs:/ { print $2; exit }')
 # In memory where that can be: a package manager syncs every file.
 root=$(mktemp -d /dev/shm/base.XXXXXX 2>/dev/null || mktemp -d)
-trap 'rm -rf --one-file-system "$root"' EXIT
+trap 'rm -rf --one-file-system "$root" "$root.log"' EXIT
 chmod 755 "$root"
 if ! debootstrap --variant=minbase --include=ca-certificates "$release" "$root" ${address:+"$address"} >"$root.log" 2>&1; then
     tail -3 "$root.log" >&2
     exit 1
 fi
-rm -f "$root.log"
 cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
 echo force-unsafe-io >"$root/etc/dpkg/dpkg.cfg.d/unsafe-io"
 rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* "$root"/usr/share/{doc,man,locale}

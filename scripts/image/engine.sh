@@ -15,6 +15,7 @@ socket=unix://$folder/docker.sock
 newer=trixie
 needed_kib=$((7 * 1024 * 1024))
 
+fault() { say "$*"; exit 1; }
 say() { printf 'engine: %s\n' "$*" >&2; }
 cannot() { say "$*"; exit 77; }
 
@@ -66,10 +67,21 @@ start() { # start dockerd with these options; false when it does not come up
     return 1
 }
 
+tell() { # how docker reaches the private engine; with an argument: the network that builds have to take
+    echo "export DOCKER_HOST=$socket" >"$folder/env"
+    [ -z "${1:-}" ] || echo "export BUILD_NETWORK=$1" >>"$folder/env"
+}
+
 up() {
     mkdir -p "$folder"
-    if answers "${DOCKER_HOST:-}"; then : >"$folder/env"; return; fi
-    if answers "$socket"; then return; fi # left by another run; its env file is there
+    # What is read from it is believed, and anybody may make a folder in /var/tmp.
+    [ -O "$folder" ] || fault "$folder belongs to somebody else: name another folder in LTX_ENGINE"
+    if [ "${DOCKER_HOST:-}" != "$socket" ] && answers "${DOCKER_HOST:-}"; then : >"$folder/env"; return; fi
+    # Left by another run. Only an engine without a bridge makes builds take the host's network.
+    if answers "$socket"; then
+        if DOCKER_HOST=$socket docker network inspect bridge >/dev/null 2>&1; then tell; else tell host; fi
+        return
+    fi
     [ "$(uname -s)" = Linux ] || cannot "no engine answers: start Docker first"
     [ "$(id -u)" = 0 ] || cannot "no engine answers, and only root can start one"
     # shellcheck disable=SC1091
@@ -79,15 +91,10 @@ up() {
     if ! command -v dockerd >/dev/null || ! docker buildx version >/dev/null 2>&1 || ! command -v debootstrap >/dev/null; then
         install_packages
     fi
-    local network=
-    if start; then :
-    elif start --iptables=false --ip6tables=false --bridge=none; then network=host
-    elif start --iptables=false --ip6tables=false --bridge=none --storage-driver=vfs; then network=host
+    if start; then tell
+    elif start --iptables=false --ip6tables=false --bridge=none; then tell host
+    elif start --iptables=false --ip6tables=false --bridge=none --storage-driver=vfs; then tell host
     else cannot "dockerd does not start: $(grep -iE 'level=fatal|failed to' "$folder/dockerd.log" | tail -1)"; fi
-    {
-        echo "export DOCKER_HOST=$socket"
-        [ -z "$network" ] || echo "export BUILD_NETWORK=$network"
-    } >"$folder/env"
 }
 
 down() { # end the private engine and leave no mount behind; images and caches stay

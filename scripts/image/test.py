@@ -7,6 +7,7 @@ can run, one line says SKIP and why. What was built stays, so that a second run 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import json
 import os
@@ -15,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +30,7 @@ from build import ROOT, Build, build_command, environment, image_size
 SCRIPTS = ROOT / "scripts" / "image"
 BASE = "localhost/ltxtrain-base:bookworm"
 NAME = "localhost/ltxtrain-test"  # never the tags of images that somebody made for use
+OURS = "ltxtrain.test"  # a label of what is built here, so that nothing else is ever removed
 LARGEST_CPU_IMAGE = 2_000_000_000
 CANNOT = 77
 # Nothing of the container may be written, nothing may be gained, nothing may be reached, and nobody knows this user.
@@ -46,7 +49,11 @@ class Wrong(Exception):
 
 def main() -> None:
     arguments = read_arguments()
-    folder = arguments.engine
+    with alone(arguments.engine):
+        test(arguments.engine, arguments.keep)
+
+
+def test(folder: Path, keep: bool) -> None:
     began = time.monotonic()
     if reason := start_engine(folder):
         print(f"SKIP image-test: {reason}")
@@ -58,7 +65,7 @@ def main() -> None:
     except Wrong as wrong:
         sys.exit(f"image-test: FAILED: {wrong}")
     finally:
-        leave_engine(folder, arguments.keep)
+        leave_engine(folder, keep)
 
 
 def read_arguments() -> argparse.Namespace:
@@ -82,24 +89,28 @@ def start_engine(folder: Path) -> str | None:
     for line in (folder / "env").read_text().splitlines():
         name, _, value = line.removeprefix("export ").partition("=")
         os.environ[name] = value
+    # The builder of the engine itself: one in a container of its own does not see the images that are built on here.
+    os.environ["BUILDX_BUILDER"] = docker("context", "show").strip()
     return None
 
 
 def leave_engine(folder: Path, keep: bool) -> None:
-    """A private engine keeps what makes the next run short, and no more; somebody's own engine is left as it is."""
+    """What makes the next run short stays, and no more. In somebody's own engine only our own images are touched."""
+    run_docker("image", "prune", "--force", "--filter", f"label={OURS}")
     if os.environ.get("DOCKER_HOST") != f"unix://{folder}/docker.sock":
         return
-    run_docker("image", "prune", "--force")
     run_docker("builder", "prune", "--force", "--keep-storage", "12GB")
     if not keep:
         subprocess.run([SCRIPTS / "engine.sh", "down", folder], check=False)
 
 
 def base_image() -> str | None:
-    """A base of this machine's own packages where it can be made, else the pinned one."""
+    """A base of Debian's packages where this machine knows where they are, else the pinned one."""
     if shutil.which("debootstrap") is None or os.getuid() != 0:
         return None
-    must([SCRIPTS / "base.sh", BASE])
+    if "ID=debian" not in Path("/etc/os-release").read_text().splitlines():
+        return None
+    must([SCRIPTS / "base.sh", BASE, "bookworm"])
     return BASE
 
 
@@ -126,7 +137,7 @@ def run_checks(folder: Path) -> None:
 
 
 def build_image(build: Build) -> None:
-    command = build_command(replace(build, options=("--progress=plain", *build.options)))
+    command = build_command(replace(build, options=("--progress=plain", f"--label={OURS}=1", *build.options)))
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise Wrong(f"{build.tag} could not be built:\n" + "\n".join(done.stderr.splitlines()[-40:]))
@@ -165,9 +176,21 @@ def check_contents(tag: str) -> None:
     listed = {component["name"]: component.get("version", "") for component in bill["components"]}
     expect({"torch", "diffusers", "transformers"} <= listed.keys(), f"the bill of materials lists {sorted(listed)}")
     expect(facts["torch"] == listed["torch"], f"torch is {listed['torch']}, image.json says {facts['torch']}")
-    found = docker("run", "--rm", tag, "sh", "-c", "command -v sshd nvcc curl wget pip git || echo none").strip()
-    expect(found == "none", f"the plain image holds {found}")
+    programs = "for name in sshd nvcc curl wget pip git; do command -v $name || :; done"
+    found = docker("run", "--rm", tag, "sh", "-c", programs) + files_of(tag, "-name", "pip-*")
+    expect(not found, f"the plain image holds {found}")
+    no_way_to_root(tag)
     timed("doctor", lambda: docker("run", "--rm", tag, "doctor", "--preset", "smoke", "--offline"))
+
+
+def files_of(tag: str, *tests: str) -> str:
+    """What `find` finds in the image, as root."""
+    return docker("run", "--rm", "--entrypoint", "find", tag, "/", "-xdev", *tests)
+
+
+def no_way_to_root(tag: str) -> None:
+    found = files_of(tag, "-type", "f", "-perm", "/6000")
+    expect(not found, f"with the rights of another user runs in {tag}: {found}")
 
 
 def check_mapped_user(tag: str, place: Path) -> None:
@@ -192,7 +215,7 @@ def check_stop_and_resume(tag: str, place: Path) -> None:
         wait_for(lambda: metrics.exists() and metrics.stat().st_size > 0, container)
         report("another user, read-only, no network: first step after", began)
         beat = run_docker("exec", container, "/opt/ltxtrain/entrypoint/healthcheck.sh")
-        expect(beat.returncode == 0, f"the container counts as ill while it trains: {beat.stdout}{beat.stderr}")
+        expect(beat.stdout.startswith("healthy: a sign of life"), f"no sign of life: {beat.stdout}{beat.stderr}")
         timed("SIGTERM until it has left", lambda: docker("stop", "--time", "30", container))
         code = docker("inspect", "--format", "{{.State.ExitCode}}", container).strip()
         expect(code == "143", f"after SIGTERM the exit code is {code}: {logs(container)}")
@@ -229,6 +252,7 @@ def check_other_images(build: Build) -> None:
     expect("sshd" in docker("run", "--rm", cloud.tag, "sh", "-c", "command -v sshd"), "the cloud stage has no sshd")
     keys = docker("run", "--rm", cloud.tag, "sh", "-c", "ls /etc/ssh | grep -c host_ || true").strip()
     expect(keys == "0", f"{keys} host keys are in the image")
+    no_way_to_root(cloud.tag)
 
 
 def build_sage(build: Build, place: Path, instead: tuple[str, ...]) -> None:
@@ -263,6 +287,22 @@ def same_exports(one: Path, other: Path) -> None:
 
 
 # ---------------------------------------------------------------- small things
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait for other runs: they build the same tags, and the first to end would stop the engine of the next."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say("waiting for another image-test", str(folder))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def make_volumes(place: Path, owner: int) -> list[str]:
