@@ -53,7 +53,8 @@ image-cuda: ## build the image for NVIDIA (STAGE=cloud with sshd, for pods; TORC
 image-rocm: ## build the image for AMD
 image-cpu: ## build the image without a GPU
 image-cuda image-rocm image-cpu:
-	@$(IMAGE_PYTHON) scripts/image/build.py $(@:image-%=%) --stage $(STAGE) $(if $(TORCH),--torch $(TORCH)) $(ARGS)
+	@$(IMAGE_PYTHON) scripts/image/build.py $(@:image-%=%) --stage $(STAGE) $(if $(TORCH),--torch $(TORCH)) \
+		$(if $(filter-out file,$(origin TORCH_INDEX)),--build-arg TORCH_INDEX=$(TORCH_INDEX)) $(ARGS)
 
 image-test: ## build the images and run them: users, kills, read-only, no network (needs Docker, or root on Debian 12)
 	@$(IMAGE_PYTHON) scripts/image/test.py $(ARGS)

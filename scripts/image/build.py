@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -47,6 +48,10 @@ def main() -> None:
     if arguments.stage == "sage" and arguments.kind != "cuda":
         sys.exit("error: the stage sage is only for NVIDIA\nhint: make image-cuda STAGE=sage")
     build = Build(arguments.kind, torch, arguments.stage, arguments.base, arguments.wheels, tuple(options))
+    if shutil.which("docker") is None:
+        sys.exit("error: there is no docker\nhint: install Docker 23 or later with buildx, or add it to PATH")
+    if build.wheels and not any(build.wheels.glob("*.whl")):
+        sys.exit(f"error: {build.wheels} holds no wheels\nhint: scripts/image/wheels.sh {build.wheels} {torch}")
     done = subprocess.run(build_command(build), cwd=ROOT, env=environment(), check=False)
     if done.returncode:
         sys.exit(f"error: the image {build.tag} could not be built\nhint: the lines above say which step failed")
@@ -54,14 +59,20 @@ def main() -> None:
 
 
 def read_arguments() -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(description="Build an image. Words after -- go to docker build.")
+    parser = argparse.ArgumentParser(
+        description="Build an image. Words that are not known here go to docker build.", allow_abbrev=False
+    )
     parser.add_argument("kind", choices=TORCH_OF_KIND)
     parser.add_argument(
         "--stage", choices=STAGES, default="plain", help="plain, with sshd for clouds, or with SageAttention"
     )
     parser.add_argument("--torch", help="build of torch: cu129, cu126 or cu130 for cuda")
     parser.add_argument("--base", help="base image instead of the pinned one: NAME:TAG@sha256:...")
-    parser.add_argument("--wheels", type=Path, help="take packages from this folder instead of the network")
+    parser.add_argument(
+        "--wheels",
+        type=lambda word: Path(word).absolute(),
+        help="take packages from this folder instead of the network",
+    )
     return parser.parse_known_args()
 
 
@@ -79,7 +90,7 @@ def build_command(build: Build) -> list[str]:
         command += ["--build-context", f"wheels={build.wheels}"]
     if network := os.environ.get("BUILD_NETWORK"):
         command += [f"--network={network}"]
-    return [*command, *(word for word in build.options if word != "--"), "."]
+    return [*command, *build.options, "."]
 
 
 def environment() -> dict[str, str]:
@@ -89,11 +100,13 @@ def environment() -> dict[str, str]:
 
 def labels() -> dict[str, str]:
     revision = git("rev-parse", "HEAD")
-    changed = git("status", "--porcelain", "--", "ltxtrain", "presets", "entrypoint", "requirements")
+    changed = git(
+        "status", "--porcelain", "--", "ltxtrain", "presets", "entrypoint", "requirements", "scripts", "Dockerfile.*"
+    )
     return {
         "VERSION": version(),
         "REVISION": f"{revision}+changes" if revision and changed else revision or "unknown",
-        "CREATED": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(commit_time())),
+        "CREATED": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(commit_time())) if revision else "unknown",
         "LOCK_SHA256": hashlib.sha256((ROOT / "requirements/lock.txt").read_bytes()).hexdigest(),
     }
 
@@ -118,7 +131,11 @@ def commit_time() -> int:
 
 
 def git(*words: str) -> str:
-    done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
+    """What git says; nothing where there is no git, or no repository."""
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
