@@ -7,7 +7,7 @@ import os
 from hypothesis import settings
 
 # Before any test imports torch or a hub client: they read these once.
-for name in [name for name in os.environ if name.startswith("LTXTRAIN_")]:
+for name in [name for name in os.environ if name.startswith(("LTXTRAIN_", "LTX_"))]:
     del os.environ[name]
 os.environ.update(
     OMP_NUM_THREADS="1",

@@ -29,7 +29,7 @@ PROGRAM = """#!/bin/sh
 trap 'echo "saved a checkpoint"; kill $!; exit 143' TERM
 if [ -e "$0.hold" ]; then sleep 60 >/dev/null 2>&1 & fi
 echo "called: $*"
-echo "interval: ${LTXTRAIN_CHECKPOINT_MINUTES:-none}, results: ${LTXTRAIN_OUTPUT_DIR:-none}"
+echo "interval: ${LTXTRAIN_CHECKPOINT_MINUTES:-none}, results: ${LTX_OUTPUT_DIR:-none}, data: ${LTX_DATA_DIR:-none}"
 wait
 """
 
@@ -135,9 +135,11 @@ def test_on_vast_training_waits_for_clips_and_starts_once(machine: Machine) -> N
     assert "called" not in machine.told()
 
     (machine.home / "bin" / "ltxtrain.hold").touch()
+    (machine.workspace / "data" / "clip.mp4").touch()
     (machine.workspace / "go").touch()
     until(lambda: "called: train --preset bf16 --yes" in machine.told(), "training")
-    assert f"interval: 5, results: {machine.workspace}/output" in machine.told()
+    at = machine.workspace
+    until(lambda: f"interval: 5, results: {at}/output, data: {at}/data" in machine.told(), "its places")
     machine.onstart(**VAST)
     until(lambda: "going on in this container already" in machine.told(), "one training at a time")
     assert machine.told().count("called") == 1

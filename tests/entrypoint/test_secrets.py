@@ -35,6 +35,31 @@ def test_a_file_that_cannot_be_read_is_an_error_with_a_hint(container: Container
     assert "\nhint: " in done.err
 
 
+@pytest.mark.parametrize("value", [CANARY, f"{CANARY}/half"])
+def test_a_secret_in_the_place_of_its_file_is_not_shown(container: Container, value: str) -> None:
+    done = container.run("train", env={"WANDB_API_KEY_FILE": value})
+    assert (done.code, done.ran) == (2, False)
+    assert "error: WANDB_API_KEY_FILE names a file, which cannot be read" in done.err
+    assert "a secret itself goes into WANDB_API_KEY" in done.err
+    assert CANARY not in done.err + done.out
+
+
+def test_a_device_is_no_secret_and_nothing_is_said(container: Container) -> None:
+    done = container.run("train", env={"HF_TOKEN_FILE": "/dev/null"})
+    assert not {"HF_TOKEN", "HF_TOKEN_FILE"} & set(done.env)
+    assert done.err == "words of ltxtrain\n"
+
+
+@pytest.mark.parametrize("reference", ["{{ RUNPOD_SECRET_hf_token }}", "{{RUNPOD_SECRET_hf_token}}"])
+def test_a_reference_that_was_not_filled_in_is_dropped(container: Container, reference: str) -> None:
+    done = container.run("train", env={"HF_TOKEN": reference})
+    assert "HF_TOKEN" not in done.env
+    assert done.err.count("\n") == 2
+    assert "warning: HF_TOKEN is a reference to a RunPod secret that was not filled in: it is not used" in done.err
+    done = container.run("train", env={"HF_TOKEN": reference, "HF_TOKEN_FILE": secret_file(container, CANARY)})
+    assert done.env["HF_TOKEN"] == CANARY
+
+
 def test_an_empty_file_is_told_and_gives_nothing(container: Container) -> None:
     done = container.run("train", env={"HF_TOKEN_FILE": secret_file(container, "\n")})
     assert "HF_TOKEN_FILE is empty" in done.err
@@ -103,3 +128,16 @@ def test_run_secrets_are_taken_without_being_named(box: Container) -> None:
     done = box.run("train")
     assert "HF_TOKEN" not in done.env
     assert "warning: /run/secrets/HF_TOKEN cannot be read by user 1234" in done.err
+
+
+@needs_box
+def test_compose_hands_over_dev_null_or_an_empty_file_where_there_is_no_secret(box: Container) -> None:
+    folder = box.mount("/run/secrets")
+    (folder / "HF_TOKEN").touch()
+    (folder / "WANDB_API_KEY").symlink_to("/dev/null")
+    done = box.run("train")
+    assert not {"HF_TOKEN", "WANDB_API_KEY"} & set(done.env)
+    assert done.err == "words of ltxtrain\n"
+    (folder / "HF_TOKEN").unlink()
+    (folder / "HF_TOKEN").mkdir()  # what an engine makes where the file to mount is missing
+    assert "warning: /run/secrets/HF_TOKEN cannot be read" in box.run("train").err

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -79,6 +79,36 @@ def test_an_empty_file_is_told_and_gives_nothing(tmp_path: Path, secrets: Path) 
     assert "HF_TOKEN" not in env
 
 
+@pytest.mark.parametrize("content", [b"", b"\n"])
+def test_an_empty_mounted_secret_is_none(secrets: Path, content: bytes) -> None:
+    file_with(secrets, content, "HF_TOKEN")
+    env: dict[str, str] = {}
+    assert take_hub_token(env, secrets) == [] and env == {}
+
+
+def test_a_device_is_no_token_and_nothing_is_told(secrets: Path) -> None:
+    (secrets / "HF_TOKEN").symlink_to("/dev/zero")
+    env = {"HF_TOKEN_FILE": "/dev/null"}
+    assert take_hub_token(env, secrets) == [] and "HF_TOKEN" not in env
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["a folder", "a pipe"])
+def test_what_is_no_file_is_told_unless_there_is_a_token(secrets: Path, make: Callable[[Path], None]) -> None:
+    make(secrets / "HF_TOKEN")
+    assert take_hub_token({}, secrets) == [f"{secrets}/HF_TOKEN cannot be read: HF_TOKEN is not set"]
+    assert take_hub_token({"HF_TOKEN": TOKEN}, secrets) == []
+
+
+@pytest.mark.parametrize("reference", ["{{ RUNPOD_SECRET_hf_token }}", "{{RUNPOD_SECRET_hf_token}}"])
+def test_a_reference_that_was_not_filled_in_is_dropped(tmp_path: Path, secrets: Path, reference: str) -> None:
+    env = {"HF_TOKEN": reference}
+    told = take_hub_token(env, secrets)
+    assert env == {}
+    assert told == ["HF_TOKEN is a reference to a RunPod secret that was not filled in: it is not used"]
+    env = {"HF_TOKEN": reference, "HF_TOKEN_FILE": file_with(tmp_path, TOKEN.encode())}
+    assert take_hub_token(env, secrets) == told and env["HF_TOKEN"] == TOKEN
+
+
 @pytest.mark.parametrize("name", ["missing", ""], ids=["a missing file", "a folder"])
 def test_a_file_that_cannot_be_read_is_refused_with_its_name(tmp_path: Path, secrets: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="cannot be read") as refused:
@@ -112,10 +142,11 @@ def test_a_mounted_secret_of_somebody_else_is_told() -> None:
         assert told_to_an_ordinary_user({"HF_TOKEN": OTHER}, Path(name)) == ""
 
 
-def test_the_token_itself_in_place_of_a_file_is_not_shown(secrets: Path) -> None:
+@pytest.mark.parametrize("token", [TOKEN, "a-secret-of-no-known-form", "half/of-a-secret", f"/{TOKEN}"])
+def test_the_token_itself_in_place_of_a_file_is_not_shown(secrets: Path, token: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        take_hub_token({"HF_TOKEN_FILE": TOKEN}, secrets)
-    assert TOKEN not in f"{refused.value.message} {refused.value.hint}"
+        take_hub_token({"HF_TOKEN_FILE": token}, secrets)
+    assert token not in f"{refused.value.message} {refused.value.hint}"
     assert "a token itself goes into HF_TOKEN" in str(refused.value.hint)
 
 
