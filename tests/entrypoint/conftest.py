@@ -212,7 +212,7 @@ class Container:
         else:
             cache, output = self.place / "cache", self.place / "output"
             environment |= {"PATH": f"{self.bin}:{system}", "RECORD": str(record), "LTX_RUN_AS_ROOT": "1"}
-            environment |= {"LTXTRAIN_CACHE_DIR": str(cache), "LTXTRAIN_OUTPUT_DIR": str(output)}
+            environment |= {"LTX_CACHE_DIR": str(cache), "LTX_OUTPUT_DIR": str(output)}
             command = [*self.as_user, self.shell, script or str(ENTRYPOINT), *arguments]
         environment |= dict(env or {})
         pipe = subprocess.PIPE
