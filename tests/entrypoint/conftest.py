@@ -148,10 +148,15 @@ class Started:
         assert self.process.stderr is not None
         patience = threading.Timer(PATIENCE, self.process.kill)
         patience.start()
+        before = []
         try:
-            return next(line for line in self.process.stderr if words in line)
+            for line in self.process.stderr:
+                if words in line:
+                    return line
+                before.append(line)
         finally:
             patience.cancel()
+        raise AssertionError(f"never said: {words}; but: {''.join(before)}")
 
     def send(self, number: int) -> None:
         self.process.send_signal(number)
@@ -213,6 +218,8 @@ class Container:
             cache, output = self.place / "cache", self.place / "output"
             environment |= {"PATH": f"{self.bin}:{system}", "RECORD": str(record), "LTX_RUN_AS_ROOT": "1"}
             environment |= {"LTX_CACHE_DIR": str(cache), "LTX_OUTPUT_DIR": str(output)}
+            # Another test run on this machine must not share lock and heartbeat with this one.
+            environment |= {"TMPDIR": str(self.place), "LTX_HEARTBEAT": str(self.place / "heartbeat")}
             command = [*self.as_user, self.shell, script or str(ENTRYPOINT), *arguments]
         environment |= dict(env or {})
         pipe = subprocess.PIPE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 import threading
@@ -56,7 +57,8 @@ def cloud() -> Iterator[Cloud]:
 
 @pytest.fixture
 def pod(container: Container) -> Container:
-    container.program("python3", f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    if not shutil.which("python3", path="/usr/local/bin:/usr/bin"):
+        container.program("python3", f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     container.folder("volume")
     return container
 
