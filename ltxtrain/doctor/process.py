@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import stat
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,18 +16,22 @@ from ltxtrain.doctor.findings import Finding, fault, ok, skipped, warning
 from ltxtrain.facts.machine import usable_cores
 from ltxtrain.units import counted, format_bytes, format_duration
 
-OPEN_FILES = 1024
+OPEN_FILES = 256 if sys.platform == "darwin" else 1024  # what a shell has where nobody changed it
 CLOCK_WARNING_S = 5 * 60
 CLOCK_FAULT_S = 24 * 3600
 SET_CLOCK = "set the clock of this machine (timedatectl set-ntp true; a container has the clock of its host)"
+CONTAINER_VARIABLES = ("LTX_IMAGE", "KUBERNETES_SERVICE_HOST", "RUNPOD_POD_ID", "VAST_CONTAINERLABEL", "container")
 # Where libraries keep what they would otherwise keep below HOME.
 CACHE_VARIABLES = ("HF_HOME", "XDG_CACHE_HOME", "TRITON_CACHE_DIR")
 
 
 def in_container(environment: Mapping[str, str], root: Path = Path("/")) -> bool:
-    """Whether files outside of mounts vanish with the container: Docker's and Podman's marks, or our own image's."""
+    """Whether files outside of mounts vanish with the container.
+
+    Docker and Podman leave a file; Kubernetes, RunPod and Vast set variables; our images say it themselves.
+    """
     marks = (root / ".dockerenv", root / "run" / ".containerenv")
-    return bool(environment.get("LTX_IMAGE")) or any(mark.exists() for mark in marks)
+    return any(environment.get(name) for name in CONTAINER_VARIABLES) or any(mark.exists() for mark in marks)
 
 
 def nearest(folder: Path) -> Path:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ltxtrain.doctor.process import in_container
+from ltxtrain.facts.machine import ask_tool
+
 # Where the kernel's files are looked for. Tests name another place.
 ROOT = Path("/")
-TOOL_SECONDS = 15.0
 NVIDIA, AMD = "0x10de", "0x1002"
 VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
@@ -63,7 +64,7 @@ def look_around(root: Path | None = None, env: Mapping[str, str] | None = None) 
     cards = [found for path in sorted(root.glob("dev/nvidia[0-9]*")) if (found := _device_file(path, root))]
     render = [found for path in sorted(root.glob("dev/dri/renderD*")) if (found := _device_file(path, root))]
     return Surroundings(
-        container=in_container(root, env),
+        container=in_container(env, root),
         wsl=(root / "dev/dxg").exists(),
         vendors=frozenset(_display_vendors(root)),
         nvidia=tuple(cards),
@@ -74,12 +75,6 @@ def look_around(root: Path | None = None, env: Mapping[str, str] | None = None) 
         render=tuple(render),
         variables={name: env[name] for name in VARIABLES if name in env},
     )
-
-
-def in_container(root: Path, env: Mapping[str, str]) -> bool:
-    """Docker and Podman leave a file; Kubernetes, RunPod and Vast set variables; our images say it themselves."""
-    named = ("LTX_IMAGE", "KUBERNETES_SERVICE_HOST", "RUNPOD_POD_ID", "VAST_CONTAINERLABEL", "container")
-    return any((root / path).exists() for path in (".dockerenv", "run/.containerenv")) or any(env.get(n) for n in named)
 
 
 def parse_kernel_driver(text: str) -> str | None:
@@ -106,14 +101,12 @@ def _device_file(path: Path, root: Path) -> DeviceFile | None:
 
 
 def _ask_nvidia_smi() -> str:
-    if shutil.which("nvidia-smi") is None:
-        return "missing"
     try:
-        done = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, errors="replace", timeout=TOOL_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"no answer within {TOOL_SECONDS:g} s"
+        done = ask_tool(["nvidia-smi", "-L"])
+    except (FileNotFoundError, PermissionError):
+        return "missing"
+    except subprocess.TimeoutExpired as error:
+        return f"no answer within {error.timeout:g} s"
     except OSError as error:
         return error.strerror or type(error).__name__
     if done.returncode == 0:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-PROBE_SECONDS = 5.0
+# Without persistence mode the driver wakes every card anew for each question: seconds on a machine with eight.
+TOOL_SECONDS = 20.0
 AMD_SMI = ["amd-smi", "static", "--asic", "--vram", "--driver", "--json"]
 ROCM_SMI = ["rocm-smi", "--showproductname", "--showmeminfo", "vram", "--showdriverversion", "--json"]
 UNITS = {"b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3}  # as AMD's tools mean them: 196592 MB are an MI300X
+# nvidia-smi's words for a card without memory of its own (DGX Spark, Jetson), and for one that was given in part.
+SHARED_MEMORY = ("[N/A]", "[Not Supported]")
+ONLY_A_PART = "[Insufficient Permissions]"
 # Heaps of a KFD memory bank that lie on the card: visible to the host, and not.
 CARD_HEAPS = ("1", "2")
 
@@ -47,7 +51,7 @@ def probe_machine(root: Path = Path("/")) -> Machine:
     ``root`` is where the kernel's files are looked for; tests name another one.
     """
     memory = memory_limit_bytes(root)
-    gpus, driver = _nvidia_gpus()
+    gpus, driver = _nvidia_gpus(memory)
     device = "cuda"
     if not gpus:
         gpus, driver = _amd_gpus(root)
@@ -97,23 +101,34 @@ def _cpu_name() -> str:
     return found.group(1).strip() if found else platform.processor() or platform.machine()
 
 
-def _nvidia_gpus() -> tuple[tuple[Gpu, ...], str | None]:
+def _nvidia_gpus(host_bytes: int) -> tuple[tuple[Gpu, ...], str | None]:
     query = "--query-gpu=name,memory.total,compute_cap,driver_version"
     text = _run(["nvidia-smi", query, "--format=csv,noheader,nounits"])
-    return parse_nvidia_smi(text)
+    listing = _run(["nvidia-smi", "-L"]) if ONLY_A_PART in text else ""
+    return parse_nvidia_smi(text, host_bytes, listing)
 
 
-def parse_nvidia_smi(text: str) -> tuple[tuple[Gpu, ...], str | None]:
-    """Lines of ``name, MiB, capability, driver``; lines of any other form (an error text) are passed over."""
+def parse_nvidia_smi(text: str, host_bytes: int = 0, listing: str = "") -> tuple[tuple[Gpu, ...], str | None]:
+    """Lines of ``name, MiB, capability, driver``; lines of any other form (an error text) are passed over.
+
+    A card without memory of its own shares ``host_bytes``. A container with a part of a card (MIG) is not told the
+    card's memory; the part's stands in its name in ``listing``, the tool's answer to ``-L``.
+    """
     gpus: list[Gpu] = []
     driver = None
     for line in text.splitlines():
         fields = [field.strip() for field in line.split(",")]
-        if len(fields) != 4 or not fields[1].isdigit():
+        if len(fields) != 4 or not re.match(r"\d|\[", fields[1]):
             continue
-        capability = fields[2] if re.fullmatch(r"\d+\.\d+", fields[2]) else None
-        gpus.append(Gpu(fields[0], int(fields[1]) * 1024**2, capability))
-        driver = fields[3]
+        name, memory, capability, driver = fields[0], 0, re.fullmatch(r"\d+\.\d+", fields[2]), fields[3]
+        if fields[1].isdigit():
+            memory = int(fields[1]) * 1024**2
+        elif fields[1] in SHARED_MEMORY:
+            memory = host_bytes
+        elif part := re.search(r"^\s*MIG (\w+\.(\d+)gb\S*)", listing, flags=re.MULTILINE):
+            name, memory = f"{name} MIG {part[1]}", int(part[2]) * 1000**3  # a little less than it is
+        if memory:
+            gpus.append(Gpu(name, memory, fields[2] if capability else None))
     return tuple(gpus), driver
 
 
@@ -231,13 +246,32 @@ def _json_of(text: str) -> object:
 
 def _run(command: list[str]) -> str:
     """The tool's output, or nothing: a machine without the tool is the common case, not a fault."""
-    if shutil.which(command[0]) is None:
-        return ""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+        done = ask_tool(command)
+    except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""
+
+
+def ask_tool(command: list[str], seconds: float = TOOL_SECONDS) -> subprocess.CompletedProcess[str]:
+    """What a driver's tool says. Raises ``OSError`` where it is missing, ``TimeoutExpired`` where it does not end.
+
+    Unlike ``subprocess.run``, this does not wait for a tool that even SIGKILL does not end, as when its driver hangs.
+    """
+    pipe = subprocess.PIPE
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, errors="replace")
+    try:
+        out, errors = child.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=1)
+        raise
+    finally:
+        for stream in (child.stdout, child.stderr):
+            if stream:
+                stream.close()
+    return subprocess.CompletedProcess(command, child.returncode, out, errors)
 
 
 def _read_text(path: Path) -> str:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from ltxtrain.facts.machine import Gpu, parse_nvidia_smi, parse_rocm_smi, probe_machine
+from ltxtrain.facts.machine import Gpu, ask_tool, parse_nvidia_smi, parse_rocm_smi, probe_machine
 
 
 def test_this_machine_has_cores_and_memory() -> None:
@@ -28,6 +30,30 @@ def test_nvidia_driver_is_read_line_by_line() -> None:
 )
 def test_driver_without_devices_gives_none(text: str) -> None:
     assert parse_nvidia_smi(text) == ((), None)
+
+
+def test_card_without_memory_of_its_own_shares_the_machines() -> None:
+    text = "NVIDIA GB10, [N/A], 12.1, 580.126.09\n"
+    assert parse_nvidia_smi(text, 120 * 1024**3) == ((Gpu("NVIDIA GB10", 120 * 1024**3, "12.1"),), "580.126.09")
+
+
+def test_part_of_a_card_has_the_memory_that_its_name_tells() -> None:
+    text = "NVIDIA A100-SXM4-80GB, [Insufficient Permissions], 8.0, 535.161.08\n"
+    listing = "GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-1)\n  MIG 3g.40gb     Device  0: (UUID: MIG-2)\n"
+    (gpu,), driver = parse_nvidia_smi(text, 10, listing)
+    assert (gpu.name, gpu.capability, driver) == ("NVIDIA A100-SXM4-80GB MIG 3g.40gb", "8.0", "535.161.08")
+    assert 35 * 1024**3 < gpu.memory_bytes < 40 * 1024**3
+    assert parse_nvidia_smi(text, 10) == ((), "535.161.08")
+
+
+def test_tool_that_does_not_end_is_not_waited_for(tmp_path: Path) -> None:
+    tool = tmp_path / "hangs"
+    tool.write_text("#!/bin/sh\nsleep 15 & sleep 15\n")
+    tool.chmod(0o755)
+    started = time.monotonic()
+    with pytest.raises(subprocess.TimeoutExpired):
+        ask_tool([str(tool)], seconds=0.2)
+    assert time.monotonic() - started < 10
 
 
 def test_rocm_cards_are_read_from_json() -> None:
