@@ -21,6 +21,7 @@ BLACKWELL, BLACKWELL_DRIVER = (10, 0), 570
 # A graphics processor inside of a CPU has less of its own; it is no card to train on.
 CARD_BYTES = 4 * 1024**3
 SHOWN = 160
+DRIVER_FAULTS = {"driver-too-old", "driver-mismatch", "driver-not-running"}
 
 NVIDIA_RUN = "docker run --gpus all ... (podman: --device nvidia.com/gpu=all); the host needs nvidia-container-toolkit"
 AMD_RUN = "docker run --device /dev/kfd --device /dev/dri --group-add video --group-add {group} ..."
@@ -36,6 +37,13 @@ class Seen:
     around: Surroundings
     tiny: bool = False
     image: str | None = None  # the kind of our image: cuda, rocm, cpu
+
+
+def kind(torch: TorchFacts) -> str:
+    """What a run would use, by what torch sees: cuda, rocm, mps or cpu."""
+    if not torch.available:
+        return "cpu"
+    return "cuda" if torch.cuda else "rocm" if torch.hip else "mps"
 
 
 def check_torch(seen: Seen) -> Finding:
@@ -54,10 +62,12 @@ def check_torch(seen: Seen) -> Finding:
     if not torch.cuda and not torch.hip and amd:
         says = f"{build}, but this machine has {_cards(seen)}: the GPU would lie idle"
         return worse("torch", "torch-without-rocm", says, _other_torch(seen, "rocm"))
-    if torch.cuda and not nvidia and (amd or seen.around.kfd) and not torch.available:
+    # Where the kernel's list is closed to this user, /dev/kfd alone tells of a card; small ones have one as well.
+    only_amd = NVIDIA not in seen.around.vendors and (amd or (seen.around.kfd and not seen.machine.gpus))
+    if torch.cuda and not nvidia and only_amd and not torch.available:
         says = f"{build}, but the GPU is AMD's ({_cards(seen)})"
         return worse("torch", "cuda-torch-on-amd", says, _other_torch(seen, "rocm"))
-    if torch.hip and nvidia and not torch.available:
+    if torch.hip and nvidia and not seen.around.kfd and not torch.available:
         says = f"{build}, but the GPU is NVIDIA's ({_cards(seen)})"
         return worse("torch", "rocm-torch-on-nvidia", says, _other_torch(seen, "cuda"))
     return ok("torch", build)
@@ -118,7 +128,7 @@ def check_driver(seen: Seen) -> Finding:
     if not (torch.cuda or torch.hip):
         return skipped("driver", "no-gpu-build", "this torch uses none")
     if torch.hip:
-        version = seen.machine.driver
+        version = seen.machine.driver if seen.machine.device == "rocm" else None
         return ok("driver", f"amdgpu {version}" if version else "amdgpu, as the kernel brings it")
     version = seen.machine.driver or around.kernel_driver
     if not version:
@@ -142,7 +152,7 @@ def check_driver(seen: Seen) -> Finding:
     fix = f"update the host's driver to {needed} or newer"
     if needed == OLDEST_DRIVER[13] and major >= OLDEST_DRIVER[12]:
         fix += f", or take CUDA 12.9: {_other_torch(seen, 'cuda')}"
-    return fault("driver", "driver-too-old", f"{version} is older than {needed}, which {why} needs", fix)
+    return _worse(seen)("driver", "driver-too-old", f"{version} is older than {needed}, which {why} needs", fix)
 
 
 def _capability(gpu: Gpu) -> tuple[int, int] | None:
@@ -152,23 +162,26 @@ def _capability(gpu: Gpu) -> tuple[int, int] | None:
 
 def check_nvidia_smi(seen: Seen) -> Finding:
     """The driver's own tool: without it neither the plan nor this doctor can tell what the card is."""
-    around = seen.around
-    if not around.nvidia:
+    around, machine = seen.around, seen.machine
+    usable = bool(seen.torch.available and seen.torch.cuda)
+    if not around.nvidia and not usable:  # WSL has no file for the card
         return skipped("nvidia-smi", "no-nvidia-device", "there is no NVIDIA device here")
     if around.nvidia_smi == "ok":
-        return ok("nvidia-smi", counted(len(seen.machine.gpus), "GPU"))
+        return ok("nvidia-smi", counted(len(machine.gpus) if machine.device == "cuda" else 0, "GPU"))
     if around.nvidia_smi != "missing":
+        worse = warning if usable else _worse(seen)
         if "version mismatch" in around.nvidia_smi:
             fix = "restart the machine (the driver was updated while the old one runs), and then the container"
-            return fault("nvidia-smi", "driver-mismatch", around.nvidia_smi[:SHOWN], fix)
+            return worse("nvidia-smi", "driver-mismatch", around.nvidia_smi[:SHOWN], fix)
         fix = "look at `dmesg | grep -i nvrm` on the host; restart the machine, or install its driver again"
-        return fault("nvidia-smi", "driver-not-running", around.nvidia_smi[:SHOWN], fix)
+        return worse("nvidia-smi", "driver-not-running", around.nvidia_smi[:SHOWN], fix)
     says = "is missing beside an NVIDIA device: the plan cannot tell the GPU's memory"
     capabilities = around.variables.get("NVIDIA_DRIVER_CAPABILITIES")
     if around.container and not _has_capability(capabilities, "utility"):
         says += f" (NVIDIA_DRIVER_CAPABILITIES is {capabilities or 'not set'})"
         return warning("nvidia-smi", "utility-missing", says, "-e NVIDIA_DRIVER_CAPABILITIES=compute,utility")
-    return warning("nvidia-smi", "nvidia-smi-missing", says, "install the driver's utilities on this machine")
+    fix = "add /usr/lib/wsl/lib to PATH" if around.wsl else "install the driver's utilities on this machine"
+    return warning("nvidia-smi", "nvidia-smi-missing", says, fix)
 
 
 def _has_capability(capabilities: str | None, name: str) -> bool:
@@ -208,9 +221,12 @@ def _no_gpu(seen: Seen) -> Finding:
 
 def _no_cuda(seen: Seen) -> Finding:
     around, error, worse = seen.around, seen.torch.error, _worse(seen)
-    if not around.nvidia and not around.wsl and not around.nvidia_control:
+    if around.wsl and not around.nvidia and around.nvidia_smi == "missing":
+        return _no_gpu(seen)  # Windows' driver brings nvidia-smi along
+    # A container that was given no card may have the driver's own file.
+    if not around.nvidia and not around.wsl and (around.container or not around.nvidia_control):
         return _not_given(seen, NVIDIA, around.container, NVIDIA_RUN)
-    if check_driver(seen).state == "fault" or check_nvidia_smi(seen).state == "fault":
+    if {check_driver(seen).code, check_nvidia_smi(seen).code} & DRIVER_FAULTS:
         return skipped("device", "driver-at-fault", "not known while the driver is at fault")
     blind = [file.path for file in around.nvidia if not file.usable]
     if blind:
@@ -293,6 +309,8 @@ def _hidden_devices(seen: Seen) -> Finding | None:
         if value is None:
             continue
         entries = [entry.strip() for entry in value.split(",")]
+        if seen.torch.available and len(seen.torch.devices) >= len(entries):
+            continue  # all of them were found: a card in parts counts more than one
         if not seen.torch.available and (entries[0] in ("", "NoDevFiles") or entries[0].startswith("-")):
             says = f"{name} is {value!r}: it hides every GPU"
             return _worse(seen)("device", "devices-hidden", says, f"unset {name}")

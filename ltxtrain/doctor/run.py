@@ -88,7 +88,7 @@ def examine(
     image = software.read_image(env)
     tiny = config.model.pretrained_model_name_or_path == TINY_MODEL
     seen = device.Seen(torch, machine, around, tiny, (image or {}).get("kind"))
-    wants = needs.wants_of(config, machine.device if torch.available else "cpu")
+    wants = needs.wants_of(config, device.kind(torch))
     system = [
         *software.system_findings(packages, torch.packages, torch.state == "ok"),
         *software.check_image(image, torch.version),
@@ -117,12 +117,12 @@ def _device(seen: device.Seen, wants: wheels.Wants) -> list[Finding]:
         device.check_nvidia_smi(seen),
         visible,
         *_once(
-            wheels.check_architecture(torch, gpus if seen.machine.device == "cuda" else ()),
+            wheels.check_architecture(torch, gpus if torch.cuda and seen.machine.device == "cuda" else ()),
             wheels.check_computing(torch),
         ),
         wheels.check_bf16(torch, wants),
         wheels.check_fp8(torch, wants),
-        wheels.check_compiler(compiler, wheels.has_python_header(), wants.compiler, bool(torch.devices)),
+        wheels.check_compiler(compiler, wheels.has_python_header(), wants.compiler),
         *wheels.check_mps_limits(torch, seen.around.variables),
     ]
 

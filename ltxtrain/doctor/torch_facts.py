@@ -13,18 +13,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import ltxtrain
 
 TORCH_SECONDS = 60.0
 POLL_SECONDS = 0.05
+STOP_SECONDS = 5.0
 SHOWN = 200
 
 
 @dataclass(frozen=True)
 class TorchDevice:
-    """``error`` is why a small product could not be computed there. Bytes; None where it is not told."""
+    """``error`` is why a small product could not be computed there. Bytes; None where it is not told.
+
+    Only the first device, which a run takes, is asked for ``free`` and tried: either takes memory of the card.
+    """
 
     name: str
     capability: str | None
@@ -60,10 +64,9 @@ class TorchProbe:
     def __init__(self, packages: Sequence[str] = (), seconds: float = TORCH_SECONDS) -> None:
         self._packages = tuple(packages)
         self._seconds = seconds
-        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 (closed by facts())
-        safe = ["-P"] if hasattr(sys.flags, "safe_path") else []
+        self._out, self._err = _memory_file(), _memory_file()  # closed by facts()
         self._child = subprocess.Popen(
-            [sys.executable, *safe, "-m", "ltxtrain.learn.probe", *packages],
+            [sys.executable, "-P", "-m", "ltxtrain.learn.probe", *packages],
             stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=self._err,
@@ -101,10 +104,18 @@ class TorchProbe:
         return str(file.read().decode("utf-8", "replace"))
 
     def _stop(self) -> None:
-        """End the child and whatever it has started itself."""
+        """End the child and whatever it has started itself. In a driver that hangs, SIGKILL does not end it."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._child.pid, signal.SIGKILL)
-        self._child.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(STOP_SECONDS)
+
+
+def _memory_file() -> IO[bytes]:
+    """Not on the disk where that can be: that no temporary file can be made is for a check to tell."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("probe"), "w+b")  # noqa: PTH123 (a number, not a path)
+    return tempfile.TemporaryFile()
 
 
 def _environment() -> dict[str, str]:
@@ -161,14 +172,14 @@ def read_facts(answers: Sequence[dict[str, Any]], packages: Sequence[str], endin
         return TorchFacts(state, error=ending.says or "it ended without an answer")
     imports = {str(answer["package"]): str(answer["error"]) for answer in answers if "package" in answer}
     computed = {answer["device"]: str(answer["error"]) for answer in answers if "device" in answer}
-    if ending.state != "ok" and not (first["torch"] and len(computed) < len(first["devices"])):
+    untried = bool(first["torch"] and first["devices"]) and 0 not in computed
+    if ending.state != "ok" and not untried:
         blamed = next((name for name in packages if name not in imports), None)
         imports |= {blamed: f"its import: {ending.says}"} if blamed else {}
     if not first["torch"]:
         return TorchFacts("missing" if first["missing"] else "broken", error=str(first["error"]), packages=imports)
-    untried = next((index for index in range(len(first["devices"])) if index not in computed), None)
-    if untried is not None and ending.state != "ok":
-        computed[untried] = ending.says
+    if untried and ending.state != "ok":
+        computed[0] = ending.says
     devices = [TorchDevice(**device, error=computed.get(at, "")) for at, device in enumerate(first["devices"])]
     return TorchFacts(
         state="ok",

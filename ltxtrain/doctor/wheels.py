@@ -37,16 +37,24 @@ class Wants:
 
 
 def check_architecture(torch: TorchFacts, gpus: Sequence[Gpu]) -> Finding:
-    """Each device's capability against the list that torch was compiled for; where torch sees none, the driver's."""
+    """The capability of the device that a run takes against the list that torch was compiled for.
+
+    That is the first one; where torch sees none, any of the driver's may be. A second card for the screen may be old.
+    """
     devices = [(device.name, device.capability) for device in torch.devices] or [(g.name, g.capability) for g in gpus]
     known = [(name, capability) for name, capability in devices if capability]
     if not torch.archs or not known:
         return skipped("architecture", "no-gpu-build", "this torch was built for no GPU, or there is none")
-    for name, capability in known:
-        if not holds(torch.archs, capability):
-            says = f"{name} is {_arch_words(capability)}; torch {torch.version} holds {', '.join(torch.archs)}"
-            return fault("architecture", "architecture-not-in-torch", says, _build_for(capability))
-    return ok("architecture", ", ".join(dict.fromkeys(_arch_words(capability) for _, capability in known)))
+    fitting = [index for index, (_, capability) in enumerate(known) if holds(torch.archs, capability)]
+    if fitting and (fitting[0] == 0 or not torch.devices):
+        return ok("architecture", _arch_words(known[fitting[0]][1]))
+    name, capability = known[0]
+    says = f"{name} is {_arch_words(capability)}; torch {torch.version} holds {', '.join(torch.archs)}"
+    fix = _build_for(capability)
+    if fitting:
+        variable = "HIP_VISIBLE_DEVICES" if torch.hip else "CUDA_VISIBLE_DEVICES"
+        fix = f"set {variable}={fitting[0]} to take {known[fitting[0]][0]}; or {fix}"
+    return fault("architecture", "architecture-not-in-torch", says, fix)
 
 
 def holds(archs: Sequence[str], capability: str) -> bool:
@@ -93,30 +101,28 @@ def _build_for(capability: str) -> str:
 
 
 def check_computing(torch: TorchFacts) -> Finding:
-    """Whether a small product comes out right on every device."""
+    """Whether a small product comes out right on the device that a run takes."""
     if not torch.devices:
         return skipped("computing", "no-device", "there is no device to try")
-    for index, device in enumerate(torch.devices):
-        if device.error:
-            says = f"device {index}, {device.name}: {device.error}"[:200]
-            fix = "look at dmesg on the host; another process may hold the card, or the build does not fit it"
-            return fault("computing", "device-cannot-compute", says, fix)
-    return ok("computing", "a small product comes out right on every device")
+    device = torch.devices[0]
+    if device.error:
+        fix = "look at dmesg on the host; another process may hold the card, or the build does not fit it"
+        return fault("computing", "device-cannot-compute", f"{device.name}: {device.error}"[:200], fix)
+    return ok("computing", "a small product comes out right")
 
 
 def check_bf16(torch: TorchFacts, wants: Wants) -> Finding:
     if not torch.devices:
         return skipped("bf16", "no-device", "there is no device to ask")
-    without = [device for device in torch.devices if device.bf16 is False]
-    if not without:
+    device = torch.devices[0]
+    if device.bf16 is not False:
         return ok("bf16", "yes")
-    name = without[0].name
     if not wants.bf16_flags:
-        return ok("bf16", f"{name} has none; this run asks for none")
+        return ok("bf16", f"{device.name} has none; this run asks for none")
     if torch.macos:
         says, fix = f"macOS {torch.macos} has none", f"update to macOS 14, or give {' '.join(wants.bf16_flags)}"
     else:
-        says, fix = f"{name} has none, and this run asks for it", f"give {' '.join(wants.bf16_flags)}"
+        says, fix = f"{device.name} has none, and this run asks for it", f"give {' '.join(wants.bf16_flags)}"
     return fault("bf16", "no-bf16", says, fix)
 
 
@@ -124,7 +130,7 @@ def check_fp8(torch: TorchFacts, wants: Wants) -> Finding:
     """A note alone, unless it is asked for."""
     if not torch.devices:
         return skipped("fp8", "no-device", "there is no device to ask")
-    if all(device.fp8 for device in torch.devices):
+    if torch.devices[0].fp8:
         return ok("fp8", "yes")
     if wants.fp8:
         says = f"{torch.devices[0].name} has none, and this run asks for it"
@@ -132,17 +138,19 @@ def check_fp8(torch: TorchFacts, wants: Wants) -> Finding:
     return ok("fp8", "no; nothing asks for it")
 
 
-def check_compiler(compiler: str | None, header: bool, needed: bool, gpu: bool) -> Finding:
-    """Triton and torch.compile build a small C file at first use."""
-    if not gpu and not needed:
-        return skipped("compiler", "not-needed", "nothing is compiled on this machine")
-    worse = fault if needed else warning
-    says = "torch.compile and Triton need it" if needed else "torch.compile and Triton would need it"
+def check_compiler(compiler: str | None, header: bool, needed: bool) -> Finding:
+    """Triton and torch.compile build a small C file at first use. Most machines have no headers, and need none."""
+    if not needed:
+        found = "nothing is compiled in this run"
+        return (
+            ok("compiler", f"{Path(compiler).name}; {found}") if compiler else skipped("compiler", "not-needed", found)
+        )
+    says = "torch.compile and Triton need it"
     if compiler is None:
-        return worse("compiler", "no-compiler", f"no C compiler is found: {says}", "apt-get install gcc libc6-dev")
+        return fault("compiler", "no-compiler", f"no C compiler is found: {says}", "apt-get install gcc libc6-dev")
     if not header:
         fix = "apt-get install python3-dev (for this Python's own version)"
-        return worse("compiler", "no-python-header", f"{Path(compiler).name}, but Python.h is missing: {says}", fix)
+        return fault("compiler", "no-python-header", f"{Path(compiler).name}, but Python.h is missing: {says}", fix)
     return ok("compiler", f"{Path(compiler).name} and Python.h")
 
 

@@ -2,9 +2,9 @@
 
     python -m ltxtrain.learn.probe [PACKAGE...]
 
-One line tells torch, one line for each device whether it computes, and one line for each package named whether it can
-be imported. Each line is written before the next thing is tried, so that a crash tells by the line that is missing
-what crashed. Whatever libraries print goes to stderr.
+One line tells torch, one whether the first device computes, which a run takes, and one for each package named whether
+it can be imported. Each line is written before the next thing is tried, so that a crash tells by the line that is
+missing what crashed. Whatever libraries print goes to stderr.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ def main(packages: Sequence[str]) -> None:
     torch, facts = import_torch()
     _tell(out, facts)
     if torch is not None and facts["available"]:
-        for index in range(len(facts["devices"])):
-            _tell(out, {"device": index, "error": _error_of(lambda index=index: _compute(torch, index))})
+        _tell(out, {"device": 0, "error": _error_of(lambda: _compute(torch))})
     for name in packages:
         _tell(out, {"package": name, "error": _error_of(lambda name=name: importlib.import_module(name))})
 
@@ -97,11 +96,13 @@ def _device(torch: Any, index: int, amd: bool) -> dict[str, Any]:
     major, minor = torch.cuda.get_device_capability(index)
     architecture = str(getattr(properties, "gcnArchName", "")).split(":")[0] if amd else f"{major}.{minor}"
     fp8 = architecture.startswith(FP8_AMD) if amd else (major, minor) >= FP8_NVIDIA
+    # What is free of the main memory, as such a device tells it, leaves out what the system would give back at once.
+    shared = bool(getattr(properties, "is_integrated", False))
     return {
         "name": str(torch.cuda.get_device_name(index)),
         "capability": architecture,
         "total": int(properties.total_memory),
-        "free": _or_none(lambda: int(torch.cuda.mem_get_info(index)[0])),
+        "free": None if index or shared else _or_none(lambda: int(torch.cuda.mem_get_info(index)[0])),
         "bf16": _or_none(lambda: _bf16(torch, index)),
         "fp8": fp8,
     }
@@ -125,8 +126,8 @@ def _apple_device(torch: Any, macos: str) -> dict[str, Any]:
     }
 
 
-def _compute(torch: Any, index: int) -> None:
-    device = f"cuda:{index}" if torch.version.cuda or torch.version.hip else "mps"
+def _compute(torch: Any) -> None:
+    device = "cuda:0" if torch.version.cuda or torch.version.hip else "mps"
     square = torch.ones((16, 16), device=device)
     found = float((square @ square).sum().item())
     if found != 16.0**3:

@@ -14,7 +14,7 @@ import pytest
 
 from ltxtrain.doctor.software import guarded
 from ltxtrain.doctor.torch_facts import TorchProbe, ending_of, read_facts
-from tests.doctor.world import World
+from tests.doctor.world import RTX_4090, World
 
 WORDS = ["doctor", "--offline", "--json", "--preset", "smoke"]
 
@@ -44,7 +44,7 @@ def test_child_that_leaves_children_behind_is_ended_with_them(world: World, monk
     world.torch(at_import=code)
     monkeypatch.setenv("PYTHONPATH", str(world.packages))
     started = time.monotonic()
-    facts = TorchProbe(seconds=2).facts()
+    facts = TorchProbe(seconds=1).facts()
     assert facts.state == "hung" and time.monotonic() - started < 20
     with pytest.raises(ProcessLookupError):
         for _ in range(100):
@@ -52,6 +52,24 @@ def test_child_that_leaves_children_behind_is_ended_with_them(world: World, monk
             if "zombie" in Path(f"/proc/{mark.read_text()}/status").read_text():
                 raise ProcessLookupError
             time.sleep(0.05)
+
+
+def test_torch_is_asked_where_no_temporary_file_can_be_made(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is a fault for the checks of the places to tell."""
+    if not hasattr(os, "memfd_create"):
+        pytest.skip("this system keeps no files in memory alone")
+    monkeypatch.setenv("PYTHONPATH", str(world.packages))
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda: pytest.fail("a temporary file is asked for"))
+    assert TorchProbe().facts().state == "ok"
+
+
+def test_only_the_device_that_a_run_takes_is_touched(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others hold the second one: it has no memory left to be tried with."""
+    full = "if not device.endswith('0'): raise RuntimeError('CUDA error: out of memory')"
+    world.cuda_torch(devices=[RTX_4090, RTX_4090 | {"free": 0}], at_computing=full)
+    monkeypatch.setenv("PYTHONPATH", str(world.packages))
+    first, second = TorchProbe().facts().devices
+    assert (first.error, second.error, first.free is None, second.free) == ("", "", False, None)
 
 
 def test_package_after_the_last_answer_is_the_one_that_crashed() -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from ltxtrain.doctor import wheels
-from ltxtrain.doctor.device import Seen, check_device, check_driver, check_torch
+from ltxtrain.doctor.device import Seen, check_device, check_driver, check_nvidia_smi, check_torch
 from ltxtrain.doctor.findings import Finding
 from ltxtrain.doctor.software import PACKAGES, check_python, check_system
-from ltxtrain.doctor.surroundings import DeviceFile, Surroundings, parse_kernel_driver
+from ltxtrain.doctor.surroundings import NVIDIA, DeviceFile, Surroundings, parse_kernel_driver
 from ltxtrain.doctor.torch_facts import TorchDevice, TorchFacts
-from ltxtrain.facts.machine import Machine
+from ltxtrain.facts.machine import Gpu, Machine
 
 GIB = 1024**3
 GLIBC = ("glibc", "2.36")
@@ -47,8 +47,8 @@ PLANTED: tuple[tuple[str, Callable[[], Finding], str, str], ...] = (
         "macOS 14",
     ),
     ("Ampere and fp8", lambda: wheels.check_fp8(torch_on(AMPERE), WANTS), "no-fp8", "--mixed-precision bf16"),
-    ("no compiler", lambda: wheels.check_compiler(None, True, needed=True, gpu=True), "no-compiler", "gcc"),
-    ("no header", lambda: wheels.check_compiler("/usr/bin/cc", False, True, True), "no-python-header", "python3-dev"),
+    ("no compiler", lambda: wheels.check_compiler(None, True, needed=True), "no-compiler", "gcc"),
+    ("no header", lambda: wheels.check_compiler("/usr/bin/cc", False, needed=True), "no-python-header", "python3-dev"),
     (
         "MPS limits",
         lambda: wheels.check_mps_limits(ON_MAC, {"PYTORCH_MPS_HIGH_WATERMARK_RATIO": "0.9"})[0],
@@ -124,10 +124,83 @@ def test_drivers_are_held_to_the_major_version_of_cuda(cuda: str, driver: str, s
 
 
 def test_card_of_a_processor_is_no_card_to_train_on() -> None:
-    from ltxtrain.facts.machine import Gpu
-
     machine = replace(CPU, device="rocm", gpus=(Gpu("AMD Radeon Graphics", GIB // 2, "gfx1036"),))
     assert check_torch(Seen(TorchFacts("ok", "2.13.0+cpu"), machine, Surroundings())).state == "ok"
+
+
+NO_DRIVER = TorchFacts("ok", "2.13.0+cu129", cuda="12.9", error="Found no NVIDIA driver on your system.")
+RYZEN = Gpu("AMD Radeon Graphics", GIB // 2, "gfx1036")
+KFD = DeviceFile("/dev/kfd", True, 992)
+CARD = (DeviceFile("/dev/nvidia0", True, 0),)
+ON_CUDA = replace(CPU, device="cuda", gpus=(Gpu("NVIDIA L4", 24 * GIB, "8.9"),), driver="570.86.10")
+
+
+@pytest.mark.parametrize(
+    ("machine", "around", "code"),
+    [
+        # The processor's own small card does not make an NVIDIA card without a driver AMD's.
+        (
+            replace(CPU, device="rocm", gpus=(RYZEN,)),
+            Surroundings(vendors=frozenset({NVIDIA}), kfd=KFD),
+            "driver-missing",
+        ),
+        (CPU, Surroundings(vendors=frozenset({NVIDIA}), kfd=KFD), "driver-missing"),
+        (replace(CPU, device="rocm", gpus=(RYZEN,)), Surroundings(kfd=KFD), "no-gpu"),
+        (CPU, Surroundings(container=True, nvidia_control=True), "gpu-not-given"),
+        (CPU, Surroundings(wsl=True), "no-gpu"),
+    ],
+)
+def test_torch_for_cuda_without_a_card_that_it_can_use(machine: Machine, around: Surroundings, code: str) -> None:
+    seen = Seen(NO_DRIVER, machine, around)
+    assert check_torch(seen).state == "ok"
+    assert check_device(seen).code == code
+
+
+def test_second_card_is_not_held_against_the_first() -> None:
+    old = TorchDevice("NVIDIA GeForce GTX 1050", "6.1", 2 * GIB, None, bf16=False, fp8=False)
+    for devices in ((ADA, old), (replace(ADA, free=None), old)):
+        torch = replace(torch_on(ADA), archs=("sm_75", "sm_86"), devices=devices)
+        found = [wheels.check_architecture(torch, ()), wheels.check_bf16(torch, WANTS), wheels.check_fp8(torch, WANTS)]
+        assert [finding.state for finding in found] == ["ok", "ok", "ok"]
+    first = replace(torch_on(old), archs=("sm_75", "sm_86"), devices=(old, ADA))
+    assert "set CUDA_VISIBLE_DEVICES=1 to take NVIDIA L4" in wheels.check_architecture(first, ()).fix
+
+
+def test_memory_that_is_shared_with_the_system_is_not_held_by_others() -> None:
+    """The probe does not tell what is free of it."""
+    spark = TorchDevice("NVIDIA GB10", "12.1", 120 * GIB, None, bf16=True, fp8=True)
+    (found,) = wheels.check_gpu_memory(torch_on(spark), ON_CUDA, wheels.Wants(gpu_bytes=12 * GIB))
+    assert found.state == "ok"
+
+
+def test_parts_of_a_card_count_as_cards() -> None:
+    """The driver lists one card, torch sees eight devices, and number 3 is one of them."""
+    around = Surroundings(kfd=KFD, variables={"HIP_VISIBLE_DEVICES": "3"})
+    torch = TorchFacts(
+        "ok", "2.13.0+rocm7.2", hip="7.2.1", available=True, devices=(replace(ADA, capability="gfx942"),)
+    )
+    machine = replace(CPU, device="rocm", gpus=(Gpu("AMD Instinct MI300X", 192 * GIB, "gfx942"),))
+    assert check_device(Seen(torch, machine, around)).state == "ok"
+
+
+def test_tool_that_fails_beside_a_torch_that_works_is_a_warning() -> None:
+    around = Surroundings(nvidia=CARD, nvidia_smi="couldn't find libnvidia-ml.so library in your system")
+    assert check_nvidia_smi(Seen(torch_on(ADA), ON_CUDA, around)).state == "warning"
+    assert check_nvidia_smi(Seen(NO_DRIVER, ON_CUDA, around)).state == "fault"
+    assert check_nvidia_smi(Seen(NO_DRIVER, ON_CUDA, around, tiny=True)).state == "warning"
+
+
+def test_wsl_has_no_file_for_a_card_and_its_tool_in_a_place_of_its_own() -> None:
+    assert check_nvidia_smi(Seen(torch_on(ADA), ON_CUDA, Surroundings(wsl=True, nvidia_smi="ok"))).state == "ok"
+    missing = check_nvidia_smi(Seen(torch_on(ADA), CPU, Surroundings(wsl=True)))
+    assert missing.code == "nvidia-smi-missing" and "/usr/lib/wsl/lib" in missing.fix
+
+
+def test_driver_of_the_other_card_is_not_amds() -> None:
+    torch = TorchFacts(
+        "ok", "2.13.0+rocm7.2", hip="7.2.1", available=True, devices=(replace(ADA, capability="gfx942"),)
+    )
+    assert "570" not in check_driver(Seen(torch, ON_CUDA, Surroundings(kfd=KFD))).says
 
 
 def test_group_to_join_outside_of_containers_is_the_one_of_the_file() -> None:
