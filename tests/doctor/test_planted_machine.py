@@ -29,7 +29,7 @@ def torch_crashes(world: World) -> None:
 
 def torch_hangs(world: World) -> None:
     world.nvidia(at_import="time.sleep(60)")
-    world.words = ["--probe-seconds", "2"]
+    world.words = ["--probe-seconds", "1"]
 
 
 def torch_broken(world: World) -> None:
@@ -215,11 +215,6 @@ def no_bf16(world: World) -> None:
     world.nvidia_smi("Tesla T4, 15360, 7.5")
 
 
-def no_compiler(world: World) -> None:
-    world.nvidia()
-    (world.bin / "cc").unlink()
-
-
 def gpu_memory_small(world: World) -> None:
     world.nvidia(devices=[RTX_4090 | {"total": 4 * GIB, "free": 4 * GIB}])
     world.nvidia_smi("NVIDIA GeForce RTX 3050, 4096, 8.6")
@@ -309,7 +304,6 @@ PLANTED: tuple[tuple[Callable[[World], None], str, str, int], ...] = (
     (device_that_fails, "computing", "device-cannot-compute", 4),
     (device_that_crashes, "computing", "device-cannot-compute", 4),
     (no_bf16, "bf16", "no-bf16", 4),
-    (no_compiler, "compiler", "no-compiler", 0),
     (gpu_memory_small, "GPU memory", "gpu-memory-small", 0),
     (gpu_memory_in_use, "GPU memory", "gpu-memory-in-use", 0),
     (main_memory_small, "main memory", "main-memory-small", 0),
@@ -328,7 +322,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
     world = World(tmp_path_factory.mktemp("healthy"))
     world.nvidia()
     answer = world.examine("--preset", "bf16")
-    told = {check for check, code in answer.bad if code != "no-python-header"}
+    told = {check for check, _ in answer.bad}
     ours = {finding["check"] for finding in answer.found["findings"] if finding["group"] in ("System", "Device")}
     assert answer.exit_code == 0 and not told & ours, answer.bad
     return answer.bad

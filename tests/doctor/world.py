@@ -1,11 +1,13 @@
 """A machine made of files: tools on the path, device files below a root, and a torch that behaves as it is told.
 
-``World.examine`` runs the real command in a process of its own; the one thing that differs is where /dev, /sys and
-/proc are looked for.
+``World.command`` runs the real command in a process of its own; the one thing that differs is where /dev, /sys and
+/proc are looked for. ``World.examine`` does so too, but in a process that has the command's modules already.
 """
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import shutil
@@ -19,6 +21,9 @@ LAUNCH = (
     "import sys; from pathlib import Path; from ltxtrain.doctor import surroundings;"
     "surroundings.ROOT = Path(sys.argv.pop(1)); from ltxtrain.cli import main; main()"
 )
+# The real ones want a real torch, or take long to import. The command line itself needs the later ones, once.
+STUBS = "accelerate av diffusers google/protobuf huggingface_hub numpy peft PIL safetensors sentencepiece transformers"
+STUBS_OF_A_WARM_PROCESS = "pydantic pydantic_settings rich typer"
 GIB = 1024**3
 CU129 = "sm_70 sm_75 sm_80 sm_86 sm_90 sm_100 sm_120 compute_120"
 CU126 = "sm_50 sm_60 sm_70 sm_75 sm_80 sm_86 sm_90"
@@ -133,12 +138,12 @@ class World:
         self.before: list[str] = []
         self.words: list[str] = []
         self.tool("cc", "exit 0")
-        for name in ("accelerate", "diffusers", "peft", "transformers"):  # the real ones want a real torch
+        for name in STUBS.split():
             self.package(name, "")
         self.torch()
 
     def package(self, name: str, code: str) -> None:
-        (self.packages / name).mkdir(exist_ok=True)
+        (self.packages / name).mkdir(parents=True, exist_ok=True)
         (self.packages / name / "__init__.py").write_text(code)
 
     def torch(self, **facts: Any) -> None:
@@ -213,6 +218,50 @@ class World:
         )
 
     def examine(self, *words: str) -> Answer:
-        done = self.command("--offline", "--json", *words)
+        words = ("--offline", "--json", *words)
+        done = self.command(*words) if self.before else self._warm_command(*words)
         assert done.stdout, done.stderr
         return Answer(done.returncode, json.loads(done.stdout), done.stderr)
+
+    def _warm_command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        out, err = self.place / "out", self.place / "err"
+        for name in STUBS_OF_A_WARM_PROCESS.split():
+            self.package(name, "")
+        call = {
+            "root": str(self.root),
+            "words": ["doctor", *self.words, *words],
+            "env": self.env,
+            "cwd": str(self.place / "work"),
+            "out": str(out),
+            "err": str(err),
+        }
+        code = ask_warm_process(json.dumps(call))
+        return subprocess.CompletedProcess(call["words"], code, out.read_text(), err.read_text())
+
+
+def ask_warm_process(line: str) -> int:
+    child = _warm_process()
+    assert child.stdin and child.stdout
+    child.stdin.write(line + "\n")
+    child.stdin.flush()
+    return int(child.stdout.readline())
+
+
+@functools.cache
+def _warm_process() -> subprocess.Popen[str]:
+    """One for all tests; it ends with its input."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR", "PYTHONHOME") if name in os.environ}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tests.doctor.warm"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=kept | {"OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[2],
+    )
+
+    @atexit.register
+    def end() -> None:
+        child.communicate(timeout=10)
+
+    return child
