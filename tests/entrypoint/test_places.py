@@ -32,7 +32,9 @@ def with_clips(container: Container) -> dict[str, str]:
 def test_the_three_folders_are_told_to_ltxtrain(box: Container) -> None:
     data = box.mount("/data", 1000)
     (data / "clip.mp4").touch()
-    env = box.run("train").env
+    done = box.run("train")
+    env = done.env
+    assert done.err == "words of ltxtrain\n"
     assert [env[name] for name in PLACES] == ["/data", "/cache", "/output"]
     assert not any(name.startswith("LTXTRAIN_") for name in env), "nothing that would be stronger than a configuration"
     assert {name: env[name] for name in LIBRARIES} == {name: f"/cache/{path}" for name, path in LIBRARIES.items()}
@@ -61,6 +63,13 @@ def test_what_the_user_sets_is_kept(container: Container) -> None:
     given = {name: f"/somewhere/{name}" for name in (*LIBRARIES, *PLACES)}
     env = container.run("train", env=with_clips(container) | given).env
     assert {name: env[name] for name in given} == given
+
+
+@needs_box
+def test_training_runs_as_the_owner_of_the_folder_that_was_named(box: Container) -> None:
+    box.mount("/mine", 4321)
+    for name in ("LTX_OUTPUT_DIR", "LTXTRAIN_OUTPUT_DIR", "LTXTRAIN_OUTPUT"):
+        assert box.run("train", env={name: "/mine"}).id.startswith("uid=4321 ")
 
 
 def test_libraries_follow_the_cache_that_ltxtrain_is_told(container: Container) -> None:
