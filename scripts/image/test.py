@@ -245,6 +245,7 @@ def check_other_images(build: Build) -> None:
         gpu = replace(build, kind=kind, torch=name, options=instead)
         timed(f"build Dockerfile.{kind} (torch of the CPU)", partial(build_image, gpu))
         expect(docker("run", "--rm", gpu.tag, "--version").startswith("ltxtrain "), gpu.tag)
+        no_way_to_root(gpu.tag)
     with tempfile.TemporaryDirectory(prefix="ltxtrain-sage-") as place:
         timed("build the stage sage (a stand-in for its source)", partial(build_sage, build, Path(place), instead))
     cloud = replace(build, stage="cloud")
