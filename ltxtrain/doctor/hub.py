@@ -18,13 +18,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from ltxtrain import __version__
 from ltxtrain.config.secrets import holds_token
 from ltxtrain.doctor.findings import Finding, fault, ok, skipped, warning
 from ltxtrain.doctor.process import SET_CLOCK, check_clock
+from ltxtrain.errors import ConfigError
+from ltxtrain.facts.hub_login import take_hub_token
 from ltxtrain.facts.models import REPOSITORY, TINY_MODEL
 from ltxtrain.units import format_duration
 
@@ -73,7 +74,7 @@ def check_hub(model: str, revision: str | None, cached: bool) -> list[Finding]:
     """The Hub, the token, the model and the clock by the Hub's time. ``cached``: the model's files are on this disk."""
     if model == TINY_MODEL:
         return [skipped("hub", "hub-not-needed", f"{model} is built in"), check_clock(None)]
-    if Path(model).expanduser().exists():
+    if os.path.exists(os.path.expanduser(model)):  # noqa: PTH110, PTH111 - Path's own raises where nobody has a home
         return [skipped("hub", "hub-not-needed", f"{model} is on this disk"), check_clock(None)]
     if not REPOSITORY.fullmatch(model):
         says = f"{model} is neither a folder here nor a repository's name (OWNER/NAME)"
@@ -135,12 +136,17 @@ class _Visit:
 
         fix = f"set HF_TOKEN to one from {TOKEN_PAGE}, without quotes"
         try:
+            told = take_hub_token()
             token = get_token()
+        except ConfigError as error:
+            return fault("token", "token-unreadable", error.message.splitlines()[0], error.hint or fix), None
         except Exception as error:
             says = f"the token cannot be read ({type(error).__name__})"
             return fault("token", "token-unreadable", says, fix), None
         if token and os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in ("1", "ON", "YES", "TRUE"):
             return skipped("token", "token-not-sent", "HF_HUB_DISABLE_IMPLICIT_TOKEN keeps it from being sent"), None
+        if not token and told:
+            return warning("token", "token-left-out", told[0], fix), None
         if not token:
             return skipped("token", "token-not-given", "none is given; public models need none"), None
         if not TOKEN_LETTERS.fullmatch(token):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ def _least_memory(config: TrainConfig, device: str) -> tuple[int, int]:
 def _facts(config: TrainConfig) -> ModelFacts | None:
     try:
         return model_facts(config.model.pretrained_model_name_or_path)
-    except ModelError:
+    except (ModelError, OSError):
         return None
 
 
@@ -99,7 +100,7 @@ def _checkpoint_bytes(config: TrainConfig, facts: ModelFacts | None) -> int:
 def comes_from_hub(config: TrainConfig) -> bool:
     """Whether the model's name is none of a place on this disk; a faulty one is the Hub's to refuse."""
     name = config.model.pretrained_model_name_or_path
-    return name != TINY_MODEL and not name.startswith((".", "/", "~")) and not Path(name).exists()
+    return name != TINY_MODEL and not name.startswith((".", "/", "~")) and not os.path.lexists(name)
 
 
 def is_cached(name: str, env: Mapping[str, str]) -> bool:
@@ -115,8 +116,13 @@ def check_model(config: TrainConfig) -> Finding | None:
         return ok("model", f"{name}, which the program makes itself")
     if comes_from_hub(config):
         return None
-    if not Path(name).expanduser().exists():
+    try:
+        os.stat(os.path.expanduser(name))  # noqa: PTH111, PTH116 - Path's own raises where nobody has a home
+    except FileNotFoundError:
         return fault("model", "model-missing", f"{name} does not exist", "check pretrained_model_name_or_path")
+    except OSError as error:
+        says = f"{name} cannot be read by uid {os.geteuid()}: {error.strerror}"
+        return fault("model", "model-unreadable", says, "let this user read it, or name another folder")
     try:
         facts = model_facts(name)
         other = config.model.pretrained_transformer_model_name_or_path

@@ -117,14 +117,16 @@ def private_things(config: TrainConfig, env: Mapping[str, str], findings: Iterab
     """What this user, machine and configuration must keep to themselves."""
     data = needs.data_folders(config)
     folders = [(volume.folder, f"<{volume.name}>") for volume in needs.volumes_of(config, env)]
-    local = [name for name in _models(config) if name.startswith(("/", "~")) or Path(name).exists()]
-    folders += [(Path(path).expanduser(), "<model>") for path in local]
+    local = [name for name in _models(config) if name.startswith(("/", "~")) or os.path.lexists(name)]
+    folders += [(Path(os.path.expanduser(path)), "<model>") for path in local]  # noqa: PTH111 - Path's own raises
     folders += [(folder, "<data>") for folder in (data if isinstance(data, list) else [])]
     folders += [(folder, "<data>") for folder in (config.data.instance_data_dir,) if folder]
-    spelled = {(str(path), mark) for folder, mark in folders for path in (folder, folder.absolute(), folder.resolve())}
+    spelled = {(text, mark) for folder, mark in folders for text in _spellings(folder)}
+    # What lies above is told too, as the place where a folder would be made; a blank in it would end the path early.
+    spelled |= {(above, "<path>") for text, _ in spelled for above in map(str, Path(text).parents) if " " in above}
     defaults = {str(TrainConfig().cache.cache_dir), str(TrainConfig().checkpoint.output_dir), "."}
     secrets = [value for name, value in env.items() if is_secret_key(name) and not name.endswith(("_FILE", "_PATH"))]
-    home = str(Path("~").expanduser())
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path's own raises where nobody has a home
     told = (re.search(r"of the account (\S+)", finding.says) for finding in findings if finding.check == "token")
     names = _names(env) | {(account.group(1), "<account>") for account in told if account}
     names |= {(name, "<model>") for name in _models(config) if name not in KNOWN_MODELS}
@@ -134,6 +136,10 @@ def private_things(config: TrainConfig, env: Mapping[str, str], findings: Iterab
         secrets=tuple(sorted({text for text in secrets if len(text) >= SHORTEST_SECRET}, key=len, reverse=True)),
         home=home if home not in ("/", "/tmp", "~") else None,
     )
+
+
+def _spellings(folder: Path) -> tuple[str, ...]:
+    return str(folder), str(folder.absolute()), os.path.realpath(folder)
 
 
 def _longest_first(pair: tuple[str, str]) -> tuple[int, str]:

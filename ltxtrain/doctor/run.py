@@ -90,7 +90,7 @@ def examine(
     seen = device.Seen(torch, machine, around, tiny, (image or {}).get("kind"))
     wants = needs.wants_of(config, device.kind(torch))
     system = [
-        *software.system_findings(packages, torch.packages, torch.state == "ok"),
+        *software.system_findings(packages, torch.packages, torch.state == "ok", machine.cpu),
         *software.check_image(image, torch.version),
     ]
     groups = (

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import platform
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ltxtrain.doctor.findings import Finding, fault, ok, skipped, warning
+from ltxtrain.facts.image import image_facts
 
 OLDEST_PYTHON, FIRST_TOO_NEW_PYTHON = (3, 11), (3, 14)
 OLDEST_GLIBC = (2, 28)  # torch's wheels are built for it
@@ -60,11 +59,17 @@ class Installed:
     version: str | None
 
 
-def check_system(system: str, machine: str, libc: tuple[str, str], release: str) -> Finding:
-    """Linux with glibc on a 64-bit processor, or macOS on Apple silicon; values as ``platform`` gives them."""
+def check_system(system: str, machine: str, libc: tuple[str, str], release: str, cpu: str = "") -> Finding:
+    """Linux with glibc on a 64-bit processor, or macOS on Apple silicon; values as ``platform`` gives them.
+
+    ``cpu`` is the processor's own name: a Python for Intel runs translated on Apple's, and takes the machine for one.
+    """
     says = f"{system} {release}, {machine}" + (f", {libc[0]} {libc[1]}" if libc[0] else "")
     if system == "Windows":
         return fault("system", "windows", says, "use WSL 2 with Ubuntu, or the container image in Docker Desktop")
+    if system == "Darwin" and machine != "arm64" and "apple" in cpu.lower():
+        fix = "remove .venv, then make setup PYTHON=... with a Python for arm64, such as /opt/homebrew/bin/python3.12"
+        return fault("system", "python-for-intel", f"{says}, but the processor is {cpu}", fix)
     if system == "Darwin" and machine != "arm64":
         fix = "use a Mac with an M-series chip, or another computer: torch is no longer built for Intel Macs"
         return fault("system", "intel-mac", says, fix)
@@ -144,14 +149,7 @@ def tried_modules(installed: Sequence[Installed]) -> tuple[str, ...]:
 
 def read_image(env: Mapping[str, str]) -> dict[str, str] | None:
     """The facts that our images carry, or None outside of them; empty when the file cannot be read."""
-    path = env.get("LTX_IMAGE")
-    if not path:
-        return None
-    try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+    return image_facts({"LTX_IMAGE": env["LTX_IMAGE"]}).facts if env.get("LTX_IMAGE") else None
 
 
 def check_image(facts: Mapping[str, str] | None, torch_version: str) -> list[Finding]:
@@ -168,10 +166,12 @@ def check_image(facts: Mapping[str, str] | None, torch_version: str) -> list[Fin
     return [ok("image", says)]
 
 
-def system_findings(installed: Sequence[Installed], imports: Mapping[str, str], torch_works: bool) -> list[Finding]:
+def system_findings(
+    installed: Sequence[Installed], imports: Mapping[str, str], torch_works: bool, cpu: str
+) -> list[Finding]:
     """The checks of this file on this machine, but for the image."""
     version = (sys.version_info[0], sys.version_info[1], sys.version_info[2])
-    system = check_system(platform.system(), platform.machine(), platform.libc_ver(), platform.release())
+    system = check_system(platform.system(), platform.machine(), platform.libc_ver(), platform.release(), cpu)
     return [system, check_python(version), *check_packages(installed, imports, torch_works)]
 
 

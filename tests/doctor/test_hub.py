@@ -36,6 +36,7 @@ PLANTED = (
     "hub-not-a-hub",
     "hub-rate-limit",
     "token-malformed",
+    "token-left-out",
     "token-unreadable",
     "token-invalid",
     "model-name",
@@ -349,13 +350,34 @@ def test_a_token_that_the_hub_does_not_know(server: FakeHub, monkeypatch: pytest
     assert wrong(look()) == ["token-invalid"]
 
 
-@pytest.mark.parametrize("token", [f'"{TOKEN}"', f"{TOKEN} {TOKEN}", "{{ RUNPOD_SECRET_hf }}", "hf_ümlaut"])
+@pytest.mark.parametrize("token", [f'"{TOKEN}"', f"{TOKEN} {TOKEN}", "hf_ümlaut"])
 def test_a_token_with_letters_that_no_token_has_is_not_sent(
     server: FakeHub, monkeypatch: pytest.MonkeyPatch, token: str
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", token)
     findings = look()
     assert wrong(findings) == ["token-malformed"] and f"{len(token)} characters" in by_check(findings, "token").says
+    assert {authorization for *_, authorization in server.asked} == {""}
+
+
+def test_a_token_of_a_file_is_used_as_in_every_command(
+    server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "")
+    monkeypatch.setenv("HF_TOKEN_FILE", str(tmp_path / "token"))
+    assert wrong(look()) == ["token-unreadable"]
+    (tmp_path / "token").write_text("\n")
+    assert wrong(look()) == ["token-left-out"]
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    assert wrong(look()) == []
+    assert {authorization for *_, authorization in server.asked} == {"", f"Bearer {TOKEN}"}
+
+
+def test_a_reference_to_a_secret_that_was_not_filled_in_is_no_token(
+    server: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "{{ RUNPOD_SECRET_hf }}")
+    assert wrong(look()) == ["token-left-out"]
     assert {authorization for *_, authorization in server.asked} == {""}
 
 

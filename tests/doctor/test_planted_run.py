@@ -33,6 +33,13 @@ def model_unreadable(world: World) -> list[str]:
     return [*TINY, "--pretrained-model-name-or-path", "./model"]
 
 
+def model_in_a_closed_folder(world: World) -> list[str]:
+    world.nvidia()
+    (world.place / "work" / "closed").mkdir(mode=0)
+    world.obey_modes()
+    return [*TINY, "--pretrained-model-name-or-path", "./closed/model"]
+
+
 def output_is_a_file(world: World) -> list[str]:
     (world.place / "work" / "results").touch()
     return [*TINY, "--output", "results"]
@@ -50,6 +57,7 @@ PLANTED: tuple[tuple[Callable[[World], list[str]], str, str, int], ...] = (
     (list_of_data_sets_broken, "data", "data-list", 3),
     (model_missing, "model", "model-missing", 5),
     (model_unreadable, "model", "model-unreadable", 5),
+    (model_in_a_closed_folder, "model", "model-unreadable", 5),
     (output_is_a_file, "output folder", "volume-not-a-folder", 4),
     (cache_denied, "cache folder", "volume-permission", 4),
 )

@@ -118,6 +118,16 @@ def test_names_of_clips_and_of_private_models_are_not_told(world: World) -> None
     assert "secret" not in text and "launch" not in text and "acme" not in text
 
 
+def test_folder_above_that_has_a_blank_in_its_name_is_not_told(world: World) -> None:
+    """The output folder does not exist yet: what is looked at is the folder above it."""
+    (world.place / "work" / "Big Client").mkdir()
+    (world.place / "work" / "loop").symlink_to("loop")
+    words = ["--preset", "smoke", "--output", "Big Client/runs/first", "--cache", "loop"]
+    done = world.command("--offline", "--report", *words)
+    assert "volume-link-loop" in done.stdout, done.stderr
+    assert "Client" not in done.stdout and "Big" not in done.stdout
+
+
 PRIVATE = Private(
     folders=(("/mnt/my clips", "<data>"), ("/mnt/out", "<output>")),
     names=(("alice", "<user>"),),

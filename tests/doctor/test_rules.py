@@ -35,6 +35,12 @@ def torch_on(device: TorchDevice) -> TorchFacts:
 PLANTED: tuple[tuple[str, Callable[[], Finding], str, str], ...] = (
     ("Windows", lambda: check_system("Windows", "AMD64", ("", ""), "11"), "windows", "WSL 2"),
     ("Intel Mac", lambda: check_system("Darwin", "x86_64", ("", ""), "23.1"), "intel-mac", "M-series"),
+    (
+        "Rosetta",
+        lambda: check_system("Darwin", "x86_64", ("", ""), "23.1", "Apple M3"),
+        "python-for-intel",
+        "a Python for arm64",
+    ),
     ("RISC-V", lambda: check_system("Linux", "riscv64", GLIBC, "6.1"), "processor-unknown", "ARM"),
     ("Alpine", lambda: check_system("Linux", "x86_64", ("", ""), "6.1"), "no-glibc", "Debian"),
     ("old CentOS", lambda: check_system("Linux", "x86_64", ("glibc", "2.17"), "3.10"), "glibc-old", "Ubuntu 20.04"),
