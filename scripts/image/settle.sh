@@ -7,7 +7,7 @@ set -eu
 
 for folder in "$@"; do
     find "$folder" -name __pycache__ -prune -exec rm -rf {} +
-    # Files that are no Python 3 (templates, samples of other versions) are told and passed over.
+    # Files that are no Python 3 (templates, samples of other versions) are passed over.
     python3 -m compileall -qq -j 0 --invalidation-mode unchecked-hash "$folder" || true
     # Programs that pip wrote for its own Python belong to the environment that the image runs.
     if [ -d "$folder/bin" ] && [ ! -e "$folder/pyvenv.cfg" ]; then
