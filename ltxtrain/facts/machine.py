@@ -78,13 +78,26 @@ def usable_cores() -> int:
 
 
 def memory_limit_bytes(root: Path = Path("/")) -> int:
-    """Memory that this process may use: the container's limit where there is one below the machine's memory."""
-    total = physical_memory_bytes()
-    for limit in ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        text = _read_text(root / limit).strip()
-        if text.isdigit():
-            return min(total, int(text))
-    return total
+    """Memory that this process may use: the container's or the job's limit, where it is below the machine's memory."""
+    limits = [_read_text(place).strip() for place in _memory_limits(root)]
+    return min([physical_memory_bytes(), *(int(limit) for limit in limits if limit.isdigit())])
+
+
+def _memory_limits(root: Path) -> set[Path]:
+    """The files with the limits of this process's control group and of those above it, in either version.
+
+    A container sees its own at the top; outside of one (a job of Slurm's) it lies where /proc tells.
+    """
+    mounted = root / "sys/fs/cgroup"
+    files = {mounted / "memory.max", mounted / "memory/memory.limit_in_bytes"}
+    for line in _read_text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        below = Path(path.lstrip("/"))
+        if not controllers:
+            files |= {mounted / group / "memory.max" for group in (below, *below.parents)}
+        elif "memory" in controllers.split(","):
+            files |= {mounted / "memory" / group / "memory.limit_in_bytes" for group in (below, *below.parents)}
+    return files
 
 
 def physical_memory_bytes() -> int:

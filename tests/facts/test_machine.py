@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from ltxtrain.facts.machine import Gpu, ask_tool, parse_nvidia_smi, parse_rocm_smi, probe_machine
+from ltxtrain.facts.machine import (
+    Gpu,
+    ask_tool,
+    memory_limit_bytes,
+    parse_nvidia_smi,
+    parse_rocm_smi,
+    physical_memory_bytes,
+    probe_machine,
+)
 
 
 def test_this_machine_has_cores_and_memory() -> None:
@@ -16,6 +24,29 @@ def test_this_machine_has_cores_and_memory() -> None:
     assert machine.memory_bytes > 100 * 1024**2
     assert machine.device in ("cpu", "cuda", "rocm", "mps")
     assert bool(machine.gpus) == (machine.device != "cpu")
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "expected"),
+    [
+        ("", {"memory.max": "max"}, None),
+        ("", {"memory.max": "2147483648"}, 2 * 1024**3),
+        ("0::/", {"memory.max": "2147483648"}, 2 * 1024**3),
+        ("0::/slurm/job_7/step_0", {"slurm/job_7/memory.max": "1073741824", "slurm/memory.max": "max"}, 1024**3),
+        ("4:memory:/docker/ab", {"memory/memory.limit_in_bytes": "1073741824"}, 1024**3),
+        ("4:cpu,memory:/job", {"memory/job/memory.limit_in_bytes": "9223372036854771712"}, None),
+    ],
+)
+def test_memory_is_limited_by_each_control_group_above(
+    tmp_path: Path, groups: str, limits: dict[str, str], expected: int | None
+) -> None:
+    for name, text in {
+        "proc/self/cgroup": groups,
+        **{f"sys/fs/cgroup/{name}": limits[name] for name in limits},
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n" if text else "")
+    assert memory_limit_bytes(tmp_path) == (expected or physical_memory_bytes())
 
 
 def test_nvidia_driver_is_read_line_by_line() -> None:
