@@ -55,7 +55,8 @@ def main() -> None:
     done = subprocess.run(build_command(build), cwd=ROOT, env=environment(), check=False)
     if done.returncode:
         sys.exit(f"error: the image {build.tag} could not be built\nhint: the lines above say which step failed")
-    print(f"{build.tag} is ready: {image_size(build.tag) / 1e9:.2f} GB")
+    if not writes_elsewhere(build):
+        print(f"{build.tag} is ready: {image_size(build.tag) / 1e9:.2f} GB")
 
 
 def read_arguments() -> tuple[argparse.Namespace, list[str]]:
@@ -81,7 +82,9 @@ def build_command(build: Build) -> list[str]:
     values = {"TORCH": build.torch, "TORCH_VERSION": torch_version(build.torch), **labels()}
     if build.base:
         values["BASE_IMAGE"] = build.base
-    command = ["docker", "buildx", "build", "--load", "--file", f"Dockerfile.{build.kind}", "--tag", build.tag]
+    command = ["docker", "buildx", "build", "--file", f"Dockerfile.{build.kind}", "--tag", build.tag]
+    if not writes_elsewhere(build):
+        command += ["--load"]
     if build.stage != "plain":
         command += ["--target", build.stage]
     for name, value in values.items():
@@ -91,6 +94,11 @@ def build_command(build: Build) -> list[str]:
     if network := os.environ.get("BUILD_NETWORK"):
         command += [f"--network={network}"]
     return [*command, *build.options, "."]
+
+
+def writes_elsewhere(build: Build) -> bool:
+    """Whether the image goes to a file or a registry (``--output``, ``--push``) and not to the engine."""
+    return any(option.split("=")[0] in ("--output", "-o", "--push") for option in build.options)
 
 
 def environment() -> dict[str, str]:
