@@ -257,6 +257,9 @@ def test_a_file_system_that_takes_two_cases_for_one_name(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(Path, "exists", exists)
     assert wrong(check_volume("output", tmp_path, 1)) == ["volume-case"]
+    assert wrong(check_volume("cache", tmp_path, 1)) == []  # the names in it are ours
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    assert wrong(check_volume("output", tmp_path, 1)) == []
 
 
 def test_a_folder_on_no_mount_goes_with_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,6 +213,7 @@ def test_the_clock_without_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_containers_are_known_by_their_marks(tmp_path: Path) -> None:
     assert not in_container({}, tmp_path)
     assert in_container(IMAGE, tmp_path)
+    assert in_container({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".containerenv").touch()
     assert in_container({}, tmp_path)
