@@ -7,6 +7,8 @@ PYTHON ?= $(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,$(shell for p i
 TORCH  ?=
 # Stage of an image: plain, cloud (with sshd, for pods) or, for cuda, sage (with SageAttention).
 STAGE  ?= plain
+# Processes that share the tests; each may take 2 GB. JOBS=0 runs them in one, for a debugger.
+JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n > 4 ? 4 : n)))
 # Where PyTorch's builds are served, for those who have a mirror.
 TORCH_INDEX ?= https://download.pytorch.org/whl
 
@@ -32,7 +34,7 @@ smoke: setup ## the demo in a temporary folder; checks that the files are there
 	@$(OFFLINE) $(BIN)/python scripts/smoke.py
 
 test: setup ## the tests, offline (ARGS="-k cache" to choose)
-	@$(OFFLINE) $(BIN)/python -m pytest $(ARGS)
+	@$(OFFLINE) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 lint: setup ## format, rules, types, floors and doors, sizes
 	@PATH="$(abspath $(BIN)):$$PATH" scripts/lint.sh
