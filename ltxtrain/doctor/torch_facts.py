@@ -99,9 +99,10 @@ class TorchProbe:
         return read_facts(answers, self._packages, ending_of(how, code, self._text(self._err), self._seconds))
 
     @staticmethod
-    def _text(file: Any) -> str:
-        file.seek(0)
-        return str(file.read().decode("utf-8", "replace"))
+    def _text(file: IO[bytes]) -> str:
+        """Not by seeking: the child writes at the same position, and would write over what it has said."""
+        number = file.fileno()
+        return os.pread(number, os.fstat(number).st_size, 0).decode("utf-8", "replace")
 
     def _stop(self) -> None:
         """End the child and whatever it has started itself. In a driver that hangs, SIGKILL does not end it."""
