@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -26,23 +27,28 @@ class Finding:
             raise ValueError(f"{self.check}: says and fix are one line each")
 
 
+def plain(text: str) -> str:
+    """One line that every terminal and every encoding takes: the names of files may hold anything."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", text.encode("utf-8", "backslashreplace").decode("utf-8"))
+
+
 def ok(check: str, says: str) -> Finding:
-    return Finding(check, "ok", "ok", says)
+    return Finding(check, "ok", "ok", plain(says))
 
 
 def skipped(check: str, code: str, says: str) -> Finding:
     """Not looked at, and ``says`` tells why."""
-    return Finding(check, "skipped", code, says)
+    return Finding(check, "skipped", code, plain(says))
 
 
 def warning(check: str, code: str, says: str, fix: str) -> Finding:
     """A run can go on, but something will be worse than it could be."""
-    return Finding(check, "warning", code, says, fix)
+    return Finding(check, "warning", code, plain(says), plain(fix))
 
 
 def fault(check: str, code: str, says: str, fix: str) -> Finding:
     """A run would stop here."""
-    return Finding(check, "fault", code, says, fix)
+    return Finding(check, "fault", code, plain(says), plain(fix))
 
 
 def counts(findings: Iterable[Finding]) -> dict[str, int]:

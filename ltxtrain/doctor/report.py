@@ -23,7 +23,7 @@ from ltxtrain import __version__
 from ltxtrain.config import TrainConfig
 from ltxtrain.config.secrets import holds_token, is_secret_key
 from ltxtrain.doctor import needs
-from ltxtrain.doctor.findings import Finding
+from ltxtrain.doctor.findings import Finding, plain
 from ltxtrain.doctor.run import Examination
 from ltxtrain.doctor.text import render
 from ltxtrain.facts.machine import Machine
@@ -139,7 +139,7 @@ def private_things(config: TrainConfig, env: Mapping[str, str], findings: Iterab
 
 
 def _spellings(folder: Path) -> tuple[str, ...]:
-    return str(folder), str(folder.absolute()), os.path.realpath(folder)
+    return plain(str(folder)), plain(str(folder.absolute())), plain(os.path.realpath(folder))
 
 
 def _longest_first(pair: tuple[str, str]) -> tuple[int, str]:
