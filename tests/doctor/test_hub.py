@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -50,30 +49,7 @@ PLANTED = (
 )
 TOKEN = "hf_" + "aBcDeFgH" * 4
 GATED = f"Access to model {MODEL} is restricted. You must have access to it and be authenticated to access it."
-
-
-@pytest.fixture(autouse=True)
-def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The library reads the offline switch once, at import: the tests' own setting is taken back here."""
-    for name in ("HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_DISABLE_IMPLICIT_TOKEN", "LTX_IMAGE"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    close_session()
-    yield
-    close_session()
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    with FakeHub() as fake:
-        threading.Thread(target=fake.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        monkeypatch.setenv("HF_ENDPOINT", fake.address)
-        yield fake
-        fake.shutdown()
+pytestmark = pytest.mark.usefixtures("online")
 
 
 def look(revision: str | None = None, cached: bool = False) -> list[Finding]:
