@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,7 @@ def test_the_scripts_can_be_started_and_are_read_by_both_shells() -> None:
 
 
 def test_shellcheck_finds_nothing_and_no_name_without_a_value(tmp_path: Path) -> None:
-    shellcheck = shutil.which("shellcheck")
+    shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if shellcheck is None:
         pytest.skip("shellcheck is not installed here; make lint has it")
     subprocess.run([shellcheck, *sorted(SCRIPTS.glob("*.sh"))], check=True)
