@@ -5,107 +5,47 @@
     python3 deploy/render.py vast        --image NAME:TAG@sha256:... [--mode args] [--command] [-- FLAGS OF TRAIN]
 
 JSON goes to stdout, for deploy/create.py or for reading while you fill in a form; --command prints the line for the
-tool vastai instead. Warnings go to stderr. Exit code 2: refused. Needs nothing but Python 3.9.
+tool vastai instead. Warnings go to stderr. Exit code 2: refused. Needs nothing but Python 3.9; where ltxtrain can be
+run here, it checks the flags of train.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import re
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from image_name import WHAT_A_DIGEST_IS, check_kind, read_image
+from refusal import PLACEHOLDER, Parser, Refused, check_given, tell_refusal, warn
+from training_words import train_command
+
 HERE = Path(__file__).resolve().parent
-PRESETS = HERE.parent / "presets"
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-NAME = re.compile(r"(?:[a-z0-9][a-z0-9.-]*(?::[0-9]+)?/)?[a-z0-9]+(?:(?:[._/]|__|-+)[a-z0-9]+)*")
-TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-PLACEHOLDER = re.compile(r"REGISTRY|DIGEST|\bTEMPLATE\b|\bONSTART\b")
-TOKEN = re.compile(r"\b(?:hf_|rpa_|sk-|ghp_)[A-Za-z0-9_-]{8,}")
 # What Vast's own tool asks for unless it is told not to; the JSON has to say it.
 VAST_DEFAULTS = ("verified", "external", "rentable")
 # The tool counts these in GB, the JSON in MB.
 VAST_IN_GB = ("gpu_ram", "cpu_ram")
 OPERATORS = {"eq": "=", "neq": "!=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
-
-
-class Refused(Exception):
-    """What is wrong, and what to do about it."""
-
-    def __init__(self, says: str, hint: str) -> None:
-        super().__init__(says)
-        self.hint = hint
-
-
-@dataclass(frozen=True)
-class Image:
-    """The parts of NAME:TAG@DIGEST; at least one of tag and digest is there."""
-
-    name: str
-    tag: str
-    digest: str
-
-    @property
-    def version(self) -> str:
-        """TAG@DIGEST, or the one that there is."""
-        return "@".join(part for part in (self.tag, self.digest) if part)
-
-    def __str__(self) -> str:
-        return self.name + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
-
-
-def read_image(text: str, tag_only: bool) -> Image:
-    """The image that the user named. Refuses placeholders, and what could be another image tomorrow."""
-    if PLACEHOLDER.search(text):
-        raise Refused(f"--image {text} is the placeholder of the template", "name the image that you have pushed")
-    rest, _, digest = text.partition("@")
-    name, colon, tag = rest.rpartition(":")
-    if not colon or "/" in tag:
-        name, tag = rest, ""
-    if not NAME.fullmatch(name) or (tag and not TAG.fullmatch(tag)) or (digest and not DIGEST.fullmatch(digest)):
-        raise Refused(f"--image {text} is no name of an image", "NAME:TAG@sha256: and 64 hexadecimal digits")
-    if tag == "latest" or not (tag or digest):
-        raise Refused(f"--image {text} is another image tomorrow", "name a tag of its own, and the digest")
-    if tag_only and not tag:
-        raise Refused(f"--image {text} has no tag", "leave --tag-only out, or name a tag")
-    if not digest and not tag_only:
-        hint = "docker inspect --format '{{index .RepoDigests 0}}' IMAGE tells it after a push; --tag-only goes without"
-        raise Refused(f"--image {text} has no digest", hint)
-    if tag_only:
-        warn("no digest: whoever can push this tag decides what runs beside your token")
-    if tag and "cloud" not in tag:
-        warn(
-            f"the tag {tag} does not say cloud: without that stage (make image-cuda STAGE=cloud) there is no ssh server"
-        )
-    return Image(name, tag, "" if tag_only else digest)
-
-
-def train_command(template: list[str], preset: str | None, flags: list[str]) -> list[str]:
-    """The template's command, with the user's preset and further flags. What stands before ``train`` stays."""
-    before = template[: template.index("train")]
-    preset = preset or template[template.index("--preset") + 1]
-    known = sorted(path.stem for path in PRESETS.glob("*.toml"))
-    if preset not in known:
-        raise Refused(f"--preset {preset} does not exist", f"one of {', '.join(known)}")
-    if any(TOKEN.search(flag) for flag in flags):
-        raise Refused("the flags hold a token", "tokens are kept as secrets of the cloud: see the README beside")
-    return [*before, "train", "--preset", preset, *flags, "--yes"]
-
-
-def check_kind(image: Image, kind: str) -> None:
-    """Warn where the tag speaks of the other maker's hardware."""
-    other = {"nvidia": "rocm", "amd": "cuda"}[kind]
-    if other in image.tag:
-        warn(f"the tag {image.tag} says {other}, and the template is for {kind}")
+# The model is about 24 GB; clips, cache, checkpoints and results need the rest.
+LEAST_GB = 40
+TEMPLATE_ID = re.compile(r"[A-Za-z0-9_-]+")
+IMAGE = "REGISTRY/NAME:0.1.0-cuda-cloud@sha256:DIGEST"
+EXAMPLES = {
+    "runpod": f"render.py runpod --image {IMAGE} -- --max-train-steps 3000 > template.json",
+    "runpod-pod": "render.py runpod-pod --template ID > pod.json",
+    "vast": f"render.py vast --image {IMAGE} -- --max-train-steps 3000 > template.json",
+}
 
 
 def runpod(given: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
     """The body that creates a template of RunPod."""
     template = read_json(HERE / "runpod" / f"template.{given.kind}.json")
+    check_size("--volume", given.volume, LEAST_GB)
+    check_size("--disk", given.disk, 5)
     image = read_image(given.image, given.tag_only)
     check_kind(image, given.kind)
     template["imageName"] = str(image)
@@ -128,21 +68,47 @@ def runpod_pod(given: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
     """The body that creates a pod of RunPod from a template of yours."""
     if flags:
         raise Refused("a pod takes its command from its template", "give the flags of train to: render.py runpod")
-    if PLACEHOLDER.search(given.template):
-        raise Refused(f"--template {given.template} is a placeholder", "deploy/create.py tells the id of your template")
+    if PLACEHOLDER.search(given.template) or not TEMPLATE_ID.fullmatch(given.template):
+        raise Refused(
+            f"--template {given.template} is a placeholder, or no id", "deploy/create.py tells the id of your template"
+        )
     pod = read_json(HERE / "runpod" / f"pod.{given.kind}.json")
     pod["templateId"] = given.template
     pod["interruptible"] = given.interruptible
     if given.gpu:
-        pod["gpuTypeIds"] = given.gpu
+        pod["gpuTypeIds"] = [check_gpu(name, given.kind) for name in given.gpu]
     if given.network_volume:
+        warn("a pod on a network volume cannot be stopped, only terminated: it costs after training until you do that")
         pod["networkVolumeId"] = given.network_volume
     return pod
+
+
+def check_gpu(name: str, kind: str) -> str:
+    """The name as RunPod has it. Refuses every other."""
+    known = read_json(HERE / "runpod" / "schema.json")["$defs"]["RunpodPod"]["properties"]["gpuTypeIds"]["items"][
+        "enum"
+    ]
+    if name not in known:
+        near = [other for other in known if name.lower() in other.lower()]
+        near = near or difflib.get_close_matches(name, known, 3, 0.6)
+        listed = ", ".join(other for other in known if other.startswith("AMD") == (kind == "amd"))
+        hint = f"did you mean {' or '.join(near[:3])}?" if near else f"those that can train here: {listed}"
+        raise Refused(f"--gpu {name} is not in RunPod's list of GPUs that can train here", hint)
+    if name.startswith("AMD") != (kind == "amd"):
+        raise Refused(f"--gpu {name} is not of --kind {kind}", f"--kind {'nvidia' if kind == 'amd' else 'amd'}")
+    return name
+
+
+def check_size(flag: str, size: int | None, least: int) -> None:
+    if size is not None and size < least:
+        why = "the model alone is about 24" if least == LEAST_GB else "the container's own files need it"
+        raise Refused(f"{flag} {size} is too small", f"at least {least} GB: {why}")
 
 
 def vast(given: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
     """The body that creates a template of Vast."""
     template = read_json(HERE / "vast" / f"template.{given.mode}.json")
+    check_size("--disk", given.disk, LEAST_GB)
     onstart = (HERE / "vast" / "onstart.sh").read_text(encoding="utf-8")
     image = read_image(given.image, given.tag_only)
     if not image.tag:
@@ -204,16 +170,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return body
 
 
-def warn(says: str) -> None:
-    print(f"warning: {says}", file=sys.stderr)
-
-
-def parser() -> argparse.ArgumentParser:
-    whole = argparse.ArgumentParser(prog="render.py", description="Fill in a cloud's template with your image.")
+def parser() -> Parser:
+    examples = "\n".join(f"  python3 deploy/{line}" for line in EXAMPLES.values())
+    layout = argparse.RawDescriptionHelpFormatter
+    whole = Parser(
+        prog="render.py", description="Fill in a cloud's template with your image, and print it.", allow_abbrev=False,
+        formatter_class=layout,
+        epilog=f"examples:\n{examples}\n\n{WHAT_A_DIGEST_IS}.\nrender.py WHAT --help tells more.",
+    )  # fmt: skip
     kinds = whole.add_subparsers(dest="what", required=True, metavar="WHAT")
 
     image = argparse.ArgumentParser(add_help=False)
-    image.add_argument("--image", required=True, metavar="NAME:TAG@DIGEST", help="the image that you have pushed")
+    image.add_argument("--image", required=True, metavar="NAME:TAG@DIGEST", help=f"your image; {WHAT_A_DIGEST_IS}")
     image.add_argument("--tag-only", action="store_true", help="go without the digest")
     image.add_argument("--preset", help="instead of the template's preset")
     image.add_argument("--name", help="instead of the template's name")
@@ -223,31 +191,58 @@ def parser() -> argparse.ArgumentParser:
     hardware = argparse.ArgumentParser(add_help=False)
     hardware.add_argument("--kind", choices=("nvidia", "amd"), default="nvidia", help="maker of the GPU")
 
-    one = kinds.add_parser("runpod", parents=[image, hardware], help="a template of RunPod")
-    one.add_argument("--volume", type=int, metavar="GB", help="size of /workspace")
+    def add(what: str, about: str, parents: list[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+        train = (
+            "Behind -- stand flags of ltxtrain train; they are checked by ltxtrain validate, where it can be run here."
+        )
+        if what == "runpod-pod":
+            train = "It takes no -- FLAGS of ltxtrain train: they belong to the template (render.py runpod)."
+        usage = f"render.py {what} [flags below]" + ("" if what == "runpod-pod" else " [-- FLAGS of ltxtrain train]")
+        return kinds.add_parser(
+            what, parents=parents, help=about, description=f"Print {about}.", allow_abbrev=False, usage=usage,
+            formatter_class=layout, epilog=f"{train}\n\nexample:\n  python3 deploy/{EXAMPLES[what]}",
+        )  # fmt: skip
+
+    one = add("runpod", "a template of RunPod", [image, hardware])
+    one.add_argument("--volume", type=int, metavar="GB", help=f"size of /workspace, at least {LEAST_GB}")
     one.add_argument("--hf-secret", metavar="NAME", help="set HF_TOKEN from your RunPod secret of this name")
     one.add_argument("--registry-auth", metavar="ID", help="RunPod's id of the login for a private image")
 
-    two = kinds.add_parser("runpod-pod", parents=[hardware], help="a pod of RunPod")
+    two = add("runpod-pod", "a pod of RunPod", [hardware])
     two.add_argument("--template", required=True, metavar="ID", help="the id of your template")
     two.add_argument("--gpu", action="append", metavar="NAME", help="accept this GPU; say it again for more")
     two.add_argument("--interruptible", action="store_true", help="cheaper, and may be stopped at any time")
     two.add_argument("--network-volume", metavar="ID", help="mount this network volume at /workspace")
 
-    three = kinds.add_parser("vast", parents=[image], help="a template of Vast")
+    three = add("vast", "a template of Vast", [image])
     three.add_argument("--mode", choices=("ssh", "args"), default="ssh", help="Vast's ssh, or the image's entrypoint")
     three.add_argument("--command", action="store_true", help="print the line for the tool vastai instead of JSON")
     return whole
 
 
-def main(words: list[str]) -> int:
+def read_words(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Our own flags, and those of train behind ``--``."""
     cut = words.index("--") if "--" in words else len(words)
-    given, flags = parser().parse_args(words[:cut]), words[cut + 1 :]
+    given, strange = parser().parse_known_args(words[:cut])
+    if strange:
+        hint = f"flags of ltxtrain train stand behind --, as in: {EXAMPLES[given.what]}"
+        if given.what == "runpod-pod":
+            hint = "flags of ltxtrain train belong to the template: render.py runpod --image ... -- FLAGS"
+        raise Refused(f"{' '.join(strange)}: no flag of render.py {given.what}", hint)
+    check_given(given)
+    return given, words[cut + 1 :]
+
+
+def main(words: list[str]) -> int:
+    if not words:
+        print(parser().format_help(), file=sys.stderr, end="")
+        return 2
     try:
+        given, flags = read_words(words)
         body = {"runpod": runpod, "runpod-pod": runpod_pod, "vast": vast}[given.what](given, flags)
         text = vast_command(body) if getattr(given, "command", False) else json.dumps(body, indent=2)
     except Refused as refusal:
-        print(f"error: {refusal}\nhint: {refusal.hint}", file=sys.stderr)
+        tell_refusal(refusal)
         return 2
     print(text)
     return 0

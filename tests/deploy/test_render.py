@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -125,6 +127,10 @@ REFUSED = {
     "a short digest": ("me/ltxtrain:1@sha256:abc", "no name of an image"),
     "capitals": (f"Me/ltxtrain:1@{DIGEST}", "no name of an image"),
     "a blank": (f"me/ltx train:1@{DIGEST}", "no name of an image"),
+    "dots in the place of the digest": ("me/ltxtrain:1-cuda-cloud@sha256:...", "no name of an image"),
+    "no digest behind the sign for it": ("me/ltxtrain:1-cuda-cloud@", "no name of an image"),
+    "a name of this computer": (f"ltxtrain:cuda-cloud@{DIGEST}", "no cloud can pull it"),
+    "a registry of this computer": (f"localhost:5000/me/ltxtrain:1@{DIGEST}", "no cloud can pull it"),
 }
 
 
@@ -153,10 +159,105 @@ def test_going_without_a_digest_is_said_and_warned_of() -> None:
         (("runpod-pod", "--template", "TEMPLATE"), "placeholder"),
         (("runpod-pod", "--template", "x1", "--", "--lora-rank", "8"), "takes its command from its template"),
         (("vast", "--image", f"me/ltxtrain@{DIGEST}"), "has no tag"),
+        (("runpod", "--image", IMAGE, "--volume", "39"), "--volume 39 is too small"),
+        (("runpod", "--image", IMAGE, "--volume", "0"), "--volume 0 is too small"),
+        (("vast", "--image", IMAGE, "--disk", "39"), "--disk 39 is too small"),
+        (("runpod", "--image", IMAGE, "--disk", "0"), "--disk 0 is too small"),
+        (("runpod", "--image", IMAGE, "--name", ""), "--name is empty"),
+        (("runpod", "--image", IMAGE, "--hf-secret", " "), "--hf-secret is empty"),
+        (("runpod-pod", "--template", ""), "--template is empty"),
+        (("runpod-pod", "--template", "my template"), "no id"),
+        (("runpod-pod", "--template", "x1", "--network-volume", ""), "--network-volume is empty"),
+        (("runpod-pod", "--template", "x1", "--gpu", ""), "--gpu is empty"),
+        (("runpod-pod", "--template", "x1", "--gpu", "RTX 4090"), "did you mean NVIDIA GeForce RTX 4090?"),
+        (("runpod-pod", "--template", "x1", "--gpu", "NVIDIA L04S"), "NVIDIA L40S"),
+        (("runpod-pod", "--template", "x1", "--gpu", "Tesla T4"), "those that can train here: NVIDIA GeForce RTX 3090"),
+        (("runpod-pod", "--template", "x1", "--gpu", "AMD Instinct MI300X OAM"), "hint: --kind amd"),
+        (("runpod-pod", "--template", "x1", "--kind", "amd", "--gpu", "NVIDIA L40S"), "hint: --kind nvidia"),
+        (("runpod-pod", "--template", "x1", "--lora-rank", "8"), "belong to the template"),
+        (("runpod", "--image", IMAGE, "--max-train-steps", "3000"), "flags of ltxtrain train stand behind --"),
+        (("vast", "--image", IMAGE, "3000"), "flags of ltxtrain train stand behind --"),
+        (("vast",), "required: --image"),
+        (("runpod", "--image", IMAGE, "--", "--dry-run"), "trains nothing"),
+        (("runpod", "--image", IMAGE, "--", "--config", "my.toml"), "looked for on the machine"),
         (("vast", "--image", IMAGE, "--mode", "args", "--command"), "no place for the arguments"),
     ],
 )
 def test_what_would_not_work_is_refused_with_a_hint(words: tuple[str, ...], says: str) -> None:
     done = render(*words)
     assert (done.returncode, done.stdout) == (2, "")
-    assert says in done.stderr and "\nhint: " in done.stderr
+    assert says in done.stderr
+    assert re.fullmatch(r"error: .+\nhint: .+\n", done.stderr), "one line, and a hint"
+
+
+@pytest.mark.parametrize("cloud", ["runpod", "vast"])
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--", "--max-train-steps", "abc", "--lora_rnk", "3"), ("'abc' is not a whole number", "--lora-rank?")),
+        (("--", "--preset", "low-vram"), ("is not built yet",)),
+        (("--preset", "low-vram"), ("is not built yet",)),
+        (("--", "300"), ("300",)),
+        (("--", "--max-train-steps"), ("needs a value",)),
+    ],
+)
+def test_training_words_that_would_fail_on_the_machine_fail_here(
+    cloud: str, words: tuple[str, ...], says: tuple[str, ...]
+) -> None:
+    done = render(cloud, "--image", IMAGE, *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert all(each in done.stderr for each in says), done.stderr
+    lines = done.stderr.splitlines()
+    assert all(line.startswith("error: ") for line in lines[:-1]) and lines[-1].startswith("hint: ")
+
+
+def test_training_words_that_are_good_pass_without_a_word_and_without_the_users_own_variables() -> None:
+    program = [sys.executable, "-S", str(ROOT / "deploy" / "render.py"), "runpod", "--image", IMAGE, "--"]
+    words = ["--max-train-steps", "3000", "--run-name", "second", "--yes", "--set-aside-unbuilt"]
+    mine = os.environ | {"LTXTRAIN_LORA_RANK": "many"}
+    done = subprocess.run([*program, *words], capture_output=True, text=True, check=False, env=mine)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_words_that_cannot_be_checked_are_said_to_be_unchecked(tmp_path: Path) -> None:
+    for name in ("deploy", "presets"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    # -m ltxtrain is not found either: a folder of that name that holds no program stands before the real one.
+    (tmp_path / "ltxtrain").mkdir()
+    (tmp_path / "ltxtrain" / "__init__.py").touch()
+    program = [
+        sys.executable,
+        str(tmp_path / "deploy" / "render.py"),
+        "runpod",
+        "--image",
+        IMAGE,
+        "--",
+        "--lora_rnk",
+        "3",
+    ]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "--lora_rnk" in json.loads(done.stdout)["dockerStartCmd"]
+    assert re.fullmatch(r"warning: the words of train were not checked: .+\n", done.stderr)
+    elsewhere = render("runpod", "--image", IMAGE, "--", "--config", "/workspace/my.toml")
+    assert elsewhere.returncode == 0 and "not checked" in elsewhere.stderr
+
+
+def test_a_folder_of_ones_own_computer_and_a_volume_that_keeps_the_pod_are_warned_of() -> None:
+    assert "./clips is a folder of the machine" in render("runpod", "--image", IMAGE, "--", "--data", "./clips").stderr
+    assert render("runpod", "--image", IMAGE, "--", "--data=/workspace/other").stderr == ""
+    volume = render("runpod-pod", "--template", "x1", "--network-volume", "v1")
+    assert volume.returncode == 0 and "cannot be stopped, only terminated" in volume.stderr
+
+
+def test_the_help_tells_where_flags_of_train_go_and_gives_an_example() -> None:
+    for what in ("runpod", "runpod-pod", "vast"):
+        done = render(what, "--help")
+        assert done.returncode == 0 and "-- FLAGS of ltxtrain train" in done.stdout and "example:" in done.stdout
+    bare = render()
+    assert (bare.returncode, bare.stdout) == (2, "")
+    assert "examples:" in bare.stderr and "docker push prints" in bare.stderr
+
+
+def test_the_placeholders_refusal_tells_what_a_digest_is() -> None:
+    done = render("runpod", "--image", "REGISTRY/NAME:cuda-cloud@sha256:DIGEST")
+    assert "docker push prints" in done.stderr

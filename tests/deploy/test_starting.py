@@ -177,6 +177,8 @@ def test_on_runpod_training_waits_for_clips_and_saves_when_the_pod_is_stopped(ma
         LTX_ON_EXIT=template["env"]["LTX_ON_EXIT"], LTX_LOG=machine.moved(template["env"]["LTX_LOG"]),
     )  # fmt: skip
     until((machine.workspace / "data").is_dir, "the folder for clips")
+    # Whoever follows the log sees from the beginning what is waited for.
+    until(lambda: WAITING in machine.told(), "the line in the log")
     time.sleep(0.3)
     assert pod.poll() is None and "called" not in machine.told()
     (machine.workspace / "go").touch()
@@ -185,6 +187,70 @@ def test_on_runpod_training_waits_for_clips_and_saves_when_the_pod_is_stopped(ma
     assert pod.wait(timeout=10) == 143
     assert "saved a checkpoint" in machine.told()
     assert pod.stdout is not None and WAITING in pod.stdout.read().decode()
+
+
+@pytest.fixture
+def runpod_api() -> Iterator[Cloud]:
+    server = Cloud(200, {})
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def runpod(machine: Machine, cloud: Cloud, hour: str = "720") -> subprocess.Popen[bytes]:
+    """A pod of the template for NVIDIA, told to stop itself by a server on this computer."""
+    template = json.loads((ROOT / "deploy/runpod/template.nvidia.json").read_text(encoding="utf-8"))
+    words = [machine.moved(word).replace("left=720", f"left={hour}") for word in template["dockerStartCmd"]]
+    return machine.start(
+        str(ENTRYPOINT), *words, RUNPOD_POD_ID="pod1", RUNPOD_API_KEY="rpa_" + "k" * 20, LTX_ON_EXIT="stop-pod",
+        LTX_LOG=str(machine.log), LTX_RUNPOD_API=f"http://127.0.0.1:{cloud.server_port}",
+    )  # fmt: skip
+
+
+def stop(pod: subprocess.Popen[bytes]) -> None:
+    pod.terminate()
+    pod.wait(timeout=10)
+
+
+def test_a_pod_that_has_done_its_work_waits_for_people_to_fetch_it(machine: Machine, runpod_api: Cloud) -> None:
+    go = machine.workspace / "go"
+    go.touch()
+    pod = runpod(machine, runpod_api)
+    until(lambda: "has ended with exit code 0;" in machine.told(), "the end")
+    stop(pod)
+    assert len(runpod_api.heard) == 1
+    for start in (1, 2):
+        pod = runpod(machine, runpod_api)
+        until(lambda start=start: machine.told().count("complete: fetch") == start, f"waiting, start {start}")
+        time.sleep(0.3)
+        assert pod.poll() is None and machine.told().count("called") == 1 and len(runpod_api.heard) == 1
+        stop(pod)
+    pod = runpod(machine, runpod_api)
+    until(lambda: machine.told().count("complete: fetch") == 3, "waiting")
+    go.touch()
+    until(lambda: len(runpod_api.heard) == 2, "the next training")
+    stop(pod)
+
+
+def test_a_finished_pod_that_nobody_looks_after_stops_itself_again(machine: Machine, runpod_api: Cloud) -> None:
+    machine.log.write_text("ltxtrain has ended with exit code 0; this machine is being stopped\n")
+    runpod(machine, runpod_api, hour="3")
+    until(lambda: runpod_api.heard, "the request to stop")
+    assert (machine.workspace / "go").exists(), "an interruption from here on is like any other"
+
+
+@pytest.mark.parametrize("last", ["step 300", "ltxtrain has ended with exit code 3; this machine is being stopped"])
+def test_a_pod_that_was_interrupted_or_has_failed_goes_on_at_once(
+    machine: Machine, runpod_api: Cloud, last: str
+) -> None:
+    machine.log.write_text(f"{last}\n")
+    (machine.workspace / "go").touch()
+    runpod(machine, runpod_api)
+    until(lambda: "called" in machine.told(), "training")
+    assert "complete: fetch" not in machine.told() and WAITING not in machine.told()
 
 
 def test_on_vast_the_instance_stops_itself_when_training_has_ended(machine: Machine) -> None:
