@@ -180,7 +180,7 @@ def parser() -> Parser:
     )  # fmt: skip
     kinds = whole.add_subparsers(dest="what", required=True, metavar="WHAT")
 
-    image = argparse.ArgumentParser(add_help=False)
+    image = Parser(add_help=False)
     image.add_argument("--image", required=True, metavar="NAME:TAG@DIGEST", help=f"your image; {WHAT_A_DIGEST_IS}")
     image.add_argument("--tag-only", action="store_true", help="go without the digest")
     image.add_argument("--preset", help="instead of the template's preset")
@@ -188,10 +188,10 @@ def parser() -> Parser:
     image.add_argument("--disk", type=int, metavar="GB", help="disk of the container (Vast: the only disk)")
     image.add_argument("--on-exit", choices=("stop-pod", "sleep", "exit"), default="stop-pod", help="LTX_ON_EXIT")
 
-    hardware = argparse.ArgumentParser(add_help=False)
+    hardware = Parser(add_help=False)
     hardware.add_argument("--kind", choices=("nvidia", "amd"), default="nvidia", help="maker of the GPU")
 
-    def add(what: str, about: str, parents: list[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    def add(what: str, about: str, parents: list[Parser]) -> Parser:
         train = (
             "Behind -- stand flags of ltxtrain train; they are checked by ltxtrain validate, where it can be run here."
         )
