@@ -19,6 +19,11 @@ if [ "$(id -u)" != 0 ]; then again=${LTX_ENTERED:-}; fi
 if [ "$again" = reachable ]; then reachable=1; fi
 unset LTX_ENTERED
 
+# launch.sh says so of what runs beside the container's own command: LTX_ON_EXIT, LTX_LOG, the sign of life and sshd are
+# that one's alone.
+beside=${LTX_BESIDE:-}
+if [ -n "$beside" ]; then unset LTX_ON_EXIT LTX_LOG; fi
+
 command=${1:-} # `IMAGE train` and `IMAGE ltxtrain train` are the same
 if [ "$command" = ltxtrain ]; then command=${2:-}; fi
 
@@ -30,12 +35,12 @@ recognise_cloud
 check_on_exit
 find_places
 if [ -z "$again" ]; then
-    start_sshd
+    if [ -z "$beside" ]; then start_sshd; fi
     leave_root "$@" # comes back only where this user stays
 fi
 name_places
 settle_home
-heartbeat_here
+if [ -z "$beside" ]; then heartbeat_here; else unset LTX_HEARTBEAT LTX_BESIDE; fi
 
 case ${1:-} in
 '')
@@ -54,7 +59,7 @@ ltxtrain) shift ;;
 esac
 
 if [ "$command" = train ]; then
-    take_turn
+    if [ -z "$beside" ]; then take_turn; fi
     note_empty_data
 fi
 run ltxtrain "$@"

@@ -24,6 +24,7 @@ name_places() {
     if holds_something "$data"; then keep LTX_DATA_DIR "$data"; fi
     keep LTX_CACHE_DIR "$cache"
     keep LTX_OUTPUT_DIR "$output"
+    keep LTX_PREPARED 1 # launch.sh looks for it
     # Downloads and compiled kernels are worth keeping, and a read-only root has no other place for them.
     keep HF_HOME "$cache/huggingface"
     keep TORCH_HOME "$cache/torch"

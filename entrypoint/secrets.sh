@@ -17,7 +17,7 @@ read_secrets() {
                 # A secret itself in the place of a path is not shown.
                 case $secret_file in /* | ./* | ../* | '~'*) ;; *) secret_file="a file" ;; esac
                 refuse "${secret_name}_FILE names $secret_file, which cannot be read by user $(id -u)" \
-                    "mount the file, or unset ${secret_name}_FILE; a secret itself goes into $secret_name"
+                    "mount the file: -v ./token:/run/secrets/$secret_name:ro, and unset ${secret_name}_FILE; a secret itself goes into $secret_name"
             fi
             # Its work is done, and the user that training runs as may not be allowed to open the file.
             unset "${secret_name}_FILE"
@@ -31,6 +31,9 @@ read_secrets() {
         fi
     done
     unset secret_value secret_before
+    # ltxtrain need not look into /run/secrets again: what is for root alone it could only complain of.
+    LTX_SECRETS_READ=1
+    export LTX_SECRETS_READ
 }
 
 readable_file() { [ -f "$1" ] || [ -p "$1" ] && [ -r "$1" ]; }

@@ -84,7 +84,7 @@ session_variables() {
 '
     name_places
     for name in PATH HF_HOME TORCH_HOME TRITON_CACHE_DIR TORCHINDUCTOR_CACHE_DIR XDG_CACHE_HOME \
-        LTX_CACHE_DIR LTX_OUTPUT_DIR LTX_WORKSPACE LTX_IMAGE RUNPOD_POD_ID VAST_CONTAINERLABEL; do
+        LTX_CACHE_DIR LTX_OUTPUT_DIR LTX_PREPARED LTX_WORKSPACE LTX_IMAGE RUNPOD_POD_ID VAST_CONTAINERLABEL; do
         value=''
         eval "value=\${$name:-}"
         # What cannot stand between quotes in one line is left out.

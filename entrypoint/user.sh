@@ -14,7 +14,7 @@ leave_root() {
     # On clouds the volume belongs to root, and people come in by ssh as root.
     if [ "${LTX_RUN_AS_ROOT:-}" = 1 ] || [ "${PUID:-}" = 0 ] || [ -n "$cloud" ]; then return; fi
     if in_user_namespace; then
-        note "this stays root, which outside of the container is an ordinary user already (rootless engine);" \
+        explain "this stays root, which outside of the container is an ordinary user already (rootless engine);" \
             "PUID and PGID are not used"
         return
     fi
@@ -25,8 +25,13 @@ leave_root() {
     change_user="setpriv --reuid=$uid --regid=$gid --groups=$(kept_groups) --inh-caps=-all --no-new-privs --"
     # shellcheck disable=SC2086 # words on purpose
     if ! $change_user true 2>/dev/null; then
-        note "this stays root, for the container may not change its user (--cap-drop);" \
+        explain "this stays root, for the container may not change its user (--cap-drop);" \
             "better start it as yours: docker run --user \"\$(id -u):\$(id -g)\""
+        return
+    fi
+    if [ -z "${PUID:-}${PGID:-}" ] && roots_own; then
+        explain "this stays root, for $output or $cache holds files of root's;" \
+            "another user is chosen by -e PUID=1000 -e PGID=1000 and must own them"
         return
     fi
     own_folders
@@ -36,6 +41,9 @@ leave_root() {
     # shellcheck disable=SC2086
     exec $change_user "$here/entrypoint.sh" "$@"
 }
+
+# Why the user stays root: said once, by the container's own command.
+explain() { if [ -z "$beside" ]; then note "$@"; fi; }
 
 # check_number NAME VALUE
 check_number() {
@@ -60,6 +68,15 @@ folders_owner() {
         fi
     done
     echo 10001:10001
+}
+
+# Whether all folders that are there belong to root, and what lies in them too, as on a machine where everything is done
+# as root: no other user could go on with these files. lost+found is root's on every disk.
+roots_own() {
+    for folder in "$output" "$cache" "$data"; do
+        case $(stat -L -c %u -- "$folder" 2>/dev/null) in '' | 0) ;; *) return 1 ;; esac
+    done
+    [ -n "$(find -H "$output" "$cache" -mindepth 1 -maxdepth 1 -user 0 ! -name lost+found -print -quit 2>/dev/null)" ]
 }
 
 # The groups of this process but root's own, and those that own the GPUs that the container was given: a device that

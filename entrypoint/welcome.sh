@@ -8,38 +8,56 @@ welcome() {
     cpu) gpu='' preset=smoke ;;
     *) gpu='--gpus all' preset=bf16 ;; # scripts outside of an image
     esac
-    run_line="docker run --rm -it ${gpu:+$gpu }-v ./clips:/data -v ./cache:/cache -v ./out:/output IMAGE"
+    echo 'ltxtrain: clips in, a LoRA for LTX-Video out.'
+    if [ -n "$cloud" ]; then welcome_on_cloud; else welcome_at_home; fi
+}
+
+welcome_on_cloud() {
     cat <<END
-ltxtrain: clips in, a LoRA for LTX-Video out.
+
+On this cloud: clips in $data, each with a .txt file of the same name (its caption); caches in $cache,
+results in $output. Type here, or put into the start command:
+
+  ltxtrain COMMAND
+
+COMMAND is one of
+END
+    offer_commands
+}
+
+welcome_at_home() {
+    cat <<END
 
 Three folders are mounted:
   ./clips  at /data    your clips, each with a .txt file of the same name: its caption (read only is fine)
   ./cache  at /cache   the model and everything computed once; keep it
   ./out    at /output  the LoRA, checkpoints, videos and the report
 
-  $run_line COMMAND
+  docker run --rm -it ${gpu:+$gpu }-v ./clips:/data -v ./cache:/cache -v ./out:/output IMAGE COMMAND
 
 COMMAND is one of
 END
+    offer_commands
+    cat <<END
+
+Put -e HF_TOKEN before IMAGE for models that ask for a token, or -v ./hf_token:/run/secrets/HF_TOKEN:ro for a file.
+Files belong to the owner of ./out; to choose: --user "\$(id -u):\$(id -g)", or -e PUID=1000 -e PGID=1000.
+END
+}
+
+offer_commands() {
     offer doctor 'check this machine: driver, GPU, folders, token'
     offer "plan --preset $preset" 'what training would do; needs no GPU'
-    offer "train --preset $preset" 'train; started again after a stop, it goes on'
-    offer 'train --preset smoke' 'the whole line in a minute, with a tiny model and made clips'
+    if [ "$preset" != smoke ]; then
+        offer "train --preset $preset" 'train; started again after a stop, it goes on'
+    fi
+    offer 'train --preset smoke' 'the whole line with a tiny model, to try it; without clips it makes some'
     offer --help 'all commands'
-    offer bash 'a shell'
+    if [ -z "$cloud" ]; then offer bash 'a shell'; fi
     cat <<END
 
 Presets: bf16 for NVIDIA, rocm-mi300x for AMD's MI300X; \`presets\` lists them all.
-Put -e HF_TOKEN before IMAGE for models that ask for a token, or mount a file and set HF_TOKEN_FILE.
-Files belong to the owner of ./out; to choose: --user "\$(id -u):\$(id -g)", or -e PUID=1000 -e PGID=1000.
 END
-    if [ -n "$cloud" ]; then
-        cat <<END
-
-On this cloud: clips in $data, caches in $cache, results in $output.
-  ltxtrain train --preset $preset --data $data
-END
-    fi
 }
 
 offer() { printf '  %-28s%s\n' "$1" "$2"; }

@@ -89,6 +89,15 @@ def test_the_command_is_one_that_the_program_takes(name: str, tmp_path: Path, mo
     assert run([*words, "--no-such-option"]) == 2
 
 
+def test_the_commands_at_the_head_name_the_user_before_anything_is_started() -> None:
+    lines = (ROOT / "compose.yaml").read_text().split("name: ltxtrain")[0].splitlines()
+    commands = [line[4:].split("   ")[0] for line in lines if line.startswith("#   ")]
+    [first] = [index for index, line in enumerate(commands) if line.startswith("docker compose run")]
+    [export] = [line for line in commands[:first] if line.startswith("export ")]
+    said = subprocess.run(["sh", "-c", f'{export}; echo "$PUID:$PGID"'], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == f"{os.getuid()}:{os.getgid()}"
+
+
 def compose() -> list[str] | None:
     """Compose of version 2, as a plugin or by itself."""
     for words in (["docker", "compose"], ["docker-compose"]):

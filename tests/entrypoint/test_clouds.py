@@ -137,6 +137,8 @@ def test_without_a_command_it_greets_and_waits_only_where_it_is_told_to(containe
     done = container.run(env=env)
     assert done.code == 0
     assert "On this cloud: clips in " in done.out
+    assert "  ltxtrain COMMAND" in done.out and "train --preset bf16" in done.out
+    assert "docker" not in done.out and "/clips" not in done.out, "there is no docker to type into"
     waiting = container.start(env=env | {"LTX_ON_EXIT": "sleep"})
     waiting.told("nothing is to be done; waiting")
     assert waiting.process.poll() is None

@@ -64,6 +64,12 @@ def test_the_welcome_fits_the_image_s_kind(container: Container) -> None:
     assert "--device=/dev/kfd --device=/dev/dri" in out
     assert "train --preset rocm-mi300x" in out
     assert "--gpus" not in out
+    image.write_text('{"kind": "cpu", "version": "0.1.0"}\n')
+    out = container.run(env={"LTX_IMAGE": str(image)}).out
+    assert [line.split("  ")[1] for line in out.splitlines() if "--preset" in line] == [
+        "plan --preset smoke",
+        "train --preset smoke",
+    ]
 
 
 def test_it_is_found_by_path_and_through_a_link(container: Container) -> None:
@@ -80,7 +86,7 @@ def test_the_program_is_found_without_the_image_s_path(container: Container) -> 
 
 def test_the_scripts_can_be_started_and_are_read_by_both_shells() -> None:
     assert SHELLS, "neither dash nor bash is here"
-    for name in ("entrypoint.sh", "healthcheck.sh"):
+    for name in ("entrypoint.sh", "healthcheck.sh", "launch.sh"):
         assert os.access(SCRIPTS / name, os.X_OK)
         assert (SCRIPTS / name).read_text().startswith("#!/bin/sh\n")
     for script in SCRIPTS.glob("*.sh"):

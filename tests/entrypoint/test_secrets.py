@@ -32,7 +32,7 @@ def test_a_file_that_cannot_be_read_is_an_error_with_a_hint(container: Container
     done = container.run("train", env={"HF_TOKEN_FILE": "/nowhere/token"})
     assert (done.code, done.ran) == (2, False)
     assert done.err.startswith("error: HF_TOKEN_FILE names /nowhere/token, which cannot be read")
-    assert "\nhint: " in done.err
+    assert "\nhint: mount the file: -v ./token:/run/secrets/HF_TOKEN:ro" in done.err
 
 
 @pytest.mark.parametrize("value", [CANARY, f"{CANARY}/half"])
@@ -121,6 +121,7 @@ def test_run_secrets_are_taken_without_being_named(box: Container) -> None:
     assert done.env["HF_TOKEN"] == CANARY
     assert "uid=10001" in done.id
     assert "HF_TOKEN" not in done.err
+    assert done.env["LTX_SECRETS_READ"] == "1", "ltxtrain is not to look into a file that is root's alone"
     (folder / "HF_TOKEN").chmod(0o444)
     assert box.run("train", env={"HF_TOKEN": "other"}).err.count("differ") == 1, "said once, not again as the user"
     (folder / "HF_TOKEN").chmod(0o400)

@@ -68,6 +68,30 @@ def test_only_root_s_own_top_folders_change_hands(box: Container) -> None:
         assert owner(folder / "inside") == owner(folder / "inside" / "file") == (0, 0)
 
 
+@pytest.mark.parametrize("inside", ["/cache", "/output"])
+def test_root_goes_on_with_what_it_made_itself_and_says_how_to_choose(box: Container, inside: str) -> None:
+    folders = {name: box.mount(name) for name in ("/data", "/cache", "/output")}
+    (folders[inside] / "made").touch()
+    done = box.run("train")
+    assert done.id.startswith("uid=0 gid=0 ")
+    [note] = [line for line in done.err.splitlines() if "stays root" in line]
+    assert note.startswith("note:") and "files of root's" in note and "-e PUID=1000 -e PGID=1000" in note
+    assert owner(folders["/output"]) == (0, 0)
+    assert box.run("train", env={"PGID": "4321"}).id.startswith("uid=10001 gid=4321 ")
+    assert box.run("train", env={"PUID": "4321"}).id.startswith("uid=4321 ")
+
+
+def test_root_s_files_in_somebody_s_folders_or_beside_nothing_keep_no_root(box: Container) -> None:
+    data, output = box.mount("/data"), box.mount("/output")
+    (data / "clip.mp4").touch()
+    (output / "lost+found").mkdir()
+    assert box.run("train").id.startswith("uid=10001 "), "clips are only read, and a disk brings lost+found"
+    os.chown(output, 0, 0)
+    (output / "made").touch()
+    os.chown(data, 3000, 3000)
+    assert box.run("train").id.startswith("uid=3000 ")
+
+
 def test_folders_of_others_and_folders_for_all_are_left_alone(box: Container) -> None:
     cache, output = box.mount("/cache", 2000), box.mount("/output", 0, 0o1777)
     box.run("train", env={"PUID": "4321"})

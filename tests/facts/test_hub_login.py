@@ -117,6 +117,17 @@ def test_a_file_that_cannot_be_read_is_refused_with_its_name(tmp_path: Path, sec
     assert "mount the file" in str(refused.value.hint)
 
 
+def test_what_the_entrypoint_has_read_is_not_read_again(tmp_path: Path, secrets: Path) -> None:
+    file_with(secrets, TOKEN.encode(), "HF_TOKEN")
+    env = {"LTX_SECRETS_READ": "1"}
+    assert take_hub_token(env, secrets) == [] and "HF_TOKEN" not in env
+    (secrets / "HF_TOKEN").unlink()
+    (secrets / "HF_TOKEN").mkdir()
+    assert take_hub_token(env, secrets) == [], "it has been told"
+    env |= {"HF_TOKEN_FILE": file_with(tmp_path, OTHER.encode())}
+    assert take_hub_token(env, secrets) == [] and env["HF_TOKEN"] == OTHER, "named afterwards, in a shell"
+
+
 def told_to_an_ordinary_user(env: dict[str, str], secrets: Path) -> str:
     """What ``take_hub_token`` tells in a process without root's rights."""
     read, write = os.pipe()
