@@ -15,7 +15,7 @@ from ltxtrain import __version__
 from ltxtrain.errors import CheckpointError
 from ltxtrain.events import Event, Exported, Notice
 from ltxtrain.facts.models import public_name
-from ltxtrain.files import with_sorted_metadata, write_atomically
+from ltxtrain.files import room_at, with_sorted_metadata, write_atomically
 from ltxtrain.learn.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, newest_valid
 from ltxtrain.learn.device import DTYPES
 from ltxtrain.model.layouts import comfyui_layout, diffusers_layout, diffusers_metadata
@@ -82,7 +82,9 @@ def _converted(adapter: Mapping[str, torch.Tensor], kind: str) -> dict[str, torc
 
 def _write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], kind: str) -> Exported:
     """Write the bytes ourselves: ``save_file`` would give mode 0600 whatever the umask says, and does not sync."""
-    write_atomically(path, with_sorted_metadata(save(dict(tensors), dict(metadata))))
+    content = with_sorted_metadata(save(dict(tensors), dict(metadata)))
+    with room_at(path.parent, len(content), path.name):
+        write_atomically(path, content)
     return Exported(kind, str(path))
 
 

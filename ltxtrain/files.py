@@ -5,10 +5,17 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 from ltxtrain.errors import MachineError
+from ltxtrain.units import format_bytes
+
+# What the system says of a full disk and of a quota that is used up.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
@@ -30,16 +37,32 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     sync_folder(path.parent)
 
 
-def check_writable(folder: Path, option: str) -> None:
-    """Raise ``MachineError`` when nothing can be written below ``folder``, which ``option`` names."""
+def try_writing(folder: Path) -> None:
+    """Make ``folder``, write a file there and remove it again. Raises ``OSError`` when that cannot be done."""
+    make_folder(folder)
+    write_atomically(folder / ".writable", b"")
+    (folder / ".writable").unlink(missing_ok=True)
+
+
+def system_error(error: Exception) -> OSError | None:
+    """The system's own error in ``error``: libraries in Rust tell it in words, ``(os error 28)``."""
+    if isinstance(error, OSError):
+        return error
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
+
+
+@contextmanager
+def room_at(folder: Path, need_bytes: int, what: str) -> Iterator[None]:
+    """Inside, a full disk raises ``MachineError`` that names ``folder``, and the room that ``what`` needs."""
     try:
-        make_folder(folder)
-        write_atomically(folder / ".writable", b"")
-        (folder / ".writable").unlink(missing_ok=True)
+        yield
     except OSError as error:
+        if error.errno not in FULL:
+            raise
         raise MachineError(
-            f"nothing can be written to {folder} ({error.strerror or error}, from {option})",
-            hint=f"name another folder with {option}, or let this user write there",
+            f"there is no room left at {folder} ({error.strerror}): {what} needs about {format_bytes(need_bytes)}",
+            hint="make room there, or name a folder on another disk",
         ) from error
 
 

@@ -128,10 +128,14 @@ def _encode_prompts(
         "text embeddings", time.perf_counter() - started, f"{len(todo)} encoded, {len(entries) - len(todo)} kept"
     )
     if cut:
-        first = f"{cut[0][:60]!r} ..."
-        yield Notice(
-            f"{len(cut)} of the texts are longer than {MAX_TOKENS} tokens and are cut, such as {first}", "warning"
-        )
+        yield Notice(_told_cut(cut), "warning")
+
+
+def _told_cut(cut: list[str]) -> str:
+    first = f"{cut[0][:60]!r} ..."
+    if len(cut) == 1:
+        return f"one text is longer than {MAX_TOKENS} tokens and is cut: {first}"
+    return f"{len(cut)} of the texts are longer than {MAX_TOKENS} tokens and are cut, such as {first}"
 
 
 def _encode_clips(

@@ -6,6 +6,7 @@ that ``ltxtrain --help`` prints is this table, so it costs no import at all.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import inspect
 import os
@@ -44,6 +45,9 @@ COMMANDS: dict[str, Command] = {
 }
 
 
+_LOOK_AT_DISK = "look at the disk, and at who may write there"
+
+
 def run(argv: Sequence[str]) -> int:
     """Run the program and return its exit code. Every error becomes ``error:`` and ``hint:`` lines on stderr."""
     words = list(argv)
@@ -65,7 +69,9 @@ def run(argv: Sequence[str]) -> int:
         if debug:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        return _tell([f"{place}{error.strerror or error}"], "look at the disk, and at who may write there", 4)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "make room there, or name a folder on another disk" if full else _LOOK_AT_DISK
+        return _tell([f"{place}{error.strerror or error}"], hint, 4)
     except Exception as error:
         if debug:
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,16 +40,16 @@ def plan_of(loaded: LoadedConfig) -> Plan:
     """The plan of a configuration. Clips that the run makes itself are made first, into the cache, if not there yet."""
     from ltxtrain.plan.make import make_plan
 
-    return make_plan(loaded, data_dir=made_clips_folder(loaded.config))
+    return make_plan(loaded, data_dir=made_clips_folder(loaded.config, loaded.sources))
 
 
-def made_clips_folder(config: TrainConfig) -> Path | None:
+def made_clips_folder(config: TrainConfig, sources: Mapping[str, str]) -> Path | None:
     """The folder of the clips that are made because no data is named; None when data is named, or none asked for."""
     data = config.data
     if not data.made_clips or data.instance_data_dir or data.datasets or data.data_backend_config:
         return None
     from ltxtrain.data.made import make_clips
-    from ltxtrain.files import check_writable
+    from ltxtrain.plan.places import check_places
 
-    check_writable(config.cache.cache_dir, "--cache")
+    check_places(config.cache.cache_dir, None, sources)
     return make_clips(config.cache.cache_dir / "clips", data.made_clips)

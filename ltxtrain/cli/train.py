@@ -33,20 +33,22 @@ def train(
     """
     from ltxtrain.cli.plan import plan_of
     from ltxtrain.cli.surroundings import look_around
-    from ltxtrain.files import check_writable
     from ltxtrain.learn.signals import StopFlag, watch_signals
     from ltxtrain.listeners.heartbeat import heartbeat_listener
+    from ltxtrain.plan.device import refuse_without_gpu
+    from ltxtrain.plan.places import check_places
     from ltxtrain.plan.text import render_plan
 
     with watch_signals(stop := StopFlag()), heartbeat_listener() as heartbeat:
         with stop.at_once("nothing was begun"):
             plan = plan_of(read_config(ctx, preset, config, set_aside_unbuilt))
+            if not dry_run:  # what would stop the run is not to be looked for below a long plan
+                look_around()
+                refuse_without_gpu(plan)
+                check_places(plan.cache_dir, plan.run_dir, plan.sources)
             print(render_plan(plan), file=sys.stdout if dry_run else sys.stderr)
             if dry_run:
                 return
-            look_around()
-            check_writable(plan.cache_dir, "--cache")
-            check_writable(plan.run_dir, "--output")
             if plan.warnings and not yes and sys.stdin.isatty() and sys.stderr.isatty():
                 typer.confirm("The plan has warnings. Train even so?", abort=True, err=True)
         run_training(plan, stop, heartbeat)

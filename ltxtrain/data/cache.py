@@ -21,7 +21,7 @@ from safetensors.torch import load, save
 
 from ltxtrain.errors import DataError
 from ltxtrain.facts.digests import sha256_of
-from ltxtrain.files import with_sorted_metadata, write_atomically
+from ltxtrain.files import room_at, with_sorted_metadata, write_atomically
 
 GZIP_MAGIC = b"\x1f\x8b"
 KEY, CHECKSUM = "ltxtrain_key", "ltxtrain_sha256"
@@ -49,7 +49,8 @@ def entry_path(cache_dir: Path, kind: str, key: str) -> Path:
 def write_entry(
     path: Path, key: str, tensors: Mapping[str, torch.Tensor], *, made_of: str = "", compress: bool = False
 ) -> int:
-    """Commit an entry and return its size in bytes. Raises ``DataError``, naming ``made_of``, if not finite."""
+    """Commit an entry and return its size in bytes. Raises ``DataError``, naming ``made_of``, if not finite, and
+    ``MachineError`` when the disk is full."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise DataError(
@@ -60,7 +61,8 @@ def write_entry(
     header, data = _parts(blank)
     content = _frame(header.replace(NO_CHECKSUM.encode(), _checksum(header, data).encode(), 1), data)
     content = gzip.compress(content, compresslevel=1, mtime=0) if compress else content
-    write_atomically(path, content)
+    with room_at(path.parent.parent.parent, len(content), f"each entry of the size of {made_of or path.name}"):
+        write_atomically(path, content)
     return len(content)
 
 

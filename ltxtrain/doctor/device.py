@@ -215,7 +215,7 @@ def _devices(seen: Seen) -> str:
 def _no_gpu(seen: Seen) -> Finding:
     if seen.tiny:
         return ok("device", "the CPU, which is enough for the tiny model")
-    says = "no GPU is found: this model would take minutes or hours for each step"
+    says = "no GPU is found: this model would train on the CPU for weeks"
     return warning("device", "no-gpu", says, "use a machine with a GPU; --preset smoke is for the CPU")
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ltxtrain.config import TrainConfig, resolve_datasets
 from ltxtrain.doctor.findings import Finding, fault, ok
 from ltxtrain.doctor.wheels import Wants
 from ltxtrain.errors import ConfigError, DataError, ModelError
+from ltxtrain.facts.access import nearest
 from ltxtrain.facts.models import TINY_MODEL, ModelFacts, lora_params, model_facts, transformer_facts
 from ltxtrain.plan import disk
-from ltxtrain.plan.make import VALUE_BYTES
+from ltxtrain.plan.make import VALUE_BYTES, run_name_of
 from ltxtrain.plan.memory import TrainingSetup, estimate_memory
+from ltxtrain.plan.places import inside_cache, inside_downloads, inside_run
 from ltxtrain.plan.records import Bucket
 from ltxtrain.plan.targets import lora_targets
 
@@ -22,16 +24,19 @@ from ltxtrain.plan.targets import lora_targets
 SMALLEST = Bucket(256, 256, 9)
 CACHE_BYTES = 1024**3
 OUTPUT_BYTES = 1024**3
+# The tiny model itself, and clips, latents and videos of the sizes that it is used with: the plan tells some MiB.
+TINY_BYTES = 32 * 1024**2
 COMPILED_ATTENTION = ("flex", "sageattention", "sageattention-int8-fp16-triton")
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A folder that a run writes to, and how much about."""
+    """A folder that a run writes to, how much about, and what in it runs write into."""
 
     name: str
     folder: Path
     need_bytes: int
+    inside: tuple[Path, ...] = ()
 
 
 def wants_of(config: TrainConfig, device: str) -> Wants:
@@ -77,16 +82,34 @@ def _facts(config: TrainConfig) -> ModelFacts | None:
         return None
 
 
-def volumes_of(config: TrainConfig, env: Mapping[str, str]) -> tuple[Volume, ...]:
-    """Cache, output and, when the model comes from the Hub, where downloads go."""
-    facts = _facts(config)
-    volumes = [
-        Volume("cache", config.cache.cache_dir, CACHE_BYTES),
-        Volume("output", config.checkpoint.output_dir, OUTPUT_BYTES + _checkpoint_bytes(config, facts)),
-    ]
-    if comes_from_hub(config):
-        volumes.append(Volume("downloads", disk.hub_cache(env), disk.download_bytes(facts, env) if facts else 0))
-    return tuple(volumes)
+def volumes_of(config: TrainConfig, env: Mapping[str, str], presets: Sequence[str] = ()) -> tuple[Volume, ...]:
+    """Cache, output and, when the model comes from the Hub and they go elsewhere, downloads."""
+    name, facts = config.model.pretrained_model_name_or_path, _facts(config)
+    tiny = name == TINY_MODEL
+    cache_dir, output_dir = config.cache.cache_dir, config.checkpoint.output_dir
+    cache = Volume("cache", cache_dir, TINY_BYTES if tiny else CACHE_BYTES, tuple(inside_cache(cache_dir)))
+    output = Volume(
+        "output",
+        output_dir,
+        (TINY_BYTES if tiny else OUTPUT_BYTES) + _checkpoint_bytes(config, facts),
+        tuple(inside_run(output_dir / run_name_of(config, presets))),
+    )
+    if not comes_from_hub(config):
+        return cache, output
+    hub = disk.hub_cache(env)
+    size, below = disk.download_bytes(facts, env) if facts else 0, tuple(inside_downloads(hub, name))
+    if _on_one_disk(hub, cache_dir):  # one place, one finding
+        return replace(cache, need_bytes=cache.need_bytes + size, inside=(*cache.inside, *below)), output
+    return cache, output, Volume("downloads", hub, size, below)
+
+
+def _on_one_disk(folder: Path, above: Path) -> bool:
+    if not folder.absolute().is_relative_to(above.absolute()):
+        return False
+    try:
+        return nearest(folder).stat().st_dev == nearest(above).stat().st_dev
+    except OSError:
+        return False
 
 
 def _checkpoint_bytes(config: TrainConfig, facts: ModelFacts | None) -> int:

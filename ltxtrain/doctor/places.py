@@ -12,14 +12,13 @@ import platform
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 
 from ltxtrain.doctor.findings import Finding, fault, ok, skipped, warning
-from ltxtrain.doctor.process import allow_writing, in_container, nearest, owner_text
-from ltxtrain.facts.media import VIDEO_EXTENSIONS
+from ltxtrain.facts.access import Wanted, allow_writing, first_closed, give_over, mount_words, nearest, owner_text
+from ltxtrain.facts.container import in_container
 from ltxtrain.facts.mounts import mount_below
 from ltxtrain.files import sync_folder
 from ltxtrain.units import counted, format_bytes
@@ -27,13 +26,9 @@ from ltxtrain.units import counted, format_bytes
 PREFIX = ".ltxtrain-doctor-"
 PROBE = b"ltxtrain" * 512
 MIB = 1024**2
-# A look at a data folder ends after so many files and folders: a doctor is quick.
-MOST_ENTRIES = 20_000
 LEAST_FILES = 1000
 LEAST_TEMPORARY = 100 * MIB
 DOCKER_SHARED_MEMORY = 64 * MIB
-CACHE_KINDS = ("latents", "prompts")
-RUN_FILES = {"run.json", "plan.json"}
 IN_MEMORY = ("tmpfs", "ramfs")
 
 # What an error number of the system means here: (code, words, what to do). Permissions are told with their owners.
@@ -59,35 +54,14 @@ class _Refused(Exception):
         self.finding = finding
 
 
-def check_data(folder: Path | None) -> Finding:
-    """The folder of the clips, by names alone: nothing is opened or decoded."""
-    check = "data"
-    if folder is None:
-        return skipped(check, "data-not-named", "no folder of clips is named")
-    mount = f"mount the clips: -v /path/of/your/clips:{folder}"
-    put = mount if in_container(os.environ) else "name the folder that holds the clips with --data"
-    try:
-        folder.lstat()
-    except FileNotFoundError:
-        return fault(check, "data-missing", f"{folder} does not exist", put)
-    except OSError as error:
-        return _unreadable(folder, error)
-    try:
-        if not stat.S_ISDIR(folder.stat().st_mode):
-            return fault(check, "data-not-a-folder", f"{folder} is not a folder", put)
-        seen = _Seen(folder)
-    except OSError as error:
-        return _unreadable(folder, error)
-    return _judge_data(folder, seen, put)
-
-
-def check_volume(name: str, folder: Path, need_bytes: int) -> list[Finding]:
+def check_volume(name: str, folder: Path, need_bytes: int, inside: Sequence[Path] = ()) -> list[Finding]:
     """Whether files can be written, synced, replaced and locked in ``folder``, and ``need_bytes`` fit there.
 
-    A folder that does not exist is looked at where it would be made. After a fault in writing, nothing more is told.
+    ``inside`` are folders and files in it that runs write to, where they are there. A folder that does not exist is
+    looked at where it would be made. After a fault in writing, nothing more is told.
     """
     check = f"{name} folder"
-    place = nearest(folder)
+    wanted, place = Wanted(name, folder), nearest(folder)
     try:
         if not stat.S_ISDIR(place.stat().st_mode):
             says = f"{place} is a file, not a folder"
@@ -95,9 +69,12 @@ def check_volume(name: str, folder: Path, need_bytes: int) -> list[Finding]:
         with _probe_folder(place) as probe:
             findings = [_write(check, place, probe), _names(name, place, probe)]
     except OSError as error:
-        return [_write_fault(check, place, error)]
+        return [_write_fault(check, place, wanted, error)]
     except _Refused as refused:
         return [refused.finding]
+    if closed := first_closed(inside):
+        says = f"uid {os.geteuid()}, gid {os.getegid()} may not write to {closed}, which {owner_text(closed)}"
+        findings[0] = fault(check, "volume-inside-permission", says, give_over(closed, folder, os.environ))
     findings += [_space(name, place, need_bytes), _mount(name, folder)]
     return [finding for finding in findings if finding is not None]
 
@@ -152,90 +129,6 @@ def check_temporary() -> Finding:
     return ok(check, f"{used}, {format_bytes(free)} free")
 
 
-class _Seen:
-    """What a short walk through a data folder found. Raises ``OSError`` for a folder that cannot be listed."""
-
-    def __init__(self, root: Path) -> None:
-        self.files = 0
-        self.clips = 0
-        self.closed: list[Path] = []
-        self.bare: list[Path] = []
-        self.made_by_us: tuple[str, Path] | None = None
-        self.all = True
-
-        def refuse(error: OSError) -> None:
-            raise error
-
-        walk = os.walk(root, onerror=refuse)
-        for folder, subfolders, files in islice(walk, MOST_ENTRIES):
-            self._look(Path(folder), subfolders, files)
-            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-            if self.files >= MOST_ENTRIES:
-                self.all = False
-                break
-
-    def _look(self, folder: Path, subfolders: list[str], files: list[str]) -> None:
-        if set(files) >= RUN_FILES:
-            self.made_by_us = self.made_by_us or ("run", folder)
-        if set(subfolders) & set(CACHE_KINDS) and _is_cache(folder):
-            self.made_by_us = self.made_by_us or ("cache", folder)
-        names = set(files)
-        for name in files[: MOST_ENTRIES - self.files]:
-            self.files += 1
-            path = folder / name
-            if name.startswith(".") or path.suffix.lower() not in VIDEO_EXTENSIONS:
-                continue
-            self.clips += 1
-            if not os.access(path, os.R_OK):
-                self.closed.append(path)
-            if f"{path.stem}.txt" not in names:
-                self.bare.append(path)
-
-
-def _is_cache(folder: Path) -> bool:
-    """Entries of our caches lie in ``KIND/ab/abcd....safetensors``."""
-    return any(next((folder / kind).glob("??/*.safetensors"), None) for kind in CACHE_KINDS)
-
-
-def _judge_data(folder: Path, seen: _Seen, put: str) -> Finding:
-    check = "data"
-    clips = counted(seen.clips, "clip") if seen.all else f"more than {counted(seen.clips, 'clip')}"
-    if seen.made_by_us:
-        kind, place = seen.made_by_us
-        fix = "name the folder that holds the clips, and keep caches and results outside of it"
-        if kind == "run":
-            return fault(check, "data-is-output", f"{place} is a run's folder: its videos would be trained on", fix)
-        return fault(check, "data-is-cache", f"{place} is a cache of ltxtrain", fix)
-    if not seen.files:
-        hint = ": Docker makes an empty folder where the one to mount is missing" if in_container(os.environ) else ""
-        return fault(check, "data-empty", f"{folder} is empty{hint}", put)
-    if not seen.clips:
-        kinds = "mp4, mov, mkv, webm, avi and others"
-        says = f"{counted(seen.files, 'file')} in {folder}, none with a video's name ({kinds})"
-        return fault(check, "data-no-clips", says, put)
-    if seen.closed:
-        says = f"{len(seen.closed)} of {clips} cannot be read by uid {os.geteuid()}: {seen.closed[0]}"
-        return fault(check, "data-unreadable", f"{says} {owner_text(seen.closed[0])}", f"chmod -R a+rX {folder}")
-    if seen.bare:
-        says = f"{len(seen.bare)} of {clips} in {folder} have no caption beside them: {seen.bare[0].name}"
-        fix = f"write {seen.bare[0].stem}.txt, or set caption_strategy to filename or instanceprompt"
-        return warning(check, "data-no-captions", says, fix)
-    return ok(check, f"{clips} with captions in {folder}")
-
-
-def _unreadable(folder: Path, error: OSError) -> Finding:
-    where = Path(error.filename) if error.filename else folder
-    if error.errno == errno.ELOOP:
-        says, fix = f"{folder} is a link that leads to itself", "remove the link, or name the folder itself"
-        return fault("data", "data-missing", says, fix)
-    if error.errno == errno.ENOENT:
-        return fault("data", "data-missing", f"{where} is a link to nothing", "remove the link, or mount its target")
-    says = f"{where} cannot be read by uid {os.geteuid()}: {error.strerror}"
-    if error.errno not in (errno.EACCES, errno.EPERM):
-        return fault("data", "data-unreadable", says, "mount it again, or copy the clips to another disk")
-    return fault("data", "data-unreadable", f"{says}, {owner_text(where)}", f"chmod -R a+rX {folder}")
-
-
 @contextmanager
 def _probe_folder(place: Path) -> Iterator[Path]:
     probe = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
@@ -255,10 +148,10 @@ def _refusal(place: Path) -> str | None:
     return None
 
 
-def _write_fault(check: str, place: Path, error: OSError) -> Finding:
+def _write_fault(check: str, place: Path, wanted: Wanted, error: OSError) -> Finding:
     if error.errno in (errno.EACCES, errno.EPERM):
         says = f"uid {os.geteuid()}, gid {os.getegid()} may not write to {place}, which {owner_text(place)}"
-        return fault(check, "volume-permission", says, allow_writing(place, os.environ))
+        return fault(check, "volume-permission", says, allow_writing(place, wanted, os.environ))
     if error.errno == errno.ENOENT and place.is_symlink():
         says = f"{place} is a link to {place.readlink()}, which does not exist"
         return fault(check, "volume-dangling-link", says, "make what it leads to, or remove the link")
@@ -358,7 +251,7 @@ def _mount(name: str, folder: Path) -> Finding | None:
     if found is None:
         return None
     point, kind = found
-    fix = f"mount a folder there: -v ./{name}:{folder}"
+    fix = mount_words(Wanted(name, folder), os.environ)
     if point == "/":
         return warning(check, "volume-not-mounted", f"{folder} is inside the container and goes with it", fix)
     if kind in IN_MEMORY:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import stat
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ltxtrain.doctor.findings import Finding, fault, ok, skipped, warning
+from ltxtrain.facts.access import Wanted, allow_writing, may_write, nearest, owner_text, read_only, start_as
+from ltxtrain.facts.container import in_container
 from ltxtrain.facts.machine import usable_cores
 from ltxtrain.units import counted, format_bytes, format_duration
 
@@ -20,52 +21,8 @@ OPEN_FILES = 256 if sys.platform == "darwin" else 1024  # what a shell has where
 CLOCK_WARNING_S = 5 * 60
 CLOCK_FAULT_S = 24 * 3600
 SET_CLOCK = "set the clock of this machine (timedatectl set-ntp true; a container has the clock of its host)"
-CONTAINER_VARIABLES = ("LTX_IMAGE", "KUBERNETES_SERVICE_HOST", "RUNPOD_POD_ID", "VAST_CONTAINERLABEL", "container")
 # Where libraries keep what they would otherwise keep below HOME.
 CACHE_VARIABLES = ("HF_HOME", "XDG_CACHE_HOME", "TRITON_CACHE_DIR")
-
-
-def in_container(environment: Mapping[str, str], root: Path = Path("/")) -> bool:
-    """Whether files outside of mounts vanish with the container.
-
-    Docker and Podman leave a file; Kubernetes, RunPod and Vast set variables; our images say it themselves.
-    """
-    marks = (root / ".dockerenv", root / "run" / ".containerenv")
-    return any(environment.get(name) for name in CONTAINER_VARIABLES) or any(mark.exists() for mark in marks)
-
-
-def nearest(folder: Path) -> Path:
-    """``folder``, or the folder above it that exists: there it would be made."""
-    path = folder.absolute()
-    return next(place for place in (path, *path.parents) if os.path.lexists(place))
-
-
-def may_write(folder: Path) -> bool:
-    """Whether this user may make files in ``folder``. A read-only file system says no as well."""
-    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
-
-
-def owner_text(folder: Path) -> str:
-    """``belongs to 1000:1000, mode 755``, or why that cannot be told."""
-    try:
-        status = folder.stat()
-    except OSError as error:
-        return f"cannot be looked at: {error.strerror}"
-    return f"belongs to {status.st_uid}:{status.st_gid}, mode {stat.S_IMODE(status.st_mode):o}"
-
-
-def allow_writing(folder: Path, environment: Mapping[str, str]) -> str:
-    """What to do so that this user, or whoever owns ``folder``, writes to it."""
-    uid, gid = os.geteuid(), os.getegid()
-    try:
-        owner, group = folder.stat().st_uid, folder.stat().st_gid
-    except OSError:
-        owner, group = 0, 0
-    inside = in_container(environment)
-    if inside and owner not in (0, uid):
-        return _start_as(owner, group)
-    where = f"what is mounted at {folder}, on the host" if inside else str(folder)
-    return f"chmod u+rwx {where}" if owner == uid else f"chown {uid}:{gid} {where}"
 
 
 def check_user(folders: Sequence[Path]) -> list[Finding]:
@@ -102,29 +59,20 @@ def check_clock(server_time: float | None) -> Finding:
 
 def _identity(places: Sequence[Path], environment: Mapping[str, str]) -> Finding:
     uid, gid = os.geteuid(), os.getegid()
-    closed = [place for place in places if not may_write(place) and not _read_only(place)]
+    closed = [place for place in places if not may_write(place) and not read_only(place)]
     if closed:
         first = closed[0]
         more = f", nor to {counted(len(closed) - 1, 'other folder')}" if len(closed) > 1 else ""
         says = f"uid {uid}, gid {gid} may not write to {first} ({owner_text(first)}){more}"
-        return fault("user", "user-cannot-write", says, allow_writing(first, environment))
+        return fault("user", "user-cannot-write", says, allow_writing(first, Wanted("output", first), environment))
     asked = bool(environment.get("LTX_RUN_AS_ROOT"))
     foreign = next((place for place in places if place.stat().st_uid != uid), None)
     if uid == 0 and foreign and _is_root_outside() and not asked:
         owner, group = foreign.stat().st_uid, foreign.stat().st_gid
         says = f"runs as root, {foreign} belongs to {owner}:{group}: what is written there will belong to root"
-        fix = _start_as(owner, group) if in_container(environment) else "run it as that user, without sudo"
+        fix = start_as(owner, group) if in_container(environment) else "run it as that user, without sudo"
         return warning("user", "root-owns-results", says, fix)
     return ok("user", f"uid {uid}, gid {gid}{', as LTX_RUN_AS_ROOT asks' if asked and uid == 0 else ''}")
-
-
-def _start_as(owner: int, group: int) -> str:
-    return f"start the container with -e PUID={owner} -e PGID={group}, or with --user {owner}:{group}"
-
-
-def _read_only(place: Path) -> bool:
-    """A read-only mount is no matter of rights: the volume's own check tells it."""
-    return bool(os.statvfs(place).f_flag & os.ST_RDONLY)
 
 
 def _is_root_outside() -> bool:

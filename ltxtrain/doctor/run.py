@@ -81,7 +81,7 @@ def examine(
     packages = software.installed_packages()
     probe = TorchProbe(software.tried_modules(packages), seconds)
     around, machine = surroundings.look_around(), probe_machine(surroundings.ROOT)
-    volumes = _volumes(config, env)
+    volumes = _volumes(config, env, presets)
     process_findings, data = _process(volumes), _data(config)
     model, clock = _model(config, env, offline)
     torch = probe.facts()
@@ -145,13 +145,15 @@ def _memory(seen: device.Seen, wants: wheels.Wants) -> list[Finding]:
     ]
 
 
-def _volumes(config: TrainConfig, env: Mapping[str, str]) -> list[tuple[needs.Volume, list[Finding]]]:
+def _volumes(
+    config: TrainConfig, env: Mapping[str, str], presets: Sequence[str]
+) -> list[tuple[needs.Volume, list[Finding]]]:
     from ltxtrain.doctor.places import check_volume
 
     def look(volume: needs.Volume) -> list[Finding]:
-        return check_volume(volume.name, volume.folder, volume.need_bytes)
+        return check_volume(volume.name, volume.folder, volume.need_bytes, volume.inside)
 
-    return [(volume, guarded(volume.name, partial(look, volume))) for volume in needs.volumes_of(config, env)]
+    return [(volume, guarded(volume.name, partial(look, volume))) for volume in needs.volumes_of(config, env, presets)]
 
 
 def _places(volumes: Sequence[tuple[needs.Volume, list[Finding]]]) -> list[Finding]:
@@ -168,7 +170,7 @@ def _process(volumes: Sequence[tuple[needs.Volume, list[Finding]]]) -> list[Find
 
 
 def _data(config: TrainConfig) -> list[Finding]:
-    from ltxtrain.doctor.places import check_data
+    from ltxtrain.doctor.clips import check_data
 
     folders = needs.data_folders(config)
     if isinstance(folders, Finding):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ltxtrain.doctor.process import in_container
+from ltxtrain.facts.container import in_container
 from ltxtrain.facts.machine import ask_tool
 
 # Where the kernel's files are looked for. Tests name another place.

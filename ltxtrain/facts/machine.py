@@ -70,6 +70,12 @@ def probe_machine(root: Path = Path("/")) -> Machine:
     )
 
 
+def has_gpu_files(kind: str, root: Path = Path("/")) -> bool:
+    """Whether a driver's device files for ``kind`` (cuda, rocm) are there, in WSL or on a Jetson as well."""
+    patterns = {"cuda": ("nvidia[0-9]*", "dxg", "nvmap"), "rocm": ("kfd", "dxg")}[kind]
+    return any(True for pattern in patterns for _ in (root / "dev").glob(pattern))
+
+
 def usable_cores() -> int:
     """Cores that this process may use: less than the machine's in a container or under taskset."""
     if hasattr(os, "sched_getaffinity"):

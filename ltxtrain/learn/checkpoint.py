@@ -26,7 +26,8 @@ from safetensors.torch import load, save
 from ltxtrain.config.outputs import CheckpointConfig
 from ltxtrain.errors import CheckpointError
 from ltxtrain.facts.digests import sha256_of
-from ltxtrain.files import sync_folder, write_atomically
+from ltxtrain.files import FULL, sync_folder, write_atomically
+from ltxtrain.units import format_bytes
 
 PREFIX = "step-"
 NAME = re.compile(rf"{PREFIX}[0-9]{{8,}}")
@@ -82,8 +83,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> tuple[Path, int]:
         sync_folder(folder)
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
+        size = format_bytes(sum(len(data) for data in contents.values()))
+        needs = f" (it needs {size})" if error.errno in FULL else ""
         raise CheckpointError(
-            f"step {checkpoint.step} could not be saved in {folder}: {error.strerror or error}",
+            f"step {checkpoint.step} could not be saved in {folder}: {error.strerror or error}{needs}",
             hint="make room there; the checkpoints before this one are kept",
         ) from error
     return final, sum(len(data) for data in contents.values())

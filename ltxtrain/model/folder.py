@@ -5,6 +5,7 @@ Weights are read from safetensors and nothing else, and no code that comes with 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,10 +27,13 @@ from transformers import T5EncoderModel, T5Tokenizer
 from transformers.utils import logging as transformers_logging
 
 from ltxtrain.config.model import ModelConfig
-from ltxtrain.errors import ModelError
+from ltxtrain.errors import MachineError, ModelError
 from ltxtrain.facts.digests import files_sha256
 from ltxtrain.facts.hub_login import TOKEN_LETTERS
-from ltxtrain.facts.models import TINY_MODEL
+from ltxtrain.facts.models import TINY_MODEL, model_facts
+from ltxtrain.files import FULL, system_error
+from ltxtrain.plan.disk import hub_cache
+from ltxtrain.units import format_bytes
 
 diffusers_logging.disable_progress_bar()
 transformers_logging.disable_progress_bar()
@@ -149,7 +153,14 @@ def _download(key: str, name: str, revision: str | None, patterns: list[str]) ->
             f"{name} is neither a folder nor a repository that this machine may read",
             hint=f"check the spelling of {key}; private repositories need HF_TOKEN",
         ) from error
-    except (HTTPError, OSError, XetDownloadError) as error:
+    except (HTTPError, OSError, RuntimeError, XetDownloadError) as error:
+        if (found := system_error(error)) and found.errno in FULL:
+            facts = model_facts(name)
+            size = f" (it needs about {format_bytes(facts.file_bytes)})" if facts else ""
+            raise MachineError(
+                f"there is no room left at {hub_cache(os.environ)} for {name}{size}: {found.strerror}",
+                hint="make room there, or let HF_HOME name a folder on another disk",
+            ) from error
         raise ModelError(
             f"{name} is not on this disk and cannot be downloaded ({_first_line(error)})",
             hint="check the network, set HF_ENDPOINT to a mirror, or name a local folder",

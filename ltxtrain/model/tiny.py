@@ -19,8 +19,10 @@ from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LT
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from ltxtrain.facts.digests import sha256_of
+from ltxtrain.files import room_at, system_error
 
 LATENT_CHANNELS = 128
+TINY_BYTES = 10 * 1024**2
 # The tokenizer learns its pieces from these words; any other text falls back to single letters.
 CORPUS = (
     "a red square moves to the right on a dark background",
@@ -59,21 +61,36 @@ def tiny_folder(models: Path, spec: TinySpec | None = None) -> Path:
     spec = spec or TinySpec()
     folder = models / f"tiny-{spec.key}"
     if not (folder / "model_index.json").exists():
-        models.mkdir(parents=True, exist_ok=True)
-        unfinished = models / f".tiny-{uuid4().hex[:8]}.tmp"
-        try:
-            build_pipeline(spec).save_pretrained(unfinished)
-            # safetensors writes its files for this user alone; the others have the mode that the umask gives.
-            mode = (unfinished / "model_index.json").stat().st_mode
-            for weights in unfinished.glob("*/*.safetensors"):
-                weights.chmod(mode)
-            os.rename(unfinished, folder)
-        except OSError:
-            if not (folder / "model_index.json").exists():  # another process may have been faster
-                raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        with room_at(models, TINY_BYTES, "the tiny model"):
+            _build(models, folder, spec)
     return folder
+
+
+def _build(models: Path, folder: Path, spec: TinySpec) -> None:
+    models.mkdir(parents=True, exist_ok=True)
+    unfinished = models / f".tiny-{uuid4().hex[:8]}.tmp"
+    try:
+        _save(build_pipeline(spec), unfinished)
+        # safetensors writes its files for this user alone; the others have the mode that the umask gives.
+        mode = (unfinished / "model_index.json").stat().st_mode
+        for weights in unfinished.glob("*/*.safetensors"):
+            weights.chmod(mode)
+        os.rename(unfinished, folder)
+    except OSError:
+        if not (folder / "model_index.json").exists():  # another process may have been faster
+            raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _save(pipeline: LTXPipeline, folder: Path) -> None:
+    """Raises ``OSError`` for what the system refuses, also where a library in Rust tells it as an error of its own."""
+    try:
+        pipeline.save_pretrained(folder)
+    except Exception as error:
+        if (found := system_error(error)) and found is not error:
+            raise OSError(found.errno, found.strerror, str(folder)) from error
+        raise
 
 
 def build_pipeline(spec: TinySpec) -> LTXPipeline:

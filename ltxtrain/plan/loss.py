@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ltxtrain.facts.container import cloud_machine, workspace
 from ltxtrain.facts.mounts import MOUNTS, mount_below
 
 
@@ -25,8 +26,8 @@ def loss_warnings(places: Sequence[Place], env: Mapping[str, str], mounts: Path 
     if not lost:
         return []
     named = " and ".join(f"{place.what} in {place.point.absolute()}" for place in lost)
-    volume = Path(env.get("LTX_WORKSPACE") or "/workspace")
-    cloud = _cloud(env)
+    volume = workspace(env)
+    cloud = cloud_machine(env)
     if cloud and not _on_root(volume, mounts):
         ends = "is stopped" if cloud == "pod" else "is deleted"
         return [f"{named} will be lost when this {cloud} {ends}: name a folder in {volume}, where its volume is"]
@@ -42,12 +43,3 @@ def loss_warnings(places: Sequence[Place], env: Mapping[str, str], mounts: Path 
 def _on_root(folder: Path, mounts: Path) -> bool:
     found = mount_below(folder, mounts)
     return found is not None and found[0] == "/"
-
-
-def _cloud(env: Mapping[str, str]) -> str:
-    """What a machine of this cloud is called there, by the variables that RunPod and Vast set."""
-    if env.get("RUNPOD_POD_ID"):
-        return "pod"
-    if env.get("VAST_CONTAINERLABEL") or (env.get("CONTAINER_ID") and env.get("CONTAINER_API_KEY")):
-        return "instance"
-    return ""

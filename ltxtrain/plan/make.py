@@ -10,10 +10,12 @@ from pathlib import Path
 
 from ltxtrain.config import LoadedConfig, TrainConfig, dataset_notices, resolve_datasets
 from ltxtrain.errors import DataError
+from ltxtrain.facts.container import no_clips
 from ltxtrain.facts.machine import Machine, probe_machine
 from ltxtrain.facts.models import ModelFacts, TransformerFacts, lora_params, model_facts, transformer_facts
 from ltxtrain.facts.reasons import EXPLANATIONS
 from ltxtrain.plan import disk, notices
+from ltxtrain.plan.device import device_warnings
 from ltxtrain.plan.filling import Filled, SmallBuckets, fill_buckets
 from ltxtrain.plan.length import RunLength, run_length
 from ltxtrain.plan.loss import Place, loss_warnings
@@ -45,6 +47,8 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
     check_targets(config.adapter, _transformer_facts(config), loaded.sources.get("peft_lora_target_modules", ""))
     machine = machine or probe_machine()
     data = config.data if data_dir is None else config.data.model_copy(update={"instance_data_dir": data_dir})
+    if not (data.instance_data_dir or data.datasets or data.data_backend_config) and (told := no_clips(os.environ)):
+        raise told
     rule = SelectionRule(data.framerate, data.aspect_bucket_alignment, data.aspect_bucket_rounding, config.model.seed)
     selections = [select_samples(dataset, rule) for dataset in resolve_datasets(data)]
     samples = [sample for selection in selections for sample in selection.samples]
@@ -58,7 +62,7 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
         raise _nothing_left(selections, dropped)
     length = run_length(filled.buckets, accumulation, config.schedule.max_train_steps, config.schedule.num_train_epochs)
     videos = validation_videos(config.validation, config.model.seed, _captions(filled.samples))
-    run_name = config.checkpoint.run_name or (loaded.presets[-1] if loaded.presets else "run")
+    run_name = run_name_of(config, loaded.presets)
     run_dir = config.checkpoint.output_dir / run_name
     named = config.checkpoint.model_copy(update={"run_name": run_name})
     config = config.model_copy(update={"checkpoint": named})  # so that config.toml leads back to this run
@@ -97,11 +101,16 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
             *loss_warnings(_places(config, run_dir), os.environ),
             *(text for selection in selections for text in notices.selection_warnings(selection, data.framerate)),
             *notices.schedule_warnings(config.schedule, length.steps),
-            *notices.device_warnings(machine, config.model.pretrained_model_name_or_path),
+            *device_warnings(machine, config.model.pretrained_model_name_or_path, os.environ),
             *needs.warnings,
         ),
         machine=machine,
     )
+
+
+def run_name_of(config: TrainConfig, presets: Sequence[str]) -> str:
+    """The name of the run's folder below ``output_dir``."""
+    return config.checkpoint.run_name or (presets[-1] if presets else "run")
 
 
 def _places(config: TrainConfig, run_dir: Path) -> tuple[Place, Place]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from ltxtrain.config import parse_resolutions
 from ltxtrain.facts.machine import Machine
 from ltxtrain.facts.media import ClipFacts, frames_at
-from ltxtrain.facts.models import TINY_MODEL
 from ltxtrain.facts.reasons import Reason
 from ltxtrain.plan.filling import Filled
 from ltxtrain.plan.frames import floor_frames
@@ -93,12 +92,6 @@ def selection_warnings(selection: Selection, framerate: float) -> list[str]:
             f"({_rates(slow)}): frames are repeated to reach {framerate:g}, and the model learns the stutter"
         )
     return warnings
-
-
-def device_warnings(machine: Machine, model: str) -> list[str]:
-    if machine.device != "cpu" or model == TINY_MODEL:
-        return []
-    return [f"no GPU was found: {model} would train on the CPU, minutes or hours for each step"]
 
 
 def quarantine_notices(asked: bool, dropped: Sequence[Dropped]) -> list[str]:

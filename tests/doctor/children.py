@@ -26,6 +26,7 @@ _CHILD = """
 import ctypes, dataclasses, json, os, resource, sys
 from pathlib import Path
 import ltxtrain.doctor.places, ltxtrain.doctor.process
+from ltxtrain.doctor.clips import *
 from ltxtrain.doctor.places import *
 from ltxtrain.doctor.process import *
 

@@ -11,7 +11,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ROOM = ROOT / "ltxtrain" / "doctor"
 CODE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+|windows|offline")
-PLANTING = ("test_planted_machine", "test_planted_run", "test_rules", "test_places", "test_process", "test_hub")
+PLANTING = (
+    "test_planted_machine",
+    "test_planted_run",
+    "test_rules",
+    "test_places",
+    "test_containers",
+    "test_process",
+    "test_hub",
+)
 
 
 def given_codes() -> dict[str, str]:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from ltxtrain.doctor.clips import check_data
 from ltxtrain.doctor.findings import Finding
-from ltxtrain.doctor.places import check_data, check_shared_memory, check_temporary, check_volume
+from ltxtrain.doctor.places import check_shared_memory, check_temporary, check_volume
 from ltxtrain.facts.mounts import mount_below
 from tests.doctor.children import STRANGER, folder_for_all, in_child, needs_root, wrong
 
@@ -202,7 +203,8 @@ def test_a_folder_of_another_user_is_told_with_both_users_and_what_to_pass(open_
     folder = open_folder / "output"
     folder.mkdir(mode=0o755)
     os.chown(folder, 1000, 1001)
-    (finding,) = in_child(VOLUME, folder, uid=STRANGER, environment={"LTX_IMAGE": "/image.json"})
+    mounted = f"mount --bind {folder} {folder}"
+    (finding,) = in_child(VOLUME, folder, uid=STRANGER, mounts=mounted, environment={"LTX_IMAGE": "/image.json"})
     assert wrong(finding) == ["volume-permission"]
     assert f"uid {STRANGER}" in finding.says and "1000:1001, mode 755" in finding.says
     assert "PUID=1000 -e PGID=1001" in finding.fix and "--user 1000:1001" in finding.fix
@@ -268,7 +270,7 @@ def test_a_folder_on_no_mount_goes_with_the_container(tmp_path: Path, monkeypatc
         pytest.skip("temporary files are on a mount of their own here")
     findings = check_volume("output", tmp_path / "out", 1)
     assert wrong(findings, mounts=True) == ["volume-not-mounted"]
-    assert f"./output:{tmp_path}/out" in findings[-1].fix
+    assert f"-v ./out:{tmp_path}/out" in findings[-1].fix
 
 
 def test_a_mounted_folder_stays_and_one_in_memory_does_not(tmp_path: Path) -> None:

@@ -252,14 +252,22 @@ def package_old(world: World) -> None:
     )
 
 
+def with_clips(world: World) -> None:
+    """An image without clips is a fault of its own."""
+    world.env["LTX_DATA_DIR"] = str(world.file("data/a.mp4").parent)
+    world.file("data/a.txt", "a caption")
+
+
 def image_changed(world: World) -> None:
     world.nvidia()
+    with_clips(world)
     facts = {"kind": "cuda", "version": "0.1.0", "revision": "0" * 40, "torch": "2.13.0+cu130"}
     world.env["LTX_IMAGE"] = str(world.file("opt/ltxtrain/image.json", json.dumps(facts)))
 
 
 def image_unknown(world: World) -> None:
     world.nvidia()
+    with_clips(world)
     world.env["LTX_IMAGE"] = str(world.root / "opt/nothing.json")
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ltxtrain.doctor.process import check_clock, check_limits, check_user, in_container, nearest
+from ltxtrain.doctor.process import check_clock, check_limits, check_user
+from ltxtrain.facts.access import nearest
+from ltxtrain.facts.container import in_container
 from tests.doctor.children import ROOT, STRANGER, folder_for_all, in_child, needs_root, wrong
 
 PLANTED = (
@@ -63,7 +65,9 @@ def test_a_user_who_may_not_write_is_told_whom_to_start_as(
     folder = open_folder / "output"
     folder.mkdir(mode=0o555)
     os.chown(folder, owner, owner)
-    findings = in_child(USER, folder, uid=STRANGER, environment={**environment, "HOME": "/dev/shm"})
+    mounted = f"mount --bind {folder} {folder}"
+    environment = {**environment, "HOME": "/dev/shm"}
+    findings = in_child(USER, folder, uid=STRANGER, mounts=mounted, environment=environment)
     assert wrong(findings[0]) == ["user-cannot-write"]
     assert f"uid {STRANGER}" in findings[0].says and f"{owner}:{owner}, mode 555" in findings[0].says
     assert findings[0].fix.startswith(fix)

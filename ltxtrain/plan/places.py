@@ -1,0 +1,86 @@
+"""Where a run writes: told before any work when this user may not write there, or into what lies there already."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from ltxtrain.errors import MachineError
+from ltxtrain.facts.access import Wanted, allow_writing, first_closed, give_over, nearest, owner_text
+from ltxtrain.facts.container import in_container
+from ltxtrain.files import try_writing
+from ltxtrain.plan.folder import RunFolder
+
+# Folders of the cache that runs write to, and those of them that hold entries in folders of their own.
+CACHE_FOLDERS = ("digests", "latents", "prompts", "models", "clips")
+ENTRY_FOLDERS = ("latents", "prompts")
+
+
+def inside_cache(cache: Path) -> list[Path]:
+    """What a run writes into below ``cache``, as far as it is there. A folder that cannot be listed is told itself."""
+    return [path for name in CACHE_FOLDERS for path in _with_children(cache / name, name in ENTRY_FOLDERS)]
+
+
+def inside_run(run_dir: Path) -> list[Path]:
+    """The run's own folder, and what a run that goes on writes into there."""
+    folder = RunFolder(run_dir)
+    below = (folder.checkpoints, folder.samples, folder.export, folder.metrics_jsonl, run_dir / ".lock")
+    return [run_dir, *below]
+
+
+def inside_downloads(hub_cache: Path, model: str) -> list[Path]:
+    """Where huggingface_hub puts ``model``, when something is there."""
+    place = hub_cache / f"models--{model.replace('/', '--')}"
+    return [hub_cache.parent, hub_cache, hub_cache / ".locks", *_with_children(place, listed=True)]
+
+
+def _with_children(folder: Path, listed: bool) -> list[Path]:
+    try:
+        children = sorted(entry for entry in folder.iterdir() if entry.is_dir()) if listed else []
+    except OSError:
+        children = []
+    return [folder, *children]
+
+
+def check_places(cache: Path, run_dir: Path | None, sources: Mapping[str, str]) -> None:
+    """Raise ``MachineError`` when nothing can be written to the cache, to the run's folder, or inside of them."""
+    _check(Wanted("cache", cache), cache, inside_cache(cache), sources.get("cache_dir", "default"))
+    if run_dir is not None:
+        source = sources.get("output_dir", "default")
+        _check(Wanted("output", run_dir.parent), run_dir, inside_run(run_dir), source)
+
+
+def _check(wanted: Wanted, folder: Path, inside: list[Path], source: str) -> None:
+    said = f"{wanted.folder} is the default of {wanted.flag}" if source == "default" else f"from {source}"
+    user = f"this is uid {os.geteuid()}, gid {os.getegid()}"
+    closed = first_closed(path for path in inside if path != folder)
+    try:
+        try_writing(folder)
+    except OSError as error:
+        place = nearest(folder)
+        raise MachineError(
+            f"nothing can be written to {folder} ({error.strerror or error}, {said}): "
+            f"{user}, and {place} {owner_text(place)}",
+            hint=_hint(error, place, wanted),
+        ) from error
+    if closed:
+        raise MachineError(
+            f"nothing can be written to {closed} (Permission denied, {said}): {user}, and it {owner_text(closed)}",
+            hint=give_over(closed, wanted.folder, os.environ),
+        )
+
+
+def _hint(error: OSError, place: Path, wanted: Wanted) -> str:
+    another = f"name another folder with {wanted.flag}"
+    if error.errno == errno.EROFS:
+        return f"mount it without :ro, or {another}" if in_container(os.environ) else another
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"make room there, or {another}"
+    if error.errno not in (errno.EACCES, errno.EPERM) or not place.is_dir():
+        return another
+    if place.is_relative_to(wanted.folder.absolute()) and place != wanted.folder.absolute():
+        return give_over(place, wanted.folder, os.environ)
+    fix = allow_writing(place, wanted, os.environ)
+    return fix if wanted.flag in fix else f"{fix}; or {another}"
