@@ -261,3 +261,40 @@ def test_the_help_tells_where_flags_of_train_go_and_gives_an_example() -> None:
 def test_the_placeholders_refusal_tells_what_a_digest_is() -> None:
     done = render("runpod", "--image", "REGISTRY/NAME:cuda-cloud@sha256:DIGEST")
     assert "docker push prints" in done.stderr
+
+
+GUIDES = [
+    ROOT / "deploy" / "README.md",
+    ROOT / "deploy" / "runpod" / "README.md",
+    ROOT / "deploy" / "vast" / "README.md",
+]
+
+
+def written_commands(guide: Path) -> list[list[str]]:
+    """The words of every ``python3 deploy/...`` in a guide, up to where the shell takes over."""
+    found = re.findall(r"python3 (deploy/\w+\.py [^\n`]*)", guide.read_text(encoding="utf-8"))
+    return [shlex.split(re.split(r"[|<>#]", text)[0]) for text in found]
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.parent.name)
+def test_a_guide_is_short_and_its_commands_work_as_they_are_written(guide: Path) -> None:
+    assert len(guide.read_text(encoding="utf-8").splitlines()) <= 90
+    commands = written_commands(guide)
+    assert {words[0] for words in commands} == {"deploy/render.py", "deploy/create.py"}
+    for script, *words in commands:
+        if script == "deploy/render.py":
+            done = render(*(IMAGE if word == "$IMAGE" or word.startswith("REGISTRY/") else word for word in words))
+            assert (done.returncode, done.stderr) == (0, ""), words
+        else:
+            program = [sys.executable, "-S", str(ROOT / script), *words]
+            done = subprocess.run(program, input="", capture_output=True, text=True, check=False)
+            assert done.stderr == "error: nothing came in on stdin, so nothing was sent\n", words
+
+
+@pytest.mark.parametrize("guide", GUIDES[1:], ids=lambda guide: guide.parent.name)
+def test_a_guide_begins_with_commands_in_the_order_of_its_numbers(guide: Path) -> None:
+    text = guide.read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert headings[0] == "By command"
+    assert re.findall(r"^(\d+)\. ", text, re.MULTILINE) == [str(number) for number in range(1, 12)]
+    assert "Eleven steps" in text
