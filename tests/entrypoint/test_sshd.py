@@ -80,6 +80,7 @@ def test_sshd_starts_with_the_keys_and_training_goes_on(
         assert line in config.splitlines()
     assert '"HF_HOME=/workspace/my hub" ' in config
     assert '"LTX_OUTPUT_DIR=/workspace/output" ' in config
+    assert '"LTX_PREPARED=1" ' in config, "the launcher starts ltxtrain at once"
     assert config.count("SetEnv") == 1, "sshd reads the first one alone"
     for text in (config, (done.record / "sshd-env").read_text()):
         assert "canary" not in text
