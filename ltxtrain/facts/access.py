@@ -13,7 +13,7 @@ from ltxtrain.facts.mounts import MOUNTS, mount_below
 
 # What the system keeps its own in: nobody is told to give such a folder to another user.
 SYSTEM = ("bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "run", "sbin", "sys", "usr", "var")
-OUTSIDE = {"cache": "./cache", "output": "./out", "downloads": "./cache"}
+OUTSIDE = {"cache": "./cache", "output": "./out", "downloads": "./huggingface"}
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ def give_over(path: Path, root: Path, env: Mapping[str, str]) -> str:
         owner, group = 0, 0
     inside = in_container(env)
     change = "chmod -R u+rwX" if owner == uid else f"chown -R {uid}:{gid}"
-    if not inside:
-        return f"{'' if owner == uid else 'sudo '}{change} {path}"
+    if not inside or (mount_below(path) or ("/",))[0] == "/":
+        return f"{'' if inside or owner == uid else 'sudo '}{change} {path}"
     named = path.relative_to(root) if path.is_relative_to(root) and path != root else path
     fix = f"on the host, in what is mounted at {root}: {change} {named}"
     return f"{fix}; or {start_as(owner, group)}" if owner not in (0, uid) else fix

@@ -310,7 +310,7 @@ ANSWER = httpx2.Response(403, request=httpx2.Request("GET", "https://hub.example
         (LocalEntryNotFoundError("Got: ConnectError"), r"\(Got: ConnectError\)", "HF_ENDPOINT"),
         (httpx2.ProxyError("the proxy refuses"), r"\(the proxy refuses\)", "network"),
         (XetDownloadError("a chunk is missing"), r"\(a chunk is missing\)", "network"),
-        (OSError(28, "No space left on device"), "No space left on device", "local folder"),
+        (OSError(5, "Input/output error"), "Input/output error", "local folder"),
         (TimeoutError(), r"\(TimeoutError\)", "network"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",

@@ -19,6 +19,15 @@ try:
 except MachineError as error:
     print(error.message, error.hint, sep="\\n")
 """
+EXPORT = """
+import sys; from pathlib import Path; import torch
+from ltxtrain import export
+from ltxtrain.errors import MachineError
+try:
+    export._write(Path(sys.argv[1], "lora.safetensors"), {"a": torch.ones(2_000_000)}, {}, "diffusers fp32")
+except MachineError as error:
+    print(error.message, error.hint, sep="\\n")
+"""
 DOWNLOAD = """
 import errno, sys; from pathlib import Path
 from ltxtrain.errors import MachineError
@@ -48,6 +57,13 @@ def test_a_cache_too_small_for_the_tiny_model(tmp_path: Path, size: str) -> None
     assert done.returncode == 4, done.stderr
     assert f"error: there is no room left at {tmp_path}/cache" in done.stderr and "defect" not in done.stderr
     assert "the tiny model needs about 10.0 MiB" in done.stderr and "hint: make room there" in done.stderr
+
+
+def test_an_output_too_small_for_the_exported_files(tmp_path: Path) -> None:
+    done = on_small_disk(tmp_path / "out", "1m", "-c", EXPORT, str(tmp_path / "out"))
+    problem, hint = done.stdout.splitlines()
+    assert problem.startswith(f"there is no room left at {tmp_path}/out (No space left on device)"), done.stderr
+    assert "lora.safetensors needs about 7.6 MiB" in problem and hint.startswith("make room there")
 
 
 def test_a_cache_too_small_for_an_entry(tmp_path: Path) -> None:

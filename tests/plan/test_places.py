@@ -44,7 +44,8 @@ def volume() -> Iterator[Path]:
 
 def told(volume: Path, mounts: str = "", source: str = "LTX_CACHE_DIR, of the image", **env: str) -> list[str]:
     words = [sys.executable, "-c", CHILD, str(volume / "cache"), str(volume / "out" / "smoke"), source]
-    lines = f"mount --bind {volume / 'cache'} {volume / 'cache'}; {mounts or ':'}"
+    binds = "; ".join(f"mount --bind {volume / name} {volume / name}" for name in ("cache", "out"))
+    lines = f"{binds}; {mounts or ':'}"
     command = ["unshare", "--mount", "sh", "-euc", f'{lines}\nexec "$@"', "sh", *words]
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs a mount namespace of its own")

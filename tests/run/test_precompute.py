@@ -137,7 +137,17 @@ def test_captions_that_are_too_long_are_told(plan_for: PlanFor, clips: Path, tmp
     next(clips.glob("*.txt")).write_text("word " * 400)
     events: list[Event] = []
     drain(iter_precompute(plan_for(data=clips, cache_dir=tmp_path / "cache"), StopFlag()), events)
-    assert any(isinstance(e, Notice) and e.level == "warning" and "128 tokens" in e.message for e in events)
+    [told] = [e.message for e in events if isinstance(e, Notice) and e.level == "warning"]
+    assert told.startswith("one text is longer than 128 tokens and is cut: 'word word")
+
+
+def test_several_captions_that_are_too_long_are_counted(plan_for: PlanFor, clips: Path, tmp_path: Path) -> None:
+    for number, caption in enumerate(sorted(clips.glob("*.txt"))[:2]):
+        caption.write_text(f"word{number} " * 400)
+    events: list[Event] = []
+    drain(iter_precompute(plan_for(data=clips, cache_dir=tmp_path / "cache"), StopFlag()), events)
+    [told] = [e.message for e in events if isinstance(e, Notice) and e.level == "warning"]
+    assert told.startswith("2 of the texts are longer than 128 tokens and are cut, such as")
 
 
 def test_a_clip_that_breaks_after_the_plan_is_named(plan_for: PlanFor, clips: Path, tmp_path: Path) -> None:
