@@ -212,6 +212,8 @@ def check_stop_and_resume(tag: str, place: Path) -> None:
     try:
         metrics = place / "out/smoke/metrics.jsonl"
         began = time.monotonic()
+        inside = docker("exec", container, "ltxtrain", "plan", "--preset", "smoke")
+        expect("/output/smoke" in inside, f"docker exec sees other folders than the container: {inside}")
         wait_for(lambda: metrics.exists() and metrics.stat().st_size > 0, container)
         report("another user, read-only, no network: first step after", began)
         beat = run_docker("exec", container, "/opt/ltxtrain/entrypoint/healthcheck.sh")
