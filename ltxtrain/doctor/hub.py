@@ -6,6 +6,7 @@ huggingface_hub's own session, so that proxies, certificates and the offline swi
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -140,7 +141,7 @@ class _Visit:
             token = get_token()
         except ConfigError as error:
             return fault("token", "token-unreadable", error.message.splitlines()[0], error.hint or fix), None
-        except Exception as error:
+        except (OSError, ValueError) as error:
             says = f"the token cannot be read ({type(error).__name__})"
             return fault("token", "token-unreadable", says, fix), None
         if token and os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in ("1", "ON", "YES", "TRUE"):
@@ -256,7 +257,7 @@ class _Visit:
         def work() -> None:
             try:
                 result.append(_request(method, self.endpoint + path, token))
-            except Exception as error:  # the libraries below have a dozen trees of them; _failed tells them apart
+            except _request_errors() as error:  # _failed tells them apart
                 result.append(error)
 
         thread = threading.Thread(target=work, daemon=True)
@@ -317,6 +318,17 @@ def _request(method: str, url: str, token: str | None) -> Answer:
                 break
         names = {key.lower(): value for key, value in response.headers.items()}
         return Answer(response.status_code, names, body, _offset(names))
+
+
+def _request_errors() -> tuple[type[Exception], ...]:
+    """What a request may end with: the system's errors, a wrong address, a missing package for a proxy, and the HTTP
+    client's own two trees. Which client it is depends on the release of huggingface_hub.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    names = {base.__module__.partition(".")[0] for base in HfHubHTTPError.__bases__} - {"builtins"}
+    own = [getattr(importlib.import_module(name), tree) for name in names for tree in ("HTTPError", "InvalidURL")]
+    return (*own, OSError, ValueError, ImportError)
 
 
 def _offset(headers: Mapping[str, str]) -> float | None:

@@ -14,8 +14,8 @@ from ltxtrain.errors import ConfigError, DataError, ModelError
 from ltxtrain.facts.access import nearest
 from ltxtrain.facts.models import TINY_MODEL, ModelFacts, lora_params, model_facts, transformer_facts
 from ltxtrain.plan import disk
-from ltxtrain.plan.make import VALUE_BYTES, run_name_of
-from ltxtrain.plan.memory import TrainingSetup, estimate_memory
+from ltxtrain.plan.make import run_name_of, training_setup
+from ltxtrain.plan.memory import estimate_memory
 from ltxtrain.plan.places import inside_cache, inside_downloads, inside_run
 from ltxtrain.plan.records import Bucket
 from ltxtrain.plan.targets import lora_targets
@@ -58,18 +58,7 @@ def _least_memory(config: TrainConfig, device: str) -> tuple[int, int]:
     facts = _facts(config)
     if facts is None:
         return 0, 0
-    setup = TrainingSetup(
-        rank=config.adapter.lora_rank,
-        targets=lora_targets(config.adapter),
-        weight_bytes=VALUE_BYTES[config.precision.mixed_precision],
-        vae_bytes=VALUE_BYTES[config.precision.vae_dtype],
-        batch_size=config.data.train_batch_size,
-        checkpointing=config.memory.gradient_checkpointing,
-        tiling=config.cache.vae_enable_tiling,
-        accelerator=device,
-        validation=None,
-    )
-    phases = estimate_memory(facts, [SMALLEST], setup)
+    phases = estimate_memory(facts, [SMALLEST], training_setup(config, device, ()))
     host = max((phase.total for phase in phases if phase.device == "main memory"), default=0)
     on_device = max(phase.total for phase in phases if phase.device != "main memory")
     return (0, on_device) if device in ("cpu", "mps") else (on_device, host)

@@ -176,10 +176,10 @@ def system_findings(
 
 
 def guarded(check: str, look: Callable[[], Finding | list[Finding]]) -> list[Finding]:
-    """A check that fails itself is told, and stops no other."""
+    """A check that the system, or a broken package, keeps from its work is told, and stops no other."""
     try:
         found = look()
-    except Exception as error:
+    except (OSError, ValueError, ImportError) as error:
         first = (str(error).splitlines() or [""])[0]
         return [skipped(check, "check-failed", f"this check failed itself: {type(error).__name__}: {first}"[:200])]
     return found if isinstance(found, list) else [found]

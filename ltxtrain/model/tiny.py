@@ -16,6 +16,7 @@ from uuid import uuid4
 import sentencepiece
 import torch
 from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXPipeline, LTXVideoTransformer3DModel
+from safetensors import SafetensorError
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from ltxtrain.facts.digests import sha256_of
@@ -87,8 +88,8 @@ def _save(pipeline: LTXPipeline, folder: Path) -> None:
     """Raises ``OSError`` for what the system refuses, also where a library in Rust tells it as an error of its own."""
     try:
         pipeline.save_pretrained(folder)
-    except Exception as error:
-        if (found := system_error(error)) and found is not error:
+    except SafetensorError as error:
+        if found := system_error(error):
             raise OSError(found.errno, found.strerror, str(folder)) from error
         raise
 

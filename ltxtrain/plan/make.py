@@ -177,7 +177,7 @@ def _needs(
     if model is None:
         warning = f"{name} is not known here and not on this disk: its memory and disk needs are not estimated"
         return Needs((), (), (warning,))
-    setup = _training_setup(config, machine, videos)
+    setup = training_setup(config, machine.device, videos)
     memory = estimate_memory(model, [bucket.bucket for bucket in filled.buckets], setup)
     outputs = disk.RunOutputs(
         checkpoints=_checkpoints_kept(config, length.steps),
@@ -221,7 +221,8 @@ def _transformer_facts(config: TrainConfig) -> TransformerFacts | None:
     return model.transformer if model else None
 
 
-def _training_setup(config: TrainConfig, machine: Machine, videos: Sequence[ValidationVideo]) -> TrainingSetup:
+def training_setup(config: TrainConfig, device: str, videos: Sequence[ValidationVideo]) -> TrainingSetup:
+    """What the memory estimate needs to know. ``device`` is the kind of the machine: cuda, rocm, mps or cpu."""
     shapes = [Bucket(video.width, video.height, video.frames) for video in videos]
     return TrainingSetup(
         rank=config.adapter.lora_rank,
@@ -231,7 +232,7 @@ def _training_setup(config: TrainConfig, machine: Machine, videos: Sequence[Vali
         batch_size=config.data.train_batch_size,
         checkpointing=config.memory.gradient_checkpointing,
         tiling=config.cache.vae_enable_tiling,
-        accelerator=machine.device,
+        accelerator=device,
         validation=max(shapes, key=lambda shape: shape.tokens) if shapes else None,
     )
 

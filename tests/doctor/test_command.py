@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ltxtrain.doctor.findings import Finding
 from ltxtrain.doctor.software import guarded
 from ltxtrain.doctor.torch_facts import TorchProbe, ending_of, read_facts
 from tests.doctor.world import RTX_4090, World
@@ -100,13 +102,23 @@ def test_last_words_of_a_child_are_kept() -> None:
     assert read_facts([], (), ending_of("ended", 0, "", 60)).error == "it ended without an answer"
 
 
-def test_check_that_fails_itself_is_told_and_stops_no_other() -> None:
-    def broken() -> None:
-        raise ZeroDivisionError("a defect\nof two lines")
+def failing(error: Exception) -> Callable[[], Finding]:
+    def look() -> Finding:
+        raise error
 
-    (found,) = guarded("clock", broken)  # type: ignore[arg-type]
+    return look
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "no\nentry"), ValueError("no"), ImportError("no")])
+def test_check_that_the_system_keeps_from_its_work_is_told_and_stops_no_other(error: Exception) -> None:
+    (found,) = guarded("clock", failing(error))
     assert (found.check, found.state, found.code) == ("clock", "skipped", "check-failed")
-    assert found.says.endswith("ZeroDivisionError: a defect")
+    assert f"{type(error).__name__}: " in found.says and "\n" not in found.says
+
+
+def test_defect_of_a_check_is_not_told_as_one_that_was_left_out() -> None:
+    with pytest.raises(ZeroDivisionError):
+        guarded("clock", failing(ZeroDivisionError("a defect")))
 
 
 @pytest.mark.parametrize(("state", "fix"), [("ok", "do this"), ("skipped", "do this"), ("fault", ""), ("warning", "")])
