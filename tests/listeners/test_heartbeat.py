@@ -259,7 +259,8 @@ def test_a_run_beats_from_its_first_moment_to_its_end_and_trains_the_same(tmp_pa
         assert not file.exists()
         results.append((program.run_dir / "export" / "pytorch_lora_weights.safetensors").read_bytes())
     assert results[0] == results[1]
-    assert states[0]["stage"] == "starting"  # so short a training may fall between two writes: the next test has a long one
+    # So short a training may fall between two writes; the next test has a long one.
+    assert states[0]["stage"] == "starting"
     assert len({state["pid"] for state in states}) == 1
 
 
