@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ltxtrain.config import VideoDataset
+from ltxtrain.config import CaptionRule, Dataset
 
-PLAIN = VideoDataset(
+PLAIN = Dataset(
     id="clips",
     root=Path("c"),
     resolution=640,
@@ -21,11 +21,7 @@ PLAIN = VideoDataset(
     bucket_strategy="resolution_frames",
     frame_interval=None,
     repeats=0,
-    caption_strategy="textfile",
-    instance_prompt=None,
-    prepend_instance_prompt=False,
-    only_instance_prompt=False,
-    disable_multiline_split=False,
+    captions=CaptionRule(),
     is_i2v=True,
     window="first",
     windows_per_clip=1,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ltxtrain.config.datasets import VideoDataset
+from ltxtrain.config.datasets import CacheRule, CaptionRule, Dataset, HubRule, Schedule, ShuffleRule, TableRule
 from ltxtrain.config.load import LoadedConfig, load_config
 from ltxtrain.config.optimizer_settings import ADAMW_DEFAULTS, adamw_settings
 from ltxtrain.config.resolve import dataset_notices, dataset_settings, resolve_datasets
@@ -11,9 +11,15 @@ from ltxtrain.config.validation import parse_resolutions
 
 __all__ = [
     "ADAMW_DEFAULTS",
+    "CacheRule",
+    "CaptionRule",
+    "Dataset",
+    "HubRule",
     "LoadedConfig",
+    "Schedule",
+    "ShuffleRule",
+    "TableRule",
     "TrainConfig",
-    "VideoDataset",
     "adamw_settings",
     "dataset_notices",
     "dataset_settings",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ltxtrain.config.data import DataConfig
-from ltxtrain.config.datasets import VideoDataset
+from ltxtrain.config.datasets import CaptionRule, Dataset
 from ltxtrain.config.entries import DatasetEntry
 from ltxtrain.config.idle import entry_notices
 from ltxtrain.config.read_entries import Entries, read_entries
@@ -20,7 +20,7 @@ SHORTEST_CLIP = 9
 """Frames that a clip must have when it is used as long as it is: one latent frame after the first."""
 
 
-def resolve_datasets(data: DataConfig) -> tuple[VideoDataset, ...]:
+def resolve_datasets(data: DataConfig) -> tuple[Dataset, ...]:
     """The video data sets that ``data`` names: its ``datasets``, its file, or its folder.
 
     Raises ConfigError for a list that is wrong, DataError when no data is named or nothing is left to train on.
@@ -92,7 +92,7 @@ def _disabled(entry: DatasetEntry) -> bool:
     return entry.disabled or entry.disable
 
 
-def _dataset_faults(dataset: VideoDataset, place: str) -> list[Fault]:
+def _dataset_faults(dataset: Dataset, place: str) -> list[Fault]:
     """What cannot work together in one data set, with the global options that it falls back on."""
     faults = []
     wanted, least, most = dataset.num_frames, dataset.min_frames, dataset.max_frames
@@ -112,14 +112,15 @@ def _dataset_faults(dataset: VideoDataset, place: str) -> list[Fault]:
     low, high = dataset.minimum_aspect_ratio, dataset.maximum_aspect_ratio
     if low is not None and high is not None and low > high:
         faults.append(Fault(f"{dataset.id}.minimum_aspect_ratio", f"{low:g} is above the maximum {high:g}", place))
-    if not dataset.instance_prompt:
-        if dataset.caption_strategy == "instanceprompt":
+    captions = dataset.captions
+    if not captions.instance_prompt:
+        if captions.strategy == "instanceprompt":
             problem = "is missing for caption_strategy instanceprompt"
             faults.append(Fault(f"{dataset.id}.instance_prompt", problem, place))
         faults += [
             Fault(f"{dataset.id}.{key}", "needs an instance_prompt", place, f"set instance_prompt, or leave {key} out")
             for key in ("prepend_instance_prompt", "only_instance_prompt")
-            if getattr(dataset, key)
+            if getattr(captions, key)
         ]
     return faults
 
@@ -129,7 +130,7 @@ def _floored(frames: int) -> int:
     return (frames - 1) // 8 * 8 + 1
 
 
-def _settled(data: DataConfig, entry: DatasetEntry, root: Path) -> VideoDataset:
+def _settled(data: DataConfig, entry: DatasetEntry, root: Path) -> Dataset:
     """Own value first, then the global option.
 
     As documented, clips must have ``num_frames`` unless ``min_frames`` says otherwise; where ``num_frames`` is left out
@@ -139,7 +140,7 @@ def _settled(data: DataConfig, entry: DatasetEntry, root: Path) -> VideoDataset:
     num_frames = _first(video.num_frames, data.num_frames)
     as_they_are = video.bucket_strategy == "resolution_frames" and video.num_frames is None
     shortest = min(SHORTEST_CLIP, num_frames) if as_they_are else num_frames
-    return VideoDataset(
+    return Dataset(
         id=entry.id,
         root=root,
         resolution=_first(entry.resolution, data.resolution),
@@ -154,11 +155,13 @@ def _settled(data: DataConfig, entry: DatasetEntry, root: Path) -> VideoDataset:
         bucket_strategy=video.bucket_strategy,
         frame_interval=video.frame_interval,
         repeats=entry.repeats,
-        caption_strategy=_first(entry.caption_strategy, data.caption_strategy),
-        instance_prompt=entry.instance_prompt or data.instance_prompt,
-        prepend_instance_prompt=_first(entry.prepend_instance_prompt, data.prepend_instance_prompt),
-        only_instance_prompt=_first(entry.only_instance_prompt, data.only_instance_prompt),
-        disable_multiline_split=_first(entry.disable_multiline_split, data.disable_multiline_split),
+        captions=CaptionRule(
+            strategy=_first(entry.caption_strategy, data.caption_strategy),
+            instance_prompt=entry.instance_prompt or data.instance_prompt,
+            prepend_instance_prompt=_first(entry.prepend_instance_prompt, data.prepend_instance_prompt),
+            only_instance_prompt=_first(entry.only_instance_prompt, data.only_instance_prompt),
+            disable_multiline_split=_first(entry.disable_multiline_split, data.disable_multiline_split),
+        ),
         is_i2v=video.is_i2v,
         window=_first(video.window, data.video_window),
         windows_per_clip=_first(video.windows_per_clip, data.video_windows_per_clip),
@@ -172,9 +175,9 @@ def _first(own: Value | None, general: Value) -> Value:
     return general if own is None else own
 
 
-def _folder_alone(data: DataConfig, root: Path) -> VideoDataset:
+def _folder_alone(data: DataConfig, root: Path) -> Dataset:
     """A folder named by ``--data``: its clips are used as long as they are, up to ``num_frames``."""
-    return VideoDataset(
+    return Dataset(
         id="clips",
         root=root,
         resolution=data.resolution,
@@ -189,11 +192,13 @@ def _folder_alone(data: DataConfig, root: Path) -> VideoDataset:
         bucket_strategy="resolution_frames",
         frame_interval=None,
         repeats=0,
-        caption_strategy=data.caption_strategy,
-        instance_prompt=data.instance_prompt,
-        prepend_instance_prompt=data.prepend_instance_prompt,
-        only_instance_prompt=data.only_instance_prompt,
-        disable_multiline_split=data.disable_multiline_split,
+        captions=CaptionRule(
+            strategy=data.caption_strategy,
+            instance_prompt=data.instance_prompt,
+            prepend_instance_prompt=data.prepend_instance_prompt,
+            only_instance_prompt=data.only_instance_prompt,
+            disable_multiline_split=data.disable_multiline_split,
+        ),
         is_i2v=True,
         window=data.video_window,
         windows_per_clip=data.video_windows_per_clip,

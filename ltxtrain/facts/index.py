@@ -11,22 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ltxtrain.config import CaptionRule
 from ltxtrain.errors import DataError
 from ltxtrain.facts.media import VIDEO_EXTENSIONS
 from ltxtrain.facts.reasons import Reason
 
 MAX_CAPTION_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True)
-class CaptionRule:
-    """Where captions come from: ``strategy`` is a built value of ``caption_strategy`` (``config/unbuilt.py``)."""
-
-    strategy: str = "textfile"
-    instance_prompt: str | None = None
-    prepend_instance_prompt: bool = False
-    only_instance_prompt: bool = False
-    disable_multiline_split: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ltxtrain.plan.length import RunLength, run_length
 from ltxtrain.plan.loss import Place, loss_warnings
 from ltxtrain.plan.memory import TrainingSetup, estimate_memory
 from ltxtrain.plan.prompts import ValidationVideo, validation_videos
-from ltxtrain.plan.records import Bucket, Dropped, PhaseMemory, Plan, Sample
+from ltxtrain.plan.records import Bucket, DatasetPlan, Dropped, PhaseMemory, Plan, Sample
 from ltxtrain.plan.select import Selection, SelectionRule, select_samples
 from ltxtrain.plan.targets import check_targets, lora_targets
 
@@ -76,7 +76,20 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
         cache_dir=config.cache.cache_dir,
         made_clips=data_dir is not None,
         clips_found=sum(selection.found for selection in selections),
+        datasets=tuple(
+            DatasetPlan(
+                id=selection.dataset.id,
+                kind=selection.dataset.kind,
+                role=selection.dataset.role,
+                clips_found=selection.found,
+                clips_used=len({sample.path for sample in filled.samples if sample.dataset == selection.dataset.id}),
+                samples=sum(sample.dataset == selection.dataset.id for sample in filled.samples),
+                uses=sum(s.repeats + 1 for s in filled.samples if s.dataset == selection.dataset.id),
+            )
+            for selection in selections
+        ),
         samples=filled.samples,
+        eval_samples=(),
         dropped=dropped,
         buckets=filled.buckets,
         batch_size=batch,

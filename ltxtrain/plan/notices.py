@@ -19,7 +19,7 @@ from ltxtrain.plan.select import ProbedClip, Selection
 from ltxtrain.units import format_bytes
 
 if TYPE_CHECKING:
-    from ltxtrain.config import VideoDataset
+    from ltxtrain.config import Dataset
     from ltxtrain.config.optim import ScheduleConfig
     from ltxtrain.config.validation import ValidationConfig
     from ltxtrain.plan.prompts import ValidationVideo
@@ -185,27 +185,26 @@ def _memory_hint(phase: str) -> str:
     }.get(phase, "a machine with more memory is needed for this model")
 
 
-def _idle_notices(dataset: VideoDataset) -> list[str]:
+def _idle_notices(dataset: Dataset) -> list[str]:
     """Keys of the data set that another of its keys makes idle."""
     idle = []
     if dataset.frame_interval is not None and dataset.bucket_strategy != "resolution_frames":
         idle.append("frame_interval has no effect: bucket_strategy is aspect_ratio")
     if dataset.windows_per_clip > 1 and dataset.window != "uniform":
         idle.append(f"windows_per_clip has no effect: window is {dataset.window}")
-    used = (
-        dataset.caption_strategy == "instanceprompt" or dataset.prepend_instance_prompt or dataset.only_instance_prompt
-    )
-    alone = dataset.caption_strategy == "instanceprompt" or dataset.only_instance_prompt
-    if dataset.prepend_instance_prompt and alone:
+    captions = dataset.captions
+    alone = captions.strategy == "instanceprompt" or captions.only_instance_prompt
+    used = alone or captions.prepend_instance_prompt
+    if captions.prepend_instance_prompt and alone:
         idle.append("prepend_instance_prompt has no effect: every caption is instance_prompt alone")
-    if dataset.disable_multiline_split and (alone or dataset.caption_strategy != "textfile"):
+    if captions.disable_multiline_split and (alone or captions.strategy != "textfile"):
         idle.append("disable_multiline_split has no effect: captions do not come from text files")
-    if dataset.instance_prompt and not used:
+    if captions.instance_prompt and not used:
         idle.append("instance_prompt has no effect: set prepend_instance_prompt or only_instance_prompt")
     return [f"{dataset.id}: {text}" for text in idle]
 
 
-def _frame_notices(dataset: VideoDataset, samples: Sequence[Sample]) -> list[str]:
+def _frame_notices(dataset: Dataset, samples: Sequence[Sample]) -> list[str]:
     notices = []
     trained = floor_frames(dataset.num_frames)
     if trained != dataset.num_frames:
@@ -221,7 +220,7 @@ def _frame_notices(dataset: VideoDataset, samples: Sequence[Sample]) -> list[str
     return notices
 
 
-def _window_notices(dataset: VideoDataset, clips: Sequence[ProbedClip], framerate: float) -> list[str]:
+def _window_notices(dataset: Dataset, clips: Sequence[ProbedClip], framerate: float) -> list[str]:
     """Material that is left lying: with ``all`` none is, with ``uniform`` the user has said how much."""
     if dataset.window != "first":
         return []

@@ -6,11 +6,12 @@ Sizes are pixels, times are seconds, memory and disk are bytes. A step is an opt
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ltxtrain.config import CacheRule, Schedule
 from ltxtrain.facts.machine import Machine
 from ltxtrain.plan.prompts import ValidationVideo
 
@@ -59,7 +60,7 @@ class Sample:
     ``id`` is ``"dataset/path/in/dataset.mp4#window"``. ``path`` is absolute. ``start`` counts from the clip's
     first frame; frame i of the sample is the frame shown at ``start + i / fps``. The frame, turned by its rotation,
     is scaled to ``resize`` (width, height), then the bucket's size is cut out at ``crop`` (left, top). ``captions`` are
-    alternatives: one of them is drawn at each use.
+    alternatives: one of them is drawn at each use. ``kind`` is "video" or "image", which is a clip of one frame.
     """
 
     id: str
@@ -73,6 +74,7 @@ class Sample:
     crop: tuple[int, int]
     repeats: int
     i2v: bool
+    kind: str = "video"
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,32 @@ class Dropped:
 
 @dataclass(frozen=True)
 class BucketPlan:
-    """``uses`` = samples * (repeats + 1) in one epoch; ``batches`` hold them, the last one filled by drawing again."""
+    """One bucket of one data set. ``uses`` = samples * (repeats + 1) in one epoch; ``batches`` of ``batch_size`` hold
+    them, and the last one may be shorter."""
 
     bucket: Bucket
     samples: int
     uses: int
     batches: int
+    dataset: str = "clips"
+    batch_size: int = 1
+
+
+@dataclass(frozen=True)
+class DatasetPlan:
+    """One data set as training needs to know it. ``uses`` are those of one epoch."""
+
+    id: str
+    kind: str
+    role: str
+    clips_found: int
+    clips_used: int
+    samples: int
+    uses: int
+    schedule: Schedule = field(default_factory=Schedule)
+    cache: CacheRule = field(default_factory=CacheRule)
+    regularisation: bool = False
+    timestep_offset: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -115,7 +137,9 @@ class Plan:
     cache_dir: Path
     made_clips: bool
     clips_found: int
+    datasets: tuple[DatasetPlan, ...]
     samples: tuple[Sample, ...]
+    eval_samples: tuple[Sample, ...]
     dropped: tuple[Dropped, ...]
     buckets: tuple[BucketPlan, ...]
     batch_size: int
@@ -153,6 +177,6 @@ def _derived(bucket: Bucket) -> dict[str, Any]:
 def _plain(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, (Sample, Dropped, BucketPlan, PhaseMemory, Machine, ValidationVideo)):
+    if isinstance(value, (Sample, Dropped, BucketPlan, DatasetPlan, PhaseMemory, Machine, ValidationVideo)):
         return asdict(value)
     raise TypeError(f"no JSON form for {type(value).__name__}")

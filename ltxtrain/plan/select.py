@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from ltxtrain.config import VideoDataset
-from ltxtrain.facts.index import CaptionRule, FoundClip, index_folder
+from ltxtrain.config import Dataset
+from ltxtrain.facts.index import FoundClip, index_folder
 from ltxtrain.facts.media import ClipFacts, MediaError, frames_at, probe_clips
 from ltxtrain.facts.reasons import Reason
 from ltxtrain.plan.buckets import SizeRule, covering_size, crop_offset, is_large_enough, target_size
@@ -35,16 +35,16 @@ class ProbedClip:
 class Selection:
     """``probed`` holds every clip that could be read, also those that are not used. ``found`` counts all clips."""
 
-    dataset: VideoDataset
+    dataset: Dataset
     found: int
     probed: tuple[ProbedClip, ...]
     samples: tuple[Sample, ...]
     dropped: tuple[Dropped, ...]
 
 
-def select_samples(dataset: VideoDataset, rule: SelectionRule) -> Selection:
+def select_samples(dataset: Dataset, rule: SelectionRule) -> Selection:
     """Index and probe a data set and decide on each clip. ``found`` = clips with samples + dropped, always."""
-    index = index_folder(dataset.root, _caption_rule(dataset))
+    index = index_folder(dataset.root, dataset.captions)
     dropped = [Dropped(dataset.id, entry.name, entry.reason, entry.detail) for entry in index.rejected]
     probed: list[ProbedClip] = []
     for clip, facts in zip(index.clips, probe_clips([clip.path for clip in index.clips]), strict=True):
@@ -69,7 +69,7 @@ def select_samples(dataset: VideoDataset, rule: SelectionRule) -> Selection:
     )
 
 
-def fit_clip(dataset: VideoDataset, clip: ProbedClip, rule: SelectionRule) -> tuple[Sample, ...] | Dropped:
+def fit_clip(dataset: Dataset, clip: ProbedClip, rule: SelectionRule) -> tuple[Sample, ...] | Dropped:
     """The samples of one clip: one for each window. All of them lie in the same bucket."""
     facts, name = clip.facts, clip.found.name
     unfit = _unfit_size(dataset, facts)
@@ -115,7 +115,7 @@ def fit_clip(dataset: VideoDataset, clip: ProbedClip, rule: SelectionRule) -> tu
     return tuple(samples)
 
 
-def frame_count(dataset: VideoDataset, available: int) -> int | None:
+def frame_count(dataset: Dataset, available: int) -> int | None:
     """Frames that a clip with ``available`` frames is trained at, of the form 8k+1; None when it is too short.
 
     With ``aspect_ratio`` all clips have ``num_frames``. With ``resolution_frames`` a shorter clip, down to
@@ -130,17 +130,7 @@ def frame_count(dataset: VideoDataset, available: int) -> int | None:
     return wanted if held >= wanted else None
 
 
-def _caption_rule(dataset: VideoDataset) -> CaptionRule:
-    return CaptionRule(
-        strategy=dataset.caption_strategy,
-        instance_prompt=dataset.instance_prompt,
-        prepend_instance_prompt=dataset.prepend_instance_prompt,
-        only_instance_prompt=dataset.only_instance_prompt,
-        disable_multiline_split=dataset.disable_multiline_split,
-    )
-
-
-def _unfit_size(dataset: VideoDataset, facts: ClipFacts) -> tuple[Reason, str] | None:
+def _unfit_size(dataset: Dataset, facts: ClipFacts) -> tuple[Reason, str] | None:
     size, aspect = f"{facts.width}x{facts.height}", facts.width / facts.height
     if not is_large_enough(facts.width, facts.height, dataset.minimum_image_size, dataset.resolution_type):
         return "too-small", f"{size}; minimum_image_size is {dataset.minimum_image_size:g} ({dataset.resolution_type})"
@@ -151,9 +141,7 @@ def _unfit_size(dataset: VideoDataset, facts: ClipFacts) -> tuple[Reason, str] |
     return None
 
 
-def _subset(
-    dataset: VideoDataset, clips: Sequence[tuple[Sample, ...]]
-) -> tuple[list[tuple[Sample, ...]], list[Dropped]]:
+def _subset(dataset: Dataset, clips: Sequence[tuple[Sample, ...]]) -> tuple[list[tuple[Sample, ...]], list[Dropped]]:
     """At most ``max_num_samples`` clips: those whose digest of id and name is smallest, whatever else there is."""
     limit = dataset.max_num_samples
     if limit is None or len(clips) <= limit:

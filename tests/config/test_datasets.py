@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from ltxtrain.config import VideoDataset, dataset_settings, load_config, resolve_datasets
+from ltxtrain.config import Dataset, dataset_settings, load_config, resolve_datasets
 from ltxtrain.config.data import DataConfig
 from ltxtrain.errors import ConfigError, DataError
 from tests.datasets import PLAIN
 
 
-def from_entries(tmp_path: Path, *entries: dict[str, object], **general: object) -> tuple[VideoDataset, ...]:
+def from_entries(tmp_path: Path, *entries: dict[str, object], **general: object) -> tuple[Dataset, ...]:
     path = tmp_path / "backend.json"
     path.write_text(json.dumps(entries), encoding="utf-8")
     return resolve_datasets(DataConfig(data_backend_config=path, **general))  # type: ignore[arg-type]
@@ -45,10 +45,10 @@ def test_an_entry_wins_over_the_general_option_and_that_over_the_default(tmp_pat
         instance_prompt="a cat",
         only_instance_prompt=True,
     )
-    assert (first.resolution, first.caption_strategy, first.repeats) == (480, "filename", 2)
-    assert (second.resolution, second.caption_strategy, second.repeats) == (512, "instanceprompt", 0)
-    assert (first.only_instance_prompt, second.only_instance_prompt) == (True, False)
-    assert second.instance_prompt == "a cat"
+    assert (first.resolution, first.captions.strategy, first.repeats) == (480, "filename", 2)
+    assert (second.resolution, second.captions.strategy, second.repeats) == (512, "instanceprompt", 0)
+    assert (first.captions.only_instance_prompt, second.captions.only_instance_prompt) == (True, False)
+    assert second.captions.instance_prompt == "a cat"
 
 
 def test_all_keys_of_video_and_crop_arrive(tmp_path: Path) -> None:

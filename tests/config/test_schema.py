@@ -66,7 +66,7 @@ def test_every_option_is_read_by_the_program_or_told_to_be_not_built_or_without_
 SETTLED_IN_THE_CONFIGURATION = {
     "model_family",  # has one value
     "model_flavour",  # names the model
-    "video_windows_per_clip",  # becomes VideoDataset.windows_per_clip
+    "video_windows_per_clip",  # becomes Dataset.windows_per_clip
     "snr_gamma",  # these four are refused, with their reason
     "masked_loss_probability",
     "validation_guidance_skip_layers",

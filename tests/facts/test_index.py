@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from ltxtrain.config import CaptionRule
 from ltxtrain.errors import DataError
-from ltxtrain.facts.index import CaptionRule, index_folder
+from ltxtrain.facts.index import index_folder
 from ltxtrain.facts.media import VIDEO_EXTENSIONS
 
 

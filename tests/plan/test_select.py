@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ltxtrain.config import VideoDataset
+from ltxtrain.config import Dataset
 from ltxtrain.facts.index import FoundClip
 from ltxtrain.facts.media import ClipFacts
 from ltxtrain.facts.reasons import REASONS
@@ -68,7 +68,7 @@ probed = st.builds(
 
 @given(dataset=datasets, probed_clip=probed)
 def test_every_clip_is_used_inside_of_itself_or_dropped_with_a_reason(
-    dataset: VideoDataset, probed_clip: ProbedClip
+    dataset: Dataset, probed_clip: ProbedClip
 ) -> None:
     fitted = fit_clip(dataset, probed_clip, RULE)
     if isinstance(fitted, Dropped):
