@@ -29,8 +29,8 @@ class ShuffleRule:
 class TableRule:
     """A table that names clips and holds their captions. ``path`` is a .parquet, .jsonl or .csv file.
 
-    ``caption_columns`` are alternatives, in order; a column may be dotted (``meta.caption``). No ``filename_column``: the
-    first of the usual names that the table has.
+    ``caption_columns`` are alternatives, in order; a column may be dotted (``meta.caption``). Without
+    ``filename_column`` it is the first of the usual names that the table has.
     """
 
     path: Path
