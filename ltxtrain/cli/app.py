@@ -1,7 +1,8 @@
 """The table of commands, and how one of them is run.
 
 Each command is one function in one module, imported only when it is asked for; Typer reads its parameters. The list
-that ``ltxtrain --help`` prints is this table, so it costs no import at all.
+that ``ltxtrain --help`` prints is this table, so it costs no import at all. A command may be a table of further ones,
+in a module of its own: ``ltxtrain dataset inspect``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from ltxtrain.errors import ConfigError, Fault, Interrupted, LtxtrainError
 
 @dataclass(frozen=True)
 class Command:
-    """``target`` is ``module:function``; an empty one is a command that is not built yet."""
+    """``target`` is ``module:function``, or ``module:TABLE`` with further commands; an empty one is not built yet."""
 
     target: str
     summary: str
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command("ltxtrain.cli.train:train", "plan, cache, train, export and report, or go on after a stop"),
     "plan": Command("ltxtrain.cli.plan:plan", "show what train would do, without a GPU"),
     "cache": Command("ltxtrain.cli.cache:cache", "compute latents and prompt embeddings, and stop there"),
+    "dataset": Command("ltxtrain.cli.dataset:COMMANDS", "inspect, fetch, split and caption clips"),
     "sample": Command("ltxtrain.cli.sample:sample", "render a prompt with a trained adapter"),
     "export": Command("ltxtrain.cli.export:export", "write the adapter of a run for diffusers and ComfyUI"),
     "report": Command("ltxtrain.cli.report:report", "write the report page of a run"),
@@ -39,12 +41,12 @@ COMMANDS: dict[str, Command] = {
     "schema": Command("ltxtrain.cli.schema:schema", "print the JSON Schema of a configuration, for editors"),
     "configure": Command("", "write a configuration by questions and answers"),
     "doctor": Command("ltxtrain.cli.doctor:doctor", "check this machine, a line each with what to do"),
-    "dataset": Command("", "fetch, inspect, split and caption clips"),
     "reproduce": Command("", "run a finished run again"),
     "launch": Command("", "train on several GPUs"),
 }
 
 
+HELP = ("--help", "-h", "help")
 _LOOK_AT_DISK = "look at the disk, and at who may write there"
 
 
@@ -107,7 +109,7 @@ def _tell_unexpected(error: Exception, words: list[str]) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    if not words or words[0] in ("--help", "-h", "help"):
+    if not words or words[0] in HELP:
         print(_help_text())
         return 0 if words else 2
     if words[0] in ("--version", "-V"):
@@ -115,14 +117,38 @@ def _dispatch(words: list[str]) -> int:
 
         print(f"ltxtrain {__version__}")
         return 0
-    name, arguments = words[0], words[1:]
-    if name not in COMMANDS:
-        raise _unknown_command(name)
-    if not COMMANDS[name].target:
-        raise ConfigError(
-            [Fault("", f"the command {name} is not built yet")], hint="`ltxtrain --help` lists those that are"
-        )
-    return _run_typer(name, arguments)
+    asked = _asked(words)
+    if isinstance(asked.target, Mapping):
+        print(_table_text(asked.name, asked.target))
+        return 0 if asked.arguments else 2
+    return _run_typer(asked.name, asked.target, asked.arguments)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """``name`` is the command as it is written, ``dataset inspect``. The target of an unfinished line is a table."""
+
+    name: str
+    target: Callable[..., Any] | Mapping[str, Command]
+    arguments: list[str]
+
+
+def _asked(words: Sequence[str]) -> _Asked:
+    """The command that a line begins with. Raises ``ConfigError`` where there is none, or it is not built yet."""
+    found: Any = COMMANDS
+    name, rest = "", list(words)
+    while isinstance(found, Mapping) and rest and not (name and rest[0] in HELP):
+        command = found.get(rest[0])
+        if command is None:
+            raise _unknown_command(name, rest[0], found)
+        name = f"{name} {rest.pop(0)}".lstrip()
+        if not command.target:
+            raise ConfigError(
+                [Fault("", f"the command {name} is not built yet")], hint="`ltxtrain --help` lists those that are"
+            )
+        module, _, attribute = command.target.partition(":")
+        found = getattr(importlib.import_module(module), attribute)
+    return _Asked(name, found, rest)
 
 
 def _help_text() -> str:
@@ -144,25 +170,36 @@ Not built yet: {later}.
 Begin with `ltxtrain train --preset smoke`, then `ltxtrain plan --preset bf16 --data CLIPS`."""
 
 
-def _unknown_command(name: str) -> ConfigError:
+def _table_text(name: str, commands: Mapping[str, Command]) -> str:
+    width = max(map(len, commands))
+    listed = "\n".join(f"  {inner:<{width}}  {command.summary}" for inner, command in commands.items())
+    return f"""usage: ltxtrain {name} COMMAND ...
+
+{listed}
+
+`ltxtrain {name} COMMAND --help` shows how one is written."""
+
+
+def _unknown_command(parent: str, word: str, commands: Mapping[str, Command]) -> ConfigError:
     from ltxtrain.config.secrets import shown
     from ltxtrain.config.suggest import nearest
 
-    if name.startswith("-"):
-        return ConfigError(
-            [Fault("", "options come after the command")], hint="such as `ltxtrain train --preset smoke`"
-        )
-    near = nearest(name, COMMANDS)
+    program = f"ltxtrain {parent}".rstrip()
+    if word.startswith("-"):
+        example = f"{next(iter(commands))} ..." if parent else "train --preset smoke"
+        return ConfigError([Fault("", "options come after the command")], hint=f"such as `{program} {example}`")
+    near = nearest(word, commands)
+    said = shown("", word)
     return ConfigError(
-        [Fault("", f"there is no command {shown('', name)}")],
-        hint=f"did you mean {near}?" if near else "`ltxtrain --help` lists the commands",
+        [Fault("", f"there is no command {f'{parent} {said}'.lstrip()}")],
+        hint=f"did you mean {f'{parent} {near}'.lstrip()}?" if near else f"`{program} --help` lists the commands",
     )
 
 
-def _run_typer(name: str, arguments: list[str]) -> int:
+def _run_typer(name: str, function: Callable[..., Any], arguments: list[str]) -> int:
     import typer
 
-    command, own_flags = _typer_command(name)
+    command, own_flags = _typer_command(name, function)
     arguments, flags = _parted(arguments, own_flags)
     try:
         code = command(args=arguments, prog_name=f"ltxtrain {name}", standalone_mode=False, obj=flags)
@@ -171,13 +208,11 @@ def _run_typer(name: str, arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _typer_command(name: str) -> tuple[Callable[..., Any], list[str] | None]:
+def _typer_command(name: str, function: Callable[..., Any]) -> tuple[Callable[..., Any], list[str] | None]:
     """A command as Typer reads it, and its own flags if every option of the schema is a flag of it too."""
     import typer
     import typer.main
 
-    module, _, function_name = COMMANDS[name].target.partition(":")
-    function = getattr(importlib.import_module(module), function_name)
     takes_options = "ctx" in inspect.signature(function).parameters
     epilog = "Every option that `ltxtrain options` lists is a flag as well: --lora-rank 4." if takes_options else None
     settings: dict[str, Any] = {"help_option_names": ["--help", "-h"]}
@@ -204,10 +239,14 @@ def _faulty_flags(words: list[str]) -> list[str]:
 
     A mistyped flag may have swallowed an argument, which Typer then misses: the flag is the thing to tell.
     """
-    if not words or words[0] not in COMMANDS or not COMMANDS[words[0]].target:
+    try:
+        asked = _asked(words)
+    except ConfigError:
         return []
-    own_flags = _typer_command(words[0])[1]
-    _, flags = _parted(words[1:], own_flags)
+    if isinstance(asked.target, Mapping):
+        return []
+    own_flags = _typer_command(asked.name, asked.target)[1]
+    _, flags = _parted(asked.arguments, own_flags)
     if not flags or own_flags is None:
         return []
     from ltxtrain.cli.options import parse_flags
