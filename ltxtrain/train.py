@@ -16,8 +16,8 @@ import torch
 from accelerate.utils import send_to_device
 
 from ltxtrain.data.batches import Batch, BatchOrder
-from ltxtrain.data.cache import EntryReader, Prepared
 from ltxtrain.data.frames import write_video
+from ltxtrain.data.prepared import Prepared
 from ltxtrain.errors import CheckpointError
 from ltxtrain.events import (
     CheckpointSaved,
@@ -80,8 +80,6 @@ from ltxtrain.plan.prompts import ValidationVideo, validation_due
 from ltxtrain.plan.records import Plan
 from ltxtrain.units import counted
 
-KEPT_IN_MEMORY_BYTES = 2 * 1024**3
-
 
 @dataclass(frozen=True)
 class Run:
@@ -97,7 +95,6 @@ class Run:
     parameters: dict[str, torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
     order: BatchOrder
-    reader: EntryReader
     scheduler: dict[str, Any]
     identity: dict[str, str]
 
@@ -179,7 +176,6 @@ def _load(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Event, No
         parameters=parameters,
         optimizer=make_optimizer(list(parameters.values()), config.optimizer),
         order=BatchOrder(plan.samples, plan.batch_size, config.model.seed),
-        reader=EntryReader(KEPT_IN_MEMORY_BYTES),
         scheduler=scheduler_config(model),
         identity=_identity(plan) | {"base model": prepared.digests["transformer"]},
     )
@@ -265,8 +261,7 @@ def _losses(run: Run, batch: Batch, place: Place) -> tuple[torch.Tensor, list[fl
     latents, noise, embeds, masks, sigmas, conditioned = [], [], [], [], [], []
     for index, sample in enumerate(batch.samples):
         label = f"{index}:{sample.id}"  # a short bucket may show one sample twice in a batch
-        entry = run.prepared.latents[sample.id]
-        latents.append(run.reader.read(entry.path, entry.key)["latents"].float())
+        latents.append(run.prepared.latents(sample).float())
         noise.append(place.noise("noise", label, tuple(latents[-1].shape)))
         sigmas.append(draw_sigma(place, label, objective, shift))
         conditioned.append(place.happens("first frame", label, first_frame if sample.i2v else 0.0))
@@ -286,8 +281,7 @@ def _losses(run: Run, batch: Batch, place: Place) -> tuple[torch.Tensor, list[fl
 
 
 def _prompt(run: Run, text: str) -> PromptEmbedding:
-    entry = run.prepared.prompts[text]
-    tensors = run.reader.read(entry.path, entry.key)
+    tensors = run.prepared.prompt(text)
     return PromptEmbedding(tensors["embeds"].to(run.dtype), tensors["mask"], 0)
 
 

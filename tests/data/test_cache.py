@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
-from ltxtrain.data.cache import EntryReader, entry_key, entry_path, read_entry, write_entry
+from ltxtrain.data.cache import read_entry, write_entry
+from ltxtrain.data.store import entry_key, entry_path
 from ltxtrain.errors import DataError
 
 KEY = entry_key("latents", {"media": "a", "start": 0.0})
@@ -207,22 +208,3 @@ def test_temporary_file_of_a_killed_process_is_never_read(entry: Path) -> None:
     assert same(read_entry(entry, KEY))
     entry.unlink()
     assert read_entry(entry, KEY) is None
-
-
-def test_reader_keeps_what_fits_in_its_budget_and_reads_the_rest_again(tmp_path: Path) -> None:
-    paths = {}
-    for index in range(3):
-        key = entry_key("latents", {"index": index})
-        paths[key] = entry_path(tmp_path, "latents", key)
-        write_entry(paths[key], key, {"latents": torch.full((100,), float(index))})
-    reader = EntryReader(budget_bytes=2 * 400)
-    for key, path in paths.items():
-        assert reader.read(path, key)["latents"][0] == list(paths).index(key)
-        path.unlink()
-    first, second, third = paths.items()
-    for kept in (first, second):
-        assert reader.read(kept[1], kept[0])["latents"].shape == (100,)
-    with pytest.raises(DataError, match="missing or damaged") as caught:
-        reader.read(third[1], third[0])
-    assert str(third[1]) in caught.value.message
-    assert caught.value.hint

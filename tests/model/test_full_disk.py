@@ -12,7 +12,8 @@ import pytest
 SHORT = "Lightricks/LTX-Video-0.9.5"
 ENTRY = """
 import sys; from pathlib import Path; import torch
-from ltxtrain.data.cache import entry_path, write_entry
+from ltxtrain.data.cache import write_entry
+from ltxtrain.data.store import entry_path
 from ltxtrain.errors import MachineError
 try:
     write_entry(entry_path(Path(sys.argv[1]), "latents", "ab" * 32), "ab" * 32, {"latents": torch.ones(2_000_000)})

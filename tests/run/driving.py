@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from ltxtrain.data.cache import Prepared
+from ltxtrain.data.prepared import Prepared
 from ltxtrain.events import Event, StepDone
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.plan.records import Plan

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from ltxtrain.data.cache import Prepared, read_entry
+from ltxtrain.data.prepared import Prepared
 from ltxtrain.learn.objective import add_noise, velocity_loss
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.model.adapter import adapter_off, adapter_spec, attach_adapter, load_adapter_weights
@@ -34,9 +34,7 @@ def loaded(plan: Plan, weights: dict[str, torch.Tensor] | None) -> torch.nn.Modu
 
 
 def embedding(prepared: Prepared, text: str) -> PromptEmbedding:
-    entry = prepared.prompts[text]
-    tensors = read_entry(entry.path, entry.key)
-    assert tensors is not None
+    tensors = prepared.prompt(text)
     return PromptEmbedding(tensors["embeds"], tensors["mask"], 0)
 
 
@@ -45,8 +43,7 @@ def fixed_loss(transformer: torch.nn.Module, plan: Plan, prepared: Prepared) -> 
     """Mean loss over all clips at fixed sigmas and fixed noise."""
     total = []
     for sample in plan.samples:
-        entry = prepared.latents[sample.id]
-        latents = read_entry(entry.path, entry.key)["latents"][None]  # type: ignore[index]
+        latents = prepared.latents(sample)[None]
         prompt = embedding(prepared, sample.captions[0])
         for index, sigma in enumerate(FIXED_SIGMAS):
             noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(index))

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from ltxtrain.data.cache import read_entry
 from ltxtrain.errors import DataError, Interrupted
 from ltxtrain.events import Event, Notice, StageDone, StageProgress, StageStarted
 from ltxtrain.learn.signals import StopFlag
@@ -47,8 +46,7 @@ def test_latents_have_the_shape_and_spread_that_training_expects(plan_for: PlanF
     plan = plan_for(data=clips)
     prepared = cached(plan)
     for sample in plan.samples:
-        entry = prepared.latents[sample.id]
-        latents = read_entry(entry.path, entry.key)["latents"]  # type: ignore[index]
+        latents = prepared.latents(sample)
         bucket = sample.bucket
         assert latents.shape == (128, bucket.latent_frames, bucket.latent_height, bucket.latent_width)
         assert 0.5 < float(latents.std()) < 2.0, "normalised with the VAE's own mean and deviation"
@@ -57,8 +55,7 @@ def test_latents_have_the_shape_and_spread_that_training_expects(plan_for: PlanF
 def test_prompt_embeddings_keep_their_mask(plan_for: PlanFor, clips: Path) -> None:
     plan = plan_for(data=clips)
     prepared = cached(plan)
-    entry = prepared.prompts[plan.samples[0].captions[0]]
-    tensors: dict[str, torch.Tensor] = read_entry(entry.path, entry.key)  # type: ignore[assignment]
+    tensors = prepared.prompt(plan.samples[0].captions[0])
     assert tensors["embeds"].shape[0] == tensors["mask"].shape[0] == MAX_TOKENS
     assert tensors["mask"].dtype == torch.bool and 0 < int(tensors["mask"].sum()) < MAX_TOKENS
 
@@ -105,8 +102,8 @@ def test_replaced_clips_and_edited_captions_are_encoded_again(plan_for: PlanFor,
 
 def test_a_damaged_entry_is_made_again(plan_for: PlanFor, clips: Path, tmp_path: Path) -> None:
     plan = plan_for(data=clips, cache_dir=tmp_path / "cache")
-    prepared = cached(plan)
-    path = next(iter(prepared.latents.values())).path
+    cached(plan)
+    path = next((tmp_path / "cache" / "latents").rglob("*.safetensors"))
     good = path.read_bytes()
     path.write_bytes(good[:-7])
     assert encoded(plan) == {"text embeddings": 0, "latents": 1}

@@ -1,0 +1,74 @@
+"""What the content of a cache entry depends on: everything that stands in its key, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ltxtrain.data.store import LATENTS, PROMPTS, Entry, entry_at, entry_key
+from ltxtrain.facts.digests import file_sha256
+from ltxtrain.plan.memory import in_tiles
+from ltxtrain.plan.records import Sample
+
+# A change of what an entry holds, with the same inputs, needs a new number here.
+LATENTS_VERSION = "latents-1"
+PROMPTS_VERSION = "prompts-1"
+
+
+@dataclass(frozen=True)
+class LatentsRule:
+    """What all latents of a run have in common. ``vae`` is the digest of its settings and weights."""
+
+    cache_dir: Path
+    decoder: str
+    vae: str
+    dtype: str
+    tiling: bool
+    _media: dict[str, str] = field(default_factory=dict)
+
+    def tiled(self, sample: Sample) -> bool:
+        return in_tiles(sample.bucket, self.tiling)
+
+    def entry(self, sample: Sample) -> Entry:
+        """Reads the clip's bytes when their digest is not known yet."""
+        bucket = sample.bucket
+        if sample.path not in self._media:
+            self._media[sample.path] = file_sha256(Path(sample.path), self.cache_dir / "digests")
+        made_from = {
+            "version": LATENTS_VERSION,
+            "media": self._media[sample.path],
+            "decoder": self.decoder,
+            "start": sample.start,
+            "fps": sample.fps,
+            "size": [bucket.width, bucket.height, bucket.frames],
+            "resize": list(sample.resize),
+            "crop": list(sample.crop),
+            "vae": self.vae,
+            "dtype": self.dtype,
+            "tiled": self.tiled(sample),
+        }
+        if sample.kind != "video":
+            made_from["kind"] = sample.kind
+        return entry_at(self.cache_dir, LATENTS, entry_key(LATENTS, made_from))
+
+
+@dataclass(frozen=True)
+class PromptsRule:
+    """What all prompt embeddings of a run have in common. ``digests`` are those of the model's parts."""
+
+    cache_dir: Path
+    digests: Mapping[str, str]
+    dtype: str
+    max_tokens: int
+
+    def entry(self, text: str) -> Entry:
+        made_from = {
+            "version": PROMPTS_VERSION,
+            "text": text,
+            "text_encoder": self.digests["text_encoder"],
+            "tokenizer": self.digests["tokenizer"],
+            "dtype": self.dtype,
+            "max_tokens": self.max_tokens,
+        }
+        return entry_at(self.cache_dir, PROMPTS, entry_key(PROMPTS, made_from))

@@ -1,0 +1,148 @@
+"""What caching hands to training: latents by sample, prompt embeddings by text, wherever they come from.
+
+An entry that is missing, damaged or on demand is encoded when it is asked for. The models that this takes are loaded
+by whoever built the ``Source``; nothing here knows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import torch
+
+from ltxtrain.data.cache import read_entry, write_entry
+from ltxtrain.data.store import Entry
+from ltxtrain.plan.records import Sample
+
+Item = TypeVar("Item")
+Tensors = dict[str, torch.Tensor]
+KEPT_IN_MEMORY_BYTES = 2 * 1024**3
+# What was asked for ahead and never taken is dropped from here on, the oldest first.
+AHEAD = 256
+# Alternatives of one caption that are read ahead: one of them is drawn at each use.
+CAPTIONS_AHEAD = 4
+
+
+def unclaimed(key: str) -> AbstractContextManager[object]:
+    """For a cache that no other process fills."""
+    return nullcontext()
+
+
+@dataclass(frozen=True)
+class Source(Generic[Item]):
+    """One kind of entries.
+
+    ``encode`` gives the item's tensors and those of others that have to be encoded with it, by their entries; it may
+    load a model for that. ``expected`` says that an item's entry was there when training began, so that its absence is
+    worth a word; ``written`` says that it is to be kept on disk. ``named`` is how messages call it.
+    """
+
+    entry_of: Callable[[Item], Entry]
+    encode: Callable[[Item], Mapping[Entry, Tensors]]
+    expected: Callable[[Item], bool]
+    written: Callable[[Item], bool]
+    named: Callable[[Item], str]
+
+
+class Prepared:
+    """Reads entries and keeps them in memory up to ``budget_bytes``. ``digests`` are those of the model's parts."""
+
+    def __init__(
+        self,
+        digests: Mapping[str, str],
+        latents: Source[Sample],
+        prompts: Source[str],
+        *,
+        release: Callable[[], None] = lambda: None,
+        compress: bool = False,
+        claim: Callable[[str], AbstractContextManager[object]] = unclaimed,
+        budget_bytes: int = KEPT_IN_MEMORY_BYTES,
+    ) -> None:
+        self.digests = digests
+        self._latents, self._prompts = latents, prompts
+        self._release, self._compress, self._claim = release, compress, claim
+        self._budget = budget_bytes
+        self._kept: dict[str, Tensors] = {}
+        self._coming: dict[str, Future[Tensors | None]] = {}
+        self._told: list[str] = []
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="cache")
+
+    def latents(self, sample: Sample) -> torch.Tensor:
+        """``latents_CFHW`` in the VAE's dtype. Encodes them when they are missing, damaged or on demand."""
+        return self._take(self._latents, sample)["latents"]
+
+    def prompt(self, text: str) -> Tensors:
+        """``{"embeds": embeds_LD, "mask": mask_L}``, by the same rule."""
+        return self._take(self._prompts, text)
+
+    def ahead(self, samples: Sequence[Sample]) -> None:
+        """Read what these samples need in a thread, while the caller computes."""
+        for sample in samples:
+            self._fetch(self._latents.entry_of(sample))
+            for text in sample.captions[:CAPTIONS_AHEAD]:
+                self._fetch(self._prompts.entry_of(text))
+
+    def forget(self, samples: Iterable[Sample]) -> None:
+        """Remove the latents of these samples, on disk and in memory."""
+        for sample in samples:
+            entry = self._latents.entry_of(sample)
+            self._coming.pop(entry.key, None)
+            self._budget += _size(self._kept.pop(entry.key, {}))
+            entry.path.unlink(missing_ok=True)
+
+    def told(self) -> list[str]:
+        """What happened since the last call that somebody should know, a sentence each."""
+        told, self._told = self._told, []
+        return told
+
+    def release(self) -> None:
+        """Let go of models that were loaded on demand. They are loaded again if need be."""
+        self._release()
+
+    def _fetch(self, entry: Entry) -> None:
+        if entry.key in self._kept or entry.key in self._coming:
+            return
+        self._coming[entry.key] = self._reader.submit(read_entry, entry.path, entry.key)
+        while len(self._coming) > AHEAD:
+            self._coming.pop(next(iter(self._coming))).cancel()
+
+    def _take(self, source: Source[Item], item: Item) -> Tensors:
+        entry = source.entry_of(item)
+        if entry.key in self._kept:
+            return self._kept[entry.key]
+        coming = self._coming.pop(entry.key, None)
+        tensors = coming.result() if coming else read_entry(entry.path, entry.key)
+        if tensors is None:
+            tensors = self._make(source, item, entry)
+        if _size(tensors) <= self._budget:
+            self._budget -= _size(tensors)
+            self._kept[entry.key] = tensors
+        return tensors
+
+    def _make(self, source: Source[Item], item: Item, entry: Entry) -> Tensors:
+        """Encode what is not there. Another process may be at it just now: then it is waited for."""
+        with self._claim(entry.key):
+            if (found := read_entry(entry.path, entry.key)) is not None:
+                return found
+            self._tell_miss(source, item, entry.path)
+            made = source.encode(item)
+            if source.written(item):
+                for other, tensors in made.items():
+                    label = source.named(item) if other == entry else other.path.name
+                    write_entry(other.path, other.key, tensors, made_of=label, compress=self._compress)
+        return made[entry]
+
+    def _tell_miss(self, source: Source[Item], item: Item, path: Path) -> None:
+        if path.exists():
+            self._told.append(f"the cache entry of {source.named(item)} was damaged and is encoded again")
+        elif source.expected(item):
+            self._told.append(f"the cache entry of {source.named(item)} has gone and is encoded again")
+
+
+def _size(tensors: Tensors) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())
