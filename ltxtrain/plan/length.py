@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
 
 from ltxtrain.errors import ConfigError, Fault
 from ltxtrain.plan.records import BucketPlan
@@ -12,9 +14,16 @@ from ltxtrain.plan.records import BucketPlan
 DEFAULT_STEPS = 2000
 
 
+class Epochs(Protocol):
+    """What the length needs to know of ``BatchOrder``."""
+
+    def lengths(self, epochs: int) -> Iterator[tuple[int, int]]: ...
+    def progress(self, batches: int) -> Fraction: ...
+
+
 @dataclass(frozen=True)
 class RunLength:
-    """``steps_per_epoch`` is rounded up; ``epochs`` is how often the clips are gone through, a fraction as a rule."""
+    """``steps_per_epoch`` is the first epoch's, rounded up; ``epochs`` is how often the clips are gone through."""
 
     steps: int
     steps_per_epoch: int
@@ -22,16 +31,36 @@ class RunLength:
 
 
 def run_length(
-    buckets: Sequence[BucketPlan], accumulation: int, max_train_steps: int | None, num_train_epochs: int | None
+    order: Epochs | Sequence[BucketPlan], accumulation: int, max_train_steps: int | None, num_train_epochs: int | None
 ) -> RunLength:
-    """Steps from steps, or from epochs, or ``DEFAULT_STEPS``. Raises ``ConfigError`` when both are given.
+    """Steps from steps, or from epochs, or ``DEFAULT_STEPS``. Raises ``ConfigError`` when both are given, and when no
+    data set is active up to the last step.
 
     Batches of the next epoch fill up an accumulation that an epoch's end leaves open, so ``epochs`` counts batches.
     """
     if max_train_steps and num_train_epochs:
         problem = f"both max_train_steps ({max_train_steps}) and num_train_epochs ({num_train_epochs}) are given"
         raise ConfigError([Fault("max_train_steps", problem, suggestion="set one of them to 0")])
-    batches = sum(bucket.batches for bucket in buckets)
-    per_epoch = max(1, math.ceil(batches / accumulation))
-    steps = max_train_steps or (num_train_epochs or 0) * per_epoch or DEFAULT_STEPS
-    return RunLength(steps, per_epoch, steps * accumulation / max(1, batches))
+    if isinstance(order, Sequence):
+        order = _Even(sum(bucket.batches for bucket in order))
+    steps = max_train_steps or _steps(order, accumulation, num_train_epochs or 0) or DEFAULT_STEPS
+    per_epoch = max(1, _steps(order, accumulation, 1))
+    return RunLength(steps, per_epoch, float(order.progress(steps * accumulation)))
+
+
+def _steps(order: Epochs, accumulation: int, epochs: int) -> int:
+    """Each epoch's steps rounded up, as documented."""
+    return sum(math.ceil(length / accumulation) * count for length, count in order.lengths(epochs))
+
+
+@dataclass(frozen=True)
+class _Even:
+    """Epochs of one length."""
+
+    length: int
+
+    def lengths(self, epochs: int) -> Iterator[tuple[int, int]]:
+        yield self.length, epochs
+
+    def progress(self, batches: int) -> Fraction:
+        return Fraction(batches, max(1, self.length))
