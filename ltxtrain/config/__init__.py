@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from ltxtrain.config.datasets import CacheRule, CaptionRule, Dataset, HubRule, Schedule, ShuffleRule, TableRule
+from ltxtrain.config.datasets import (
+    CacheRule,
+    CaptionRule,
+    Dataset,
+    HubRule,
+    Schedule,
+    ShuffleRule,
+    TableRule,
+    TextRule,
+)
 from ltxtrain.config.load import LoadedConfig, load_config
 from ltxtrain.config.optimizer_settings import ADAMW_DEFAULTS, adamw_settings
 from ltxtrain.config.resolve import dataset_notices, dataset_settings, resolve_datasets
@@ -19,6 +28,7 @@ __all__ = [
     "Schedule",
     "ShuffleRule",
     "TableRule",
+    "TextRule",
     "TrainConfig",
     "adamw_settings",
     "dataset_notices",

@@ -83,6 +83,17 @@ def fields_of(model: type[BaseModel], section: str) -> dict[str, Option]:
     return {name: _option(name, section, info) for name, info in model.model_fields.items()}
 
 
+@cache
+def tables_of(model: type[BaseModel]) -> Mapping[str, type[BaseModel]]:
+    """The fields of ``model`` that are tables of known keys themselves."""
+    return {
+        name: leaf
+        for name, info in model.model_fields.items()
+        for leaf, _ in _leaves(info.annotation)
+        if isinstance(leaf, type) and issubclass(leaf, BaseModel)
+    }
+
+
 def _option(name: str, section: str, info: FieldInfo) -> Option:
     leaves = list(_leaves(info.annotation))
     metadata = [*info.metadata, *(item for _, items in leaves for item in items)]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import get_args
 
+from ltxtrain.config.entries import TableStrategy
 from ltxtrain.config.explain import placed
 from ltxtrain.config.optim import OptimizerConfig
 from ltxtrain.config.optimizer_settings import ADAMW_DEFAULTS, adamw_settings, parse_optimizer_settings
@@ -195,7 +197,8 @@ def _data(config: TrainConfig) -> Iterator[Conflict]:
         yield Conflict(
             ("resolution_type", "resolution"), f"a resolution of {data.resolution:g} pixels is too small", "at least 32"
         )
-    if data.maximum_image_size is not None and data.target_downsample_size is None:
+    listed = bool(data.datasets) or data.data_backend_config is not None
+    if data.maximum_image_size is not None and data.target_downsample_size is None and not listed:
         yield Conflict(("maximum_image_size",), "maximum_image_size needs target_downsample_size", "give both")
     if data.maximum_image_size is not None and data.resolution_type == "area" and data.maximum_image_size > 5:
         yield Conflict(("maximum_image_size",), "more than 5 megapixels", "write megapixels, such as 1.0")
@@ -204,6 +207,14 @@ def _data(config: TrainConfig) -> Iterator[Conflict]:
     if data.video_windows_per_clip > 1 and data.video_window != "uniform":
         yield Conflict(
             ("video_windows_per_clip", "video_window"), "several windows need video_window uniform", "set video_window"
+        )
+    if data.video_window_stride is not None and data.video_window != "all":
+        yield Conflict(("video_window_stride", "video_window"), "a stride needs video_window all", "set video_window")
+    if data.caption_strategy in get_args(TableStrategy) and data.instance_data_dir is not None:
+        yield Conflict(
+            ("caption_strategy", "instance_data_dir"),
+            f"{data.caption_strategy} needs a table, which a folder alone does not name",
+            "list the data set in data_backend_config, with its table",
         )
     if data.caption_strategy == "instanceprompt" and not data.instance_prompt:
         yield Conflict(("caption_strategy", "instance_prompt"), "instanceprompt needs an instance_prompt")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from ltxtrain.config.entries import DatasetEntry
-from ltxtrain.config.option import Fraction, LocalPath, Section, option
+from ltxtrain.config.entries import DatasetEntry, EntryStrategy
+from ltxtrain.config.option import Fraction, LocalPath, Section, SkipWords, option
 
-CaptionStrategy = Literal["textfile", "filename", "instanceprompt", "parquet", "csv", "huggingface", "webshart"]
+CaptionStrategy = EntryStrategy
 ResolutionType = Literal["pixel", "area", "pixel_area"]
 
 
@@ -41,6 +41,14 @@ class DataConfig(Section):
         "first", "Which part of a long clip is used: its start, several parts evenly spread, or all of it."
     )
     video_windows_per_clip: int = option(1, "How many parts 'uniform' takes from a clip.", ge=1, le=1000)
+    video_window_stride: int | None = option(
+        None,
+        "Frames from the start of one part of 'all' to the start of the next; not set means that parts do not overlap.",
+        ge=1,
+    )
+    video_fps_policy: Literal["resample", "as_is"] = option(
+        "resample", "Resample clips to framerate, or take every frame whatever the rate is (the guides' way)."
+    )
     caption_strategy: CaptionStrategy = option("textfile", "Where captions come from.")
     instance_prompt: str | None = option(None, "The caption of every clip, or the start of it.")
     prepend_instance_prompt: bool = option(False, "Put instance_prompt in front of each caption.")
@@ -48,6 +56,9 @@ class DataConfig(Section):
     disable_multiline_split: bool = option(False, "Take a caption file as one caption, not one for each line.")
     caption_dropout_probability: Fraction = option(0.1, "How often a caption is replaced by an empty one.")
     train_batch_size: int = option(4, "Clips in one batch, for each GPU.", ge=1, le=4096)
+    train_batch_tokens: int = option(
+        0, "Fill each batch with clips of so many latent tokens together, instead of train_batch_size; 0 is off.", ge=0
+    )
     disable_bucket_pruning: bool = option(False, "Refuse a bucket that is too small instead of leaving it out.")
     allow_dataset_oversubscription: bool = option(False, "Repeat the clips of a bucket that is too small.")
     delete_problematic_images: bool = option(
@@ -58,7 +69,9 @@ class DataConfig(Section):
     data_backend_sampling: Literal["uniform", "auto-weighting"] = option(
         "auto-weighting", "Draw from data sets evenly, or by their size."
     )
-    skip_file_discovery: str | None = option(None, "Which searches for files to leave out.")
+    skip_file_discovery: SkipWords | None = option(
+        None, "Which searches to leave out: vae, aspect, metadata, text; several with commas between."
+    )
     preserve_data_backend_cache: bool = option(False, "Keep lists of files between runs.")
     metadata_update_interval: int = option(3600, "Seconds between writes of the clips' facts.", ge=60)
     read_batch_size: int = option(25, "Files read at once.", ge=1)

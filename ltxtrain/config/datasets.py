@@ -75,15 +75,26 @@ class CaptionRule:
 
 
 @dataclass(frozen=True)
+class TextRule:
+    """The same for a data set's captions, as its store of prompt embeddings has it. ``batch_size``: at one time."""
+
+    ondemand: bool = False
+    written: bool = True
+    batch_size: int = 1
+
+
+@dataclass(frozen=True)
 class CacheRule:
-    """``ondemand``: encode when first needed. ``written`` False: write no entry. ``scanned``: read every entry whole at
-    the start. ``redrawn``: random cuts are drawn anew in each epoch, and the entries of the one before are removed."""
+    """``ondemand``: encode when first needed. ``written`` False: write no entry, which is on demand too. ``scanned``:
+    read every entry whole at the start. ``redrawn``: random cuts are drawn anew in each epoch, and the entries of the
+    one before are removed. ``batch_size``: clips encoded at one time."""
 
     ondemand: bool = False
     written: bool = True
     redrawn: bool = False
     scanned: bool = False
     batch_size: int = 1
+    text: TextRule = TextRule()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is accepted and does nothing here, each told with its reason: options, and keys of the list of data sets."""
+"""Options that are accepted and do nothing here, each told with its reason."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ltxtrain.config.catalogue import options
-from ltxtrain.config.entries import DatasetEntry
+from ltxtrain.config.idle_entries import idle_words
+from ltxtrain.config.option import search_words
 from ltxtrain.config.schema import TrainConfig
 
 WITHOUT_MASTER: Final[Mapping[str, tuple[str, ...]]] = {
@@ -51,13 +52,6 @@ WITHOUT_MASTER: Final[Mapping[str, tuple[str, ...]]] = {
     "validation_method": ("validation_external_script", "validation_external_background"),
     "validation_image_format": ("validation_image_quality",),
     "validation_preview": ("validation_preview_steps",),
-    "eval_steps_interval": (
-        "num_eval_images",
-        "eval_timesteps",
-        "eval_dataset_id",
-        "eval_dataset_pooling",
-        "eval_loss_disable",
-    ),
     "disk_low_threshold": ("disk_low_action", "disk_low_script"),
     "push_to_hub": (
         "push_checkpoints_to_hub",
@@ -77,7 +71,6 @@ WITHOUT_MASTER: Final[Mapping[str, tuple[str, ...]]] = {
 
 NO_EFFECT: Final[Mapping[str, str]] = {
     "strict_epoch_limit": "a run ends at exactly the step that its plan says",
-    "vae_enable_slicing": "clips are always encoded one by one",
     "offload_during_startup": "each phase always holds only the model that it needs",
     "lora_format": "both layouts are always written",
     "checkpointing_use_tempdir": "checkpoints are always written beside their place and renamed",
@@ -85,13 +78,12 @@ NO_EFFECT: Final[Mapping[str, str]] = {
     "vae_cache_scan_behaviour": "entries that do not fit are always made again",
     "validation_disable_unconditional": "the empty prompt is never rendered for LTX-Video",
     "validation_guidance_real": "LTX-Video has no such guidance",
-    "skip_file_discovery": "folders are always read anew",
-    "preserve_data_backend_cache": "folders are always read anew",
+    "preserve_data_backend_cache": "folders are always read anew; what is known of each file is remembered",
     "metadata_update_interval": "facts about clips are not written beside them",
-    "read_batch_size": "clips are read one after the other, ahead of their use",
-    "image_processing_batch_size": "clips are prepared one after the other, ahead of their use",
+    "read_batch_size": "clips are read ahead of their use, as far as memory allows",
+    "image_processing_batch_size": "clips are prepared ahead of their use, as far as memory allows",
     "aspect_bucket_worker_count": "buckets are worked out from the clips' headers",
-    "max_workers": "clips are read one after the other, ahead of their use",
+    "max_workers": "clips are read by one process for each core",
     "write_batch_size": "cache entries are written as they are made",
     "delete_unwanted_images": "clips that do not fit are listed in the plan, and no file is ever deleted",
 }
@@ -134,6 +126,15 @@ IDLE_WHILE: Final[tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...]] = (
 SMALL_BUCKETS: Final = ("disable_bucket_pruning", "allow_dataset_oversubscription")
 """What to do with small buckets; the documented rules, which hold for a list of data sets."""
 
+MEASURED: Final = (
+    "num_eval_images",
+    "eval_timesteps",
+    "eval_dataset_id",
+    "eval_dataset_pooling",
+    "eval_loss_disable",
+)
+"""How the loss on eval sets is measured; when, one of two intervals says."""
+
 GUIDED: Final = ("validation_negative_prompt", "validation_guidance_rescale")
 """What shapes guidance, which there is none of at 1 and below."""
 
@@ -161,13 +162,26 @@ def idle_notices(config: TrainConfig, sources: Mapping[str, str]) -> list[str]:
             )
     notices += [_idle(idle, why) for why, idle in by_reason.items() if idle]
     idle = [name for name in SMALL_BUCKETS if name in given]
-    if idle and not config.data.datasets and config.data.data_backend_config is None:
+    if idle and not _listed(config):
         notices.append(_idle(idle, "for a folder named alone: its small buckets are always filled"))
+    idle = [name for name in MEASURED if name in given]
+    if idle and not (tree["eval_steps_interval"] or tree["eval_epoch_interval"]):
+        notices.append(_idle(idle, "while neither eval_steps_interval nor eval_epoch_interval is set"))
+    if "train_batch_size" in given and config.data.train_batch_tokens:
+        notices.append(_idle(["train_batch_size"], "while train_batch_tokens is set"))
+    if "target_downsample_size" in given and config.data.maximum_image_size is None and not _listed(config):
+        notices.append(_idle(["target_downsample_size"], "while maximum_image_size is not set"))
+    words = idle_words(search_words(config.data.skip_file_discovery))
+    notices += [f"skip_file_discovery {word} has no effect: {reason}" for word, reason in words]
     idle = [name for name in GUIDED if name in given]
     if idle and config.validation.validation_guidance <= 1:
         notices.append(_idle(idle, f"while validation_guidance is {_word(config.validation.validation_guidance)}"))
     notices += [f"{name} has no effect: {reason}" for name, reason in NO_EFFECT.items() if name in given]
     return notices
+
+
+def _listed(config: TrainConfig) -> bool:
+    return bool(config.data.datasets) or config.data.data_backend_config is not None
 
 
 def _is_off(master: str, value: object) -> bool:
@@ -182,69 +196,3 @@ def _word(value: object) -> str:
     if value is None:
         return "not set"
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-_OWN_CACHE = "caches are keyed by content and lie under cache_dir"
-_NO_FACTS = "facts about clips are not written beside them"
-_READ_ANEW = "folders are always read anew"
-_ONE_BY_ONE = "clips are read and prepared one after the other, ahead of their use"
-_LOCAL = "the clips are files of this machine"
-_LISTED = "clips that are left out are listed in dataset.jsonl, and no file is ever deleted"
-
-ENTRY_NO_EFFECT: Final[Mapping[str, str]] = {
-    "default": "it belongs to a text_embeds entry",
-    "cache_dir_vae": _OWN_CACHE,
-    "cache_dir": _OWN_CACHE,
-    "text_embeds": "there is one store of prompt embeddings",
-    "write_batch_size": "entries are written as they are made",
-    "read_batch_size": _ONE_BY_ONE,
-    "image_processing_batch_size": _ONE_BY_ONE,
-    "cache_file_suffix": _NO_FACTS,
-    "metadata_update_interval": _NO_FACTS,
-    "preserve_data_backend_cache": _READ_ANEW,
-    "skip_file_discovery": _READ_ANEW,
-    "scan_for_errors": "each cache entry is checked when it is read",
-    "hash_filenames": "caches are keyed by content",
-    "delete_problematic_images": _LISTED,
-    "delete_unwanted_images": _LISTED,
-    "caption_dropout_probability": "it is a global option",
-    "aws_bucket_name": _LOCAL,
-    "aws_region_name": _LOCAL,
-    "aws_endpoint_url": _LOCAL,
-    "aws_data_prefix": _LOCAL,
-    "csv_caption_column": _LOCAL,
-    "csv_cache_dir": _LOCAL,
-}
-"""Keys of a data set that are accepted and told to have no effect here, each with the reason."""
-
-TEXT_STORE: Final = frozenset(
-    {"type", "text_encoder_batch_size", "text_cache_ondemand", "text_cache_disable", "caption_filter_list"}
-)
-"""Keys that would do something in a ``text_embeds`` entry, once they are built."""
-
-_TEXT_STORE_READS: Final = frozenset({"id", "disabled", "disable", "dataset_type", "default"})
-
-
-def entry_notices(entry: DatasetEntry) -> list[str]:
-    """One notice for each reason why keys of ``entry`` do nothing. Keys that say what holds anyway are passed over."""
-    grouped: dict[str, list[str]] = {}
-    for key, reason in idle_keys(entry).items():
-        grouped.setdefault(reason, []).append(key)
-    return [
-        f"data set {entry.id}: {', '.join(keys)} {'has' if len(keys) == 1 else 'have'} no effect: {reason}"
-        for reason, keys in grouped.items()
-    ]
-
-
-def idle_keys(entry: DatasetEntry) -> dict[str, str]:
-    """The keys of ``entry`` that are set and do nothing, each with the reason."""
-    given = {key for key in type(entry).model_fields if getattr(entry, key) != type(entry).model_fields[key].default}
-    reasons: dict[str, str] = dict(ENTRY_NO_EFFECT)
-    if entry.dataset_type == "text_embeds":
-        text_store = _TEXT_STORE_READS | TEXT_STORE
-        reasons |= {key: "a text_embeds entry holds no clips" for key in type(entry).model_fields if key not in reasons}
-        reasons = {key: reason for key, reason in reasons.items() if key not in text_store}
-    elif not entry.crop:
-        reasons |= dict.fromkeys(("maximum_image_size", "target_downsample_size", "crop_aspect"), "crop is false")
-        reasons |= dict.fromkeys(("crop_aspect_buckets", "max_upscale_threshold"), "crop is false")
-    return {key: reason for key, reason in reasons.items() if key in given}

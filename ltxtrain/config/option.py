@@ -78,3 +78,24 @@ TextOrNumber = Annotated[str, BeforeValidator(_number_as_text)]
 """Text that the guides also write as a bare number, such as a validation resolution."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+SKIPPED_SEARCHES: Final = ("vae", "aspect", "metadata", "text")
+
+
+def search_words(text: str | None) -> tuple[str, ...]:
+    """``"vae, text"`` -> ``("vae", "text")``. Raises ValueError for a word that is none of the documented ones."""
+    words = tuple((text or "").replace(",", " ").lower().split())
+    for word in words:
+        if word not in SKIPPED_SEARCHES:
+            raise ValueError(f"{word} is none of {', '.join(SKIPPED_SEARCHES)}")
+    return words
+
+
+def _known_words(text: str) -> str:
+    search_words(text)
+    return text
+
+
+SkipWords = Annotated[str, AfterValidator(_known_words)]
+"""``skip_file_discovery``: documented words with commas between."""

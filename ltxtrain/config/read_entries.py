@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from ltxtrain.config.catalogue import Option, fields_of
+from ltxtrain.config.catalogue import Option, fields_of, tables_of
 from ltxtrain.config.coerce import Refused, coerce, is_unset
 from ltxtrain.config.entries import DatasetEntry, VideoSettings
 from ltxtrain.config.explain import problem_of
@@ -20,12 +20,24 @@ from ltxtrain.config.text import Document, KeyPath
 from ltxtrain.errors import Fault
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where an entry stands: at ``path`` of a file, or, when it came with the configuration, only in words."""
+
+    document: Document
+    path: KeyPath = ()
+
+    def at(self, key: str = "") -> str:
+        """The place of ``video.num_frames`` in the entry, or of the nearest thing around it."""
+        return self.document.source((*self.path, *key.split(".")) if key else self.path)
+
+
 @dataclass
 class Entries:
     """What a list of data sets holds: the good entries, where each stands, and what is wrong."""
 
     entries: list[DatasetEntry] = field(default_factory=list)
-    places: list[str] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
 
@@ -53,7 +65,7 @@ def read_entries(raw: object, document: Document, path: KeyPath = ()) -> Entries
             )
         seen.setdefault(entry.id, place)
         found.entries.append(entry)
-        found.places.append(place)
+        found.places.append(Place(document, here))
     return found
 
 
@@ -67,68 +79,95 @@ def video_options() -> Mapping[str, Option]:
     return fields_of(VideoSettings, "video")
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """One entry while it is read, for its faults: how it is called, where it stands, and what was found so far."""
+
+    label: str
+    document: Document
+    path: KeyPath
+    faults: list[Fault]
+
+    def inner(self, key: str) -> _Reading:
+        return replace(self, label=f"{self.label}.{key}", path=(*self.path, key))
+
+
 def _read_entry(item: dict[str, Any], document: Document, path: KeyPath, faults: list[Fault]) -> DatasetEntry | None:
     name = item.get("id")
     label = shown_key(name) if isinstance(name, str) and name.strip() else f"entry {int(path[-1]) + 1}"
     before = len(faults)
-    values = _coerced(item, entry_options(), label, document, path, faults)
-    video = item.get("video")
-    if isinstance(video, dict):
-        values["video"] = _coerced(video, video_options(), f"{label}.video", document, (*path, "video"), faults)
+    values = _coerced(item, DatasetEntry, _Reading(label, document, path, faults))
     bad = {fault.key for fault in faults[before:]}
     try:
         entry = DatasetEntry.model_validate(values)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
-            key = ".".join(str(part) for part in detail["loc"] if part in entry_options() or part in video_options())
+            key = _key_at(detail["loc"])
             if f"{label}.{key}" in bad:
                 continue
+            bad.add(f"{label}.{key}")
             place = document.source((*path, *detail["loc"]))
-            problem = problem_of(detail, shown(key, detail["input"]))
+            problem = problem_of(detail, shown(key.rpartition(".")[2], detail["input"]))
             faults.append(Fault(f"{label}.{key}", problem, place, "give each entry an id" if key == "id" else ""))
         return None
     return entry if len(faults) == before else None
 
 
-def _coerced(
-    item: dict[str, Any],
-    known: Mapping[str, Option],
-    label: str,
-    document: Document,
-    path: KeyPath,
-    faults: list[Fault],
-) -> dict[str, Any]:
+def _key_at(location: tuple[int | str, ...]) -> str:
+    """``("parquet", "path")`` -> ``parquet.path``: what is inside of a value is not named."""
+    keys: list[str] = []
+    model: type[BaseModel] | None = DatasetEntry
+    for part in location:
+        if model is None or part not in model.model_fields:
+            break
+        keys.append(str(part))
+        model = tables_of(model).get(str(part))
+    return ".".join(keys)
+
+
+def _coerced(item: dict[str, Any], model: type[BaseModel], reading: _Reading) -> dict[str, Any]:
+    """The values of a table in the types of ``model``, with those of the tables in it. Faults go to ``reading``."""
+    known = _options_of(model)
     values: dict[str, Any] = {}
     for written, raw in item.items():
         key = written.strip().removeprefix("--").replace("-", "_")
         key = RENAMED_ENTRY_KEYS.get(key, key)
-        place = document.source((*path, written))
-        if raw is not None and (fault := _key_fault(key, raw, known, f"{label}.{shown_key(written)}", place)):
-            faults.append(fault)
+        place = reading.document.source((*reading.path, written))
+        if raw is not None and (fault := _key_fault(key, raw, model, f"{reading.label}.{shown_key(written)}", place)):
+            reading.faults.append(fault)
             continue
         option = known.get(key)
         if option is None or is_unset(option, raw):
             continue
-        if key == "video" and isinstance(raw, dict):
-            continue
         if isinstance(raw, str):
             raw = RENAMED_VALUES.get((key, raw.strip()), raw)
+        if key == "jsonl" and isinstance(raw, str) and not raw.lstrip().startswith("{"):
+            raw = {"path": raw}
         if key in values:
-            faults.append(Fault(f"{label}.{key}", "is given twice", place, "keep one"))
+            reading.faults.append(Fault(f"{reading.label}.{key}", "is given twice", place, "keep one"))
             continue
         try:
             values[key] = coerce(option, raw)
         except Refused as error:
-            faults.append(Fault(f"{label}.{key}", error.problem, place, error.suggestion))
+            reading.faults.append(Fault(f"{reading.label}.{key}", error.problem, place, error.suggestion))
+            continue
+        if key in tables_of(model) and isinstance(values[key], dict):
+            values[key] = _coerced(values[key], tables_of(model)[key], reading.inner(key))
     return values
 
 
-def _key_fault(key: str, raw: object, known: Mapping[str, Option], label: str, place: str) -> Fault | None:
-    if key not in known:
+@cache
+def _options_of(model: type[BaseModel]) -> Mapping[str, Option]:
+    return fields_of(model, model.__name__)
+
+
+def _key_fault(key: str, raw: object, model: type[BaseModel], label: str, place: str) -> Fault | None:
+    if key not in model.model_fields:
         if is_secret_key(key):
             return Fault(label, "a secret does not belong in a configuration", place, "set it in the environment")
-        elsewhere = " in the video table" if known is entry_options() and key in video_options() else ""
-        near = key if elsewhere else nearest(key, known)
+        inside = [name for name, table in tables_of(model).items() if key in table.model_fields]
+        elsewhere = f" in the {inside[0]} table" if inside else ""
+        near = key if inside else nearest(key, model.model_fields)
         return Fault(label, "is not a key of a data set", place, f"did you mean {near}{elsewhere}?" if near else "")
     if holds_token(raw, key):
         return Fault(label, "holds what looks like a secret", place, "remove it; tokens come from the environment")

@@ -1,84 +1,183 @@
-"""From ``DataConfig`` to the data sets of the run, with every value settled."""
+"""From the configuration to the data sets of the run, with every value settled."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
 
-from ltxtrain.config.data import DataConfig
-from ltxtrain.config.datasets import CaptionRule, Dataset
+from ltxtrain.config.caption_rules import caption_filters
+from ltxtrain.config.data import CacheConfig, DataConfig
+from ltxtrain.config.datasets import Dataset, Kind
 from ltxtrain.config.entries import DatasetEntry
-from ltxtrain.config.idle import entry_notices
-from ltxtrain.config.read_entries import Entries, read_entries
-from ltxtrain.config.text import read_document
-from ltxtrain.config.unbuilt import unbuilt_entry_faults
+from ltxtrain.config.entry_faults import EntryFaults
+from ltxtrain.config.idle_entries import entry_notices
+from ltxtrain.config.limits import check_dataset, starts_at_once
+from ltxtrain.config.read_entries import Entries, Place, read_entries
+from ltxtrain.config.refusals import refuse
+from ltxtrain.config.settle import Fallback, Store, folder_alone, is_eval, settled
+from ltxtrain.config.text import Document, read_document
+from ltxtrain.config.validation import ValidationConfig
 from ltxtrain.errors import ConfigError, DataError, Fault
 
-Value = TypeVar("Value")
-
-SHORTEST_CLIP = 9
-"""Frames that a clip must have when it is used as long as it is: one latent frame after the first."""
+TRAINED = ("video", "image")
 
 
-def resolve_datasets(data: DataConfig) -> tuple[Dataset, ...]:
-    """The video data sets that ``data`` names: its ``datasets``, its file, or its folder.
+def resolve_datasets(
+    data: DataConfig, cache: CacheConfig | None = None, validation: ValidationConfig | None = None
+) -> tuple[Dataset, ...]:
+    """The data sets, train and eval, that ``data`` names: its ``datasets``, its file, or its folder.
 
+    ``cache`` holds what their cache rules fall back on, ``validation`` what is measured on eval sets.
     Raises ConfigError for a list that is wrong, DataError when no data is named or nothing is left to train on.
     """
+    cache = cache or CacheConfig()
     listed = listed_entries(data)
     if listed is None:
         if data.instance_data_dir is None:
             raise DataError("no clips are named", hint="say --data FOLDER, a folder of clips with a .txt beside each")
-        return (_folder_alone(data, data.instance_data_dir),)
+        return (_folder_alone(data, cache, data.instance_data_dir),)
     faults = list(listed.faults)
+    used = [
+        (entry, EntryFaults(entry.id, place))
+        for entry, place in zip(listed.entries, listed.places, strict=True)
+        if not _disabled(entry)
+    ]
+    clips = [(entry, found) for entry, found in used if not refuse(entry, found) and entry.dataset_type != STORE]
+    stores = _stores(used)
     datasets = []
-    for entry, place in zip(listed.entries, listed.places, strict=True):
-        if _disabled(entry):
-            continue
-        faults += unbuilt_entry_faults(entry, place)
-        if entry.dataset_type != "video":
-            continue
-        if entry.instance_data_dir is None:
-            if entry.type == "local":
-                faults.append(
-                    Fault(f"{entry.id}.instance_data_dir", "is missing", place, "name the folder of the clips")
-                )
-            continue
-        dataset = _settled(data, entry, entry.instance_data_dir)
-        faults += _dataset_faults(dataset, place)
+    for entry, found in clips:
+        fallback = Fallback(data, cache, _store_of(entry, stores, found), _eval_kind(clips))
+        dataset = settled(entry, fallback, found)
+        check_dataset(dataset, entry, found)
         datasets.append(dataset)
+    faults += [fault for _, found in used for fault in found.faults]
+    faults += _list_faults(datasets, clips, validation)
     if faults:
-        raise ConfigError(faults)
-    if not datasets:
-        raise DataError(
-            "no data set is left to train on", hint="give one entry of dataset_type video that is not disabled"
-        )
+        raise ConfigError(list(dict.fromkeys(faults)))
+    if not any(dataset.role == "train" for dataset in datasets):
+        hint = "give one entry of dataset_type video or image that is not disabled"
+        raise DataError("no data set is left to train on", hint=hint)
     return tuple(datasets)
+
+
+STORE = "text_embeds"
+
+Found = tuple[DatasetEntry, EntryFaults]
+
+
+def _stores(used: Sequence[Found]) -> dict[str, Store]:
+    """The stores of prompt embeddings by id, the default one first."""
+    stores = [(entry, found) for entry, found in used if entry.dataset_type == STORE]
+    defaults = [(entry, found) for entry, found in stores if entry.default]
+    for _, found in defaults[1:]:
+        found.add("default", f"there is a default store already: {defaults[0][0].id}", "keep one")
+    ordered = sorted(stores, key=lambda item: not item[0].default)
+    return {entry.id: Store(entry, caption_filters(entry, found)) for entry, found in ordered}
+
+
+def _store_of(entry: DatasetEntry, stores: Mapping[str, Store], found: EntryFaults) -> Store | None:
+    """The store that ``text_embeds`` names, else the default one, else the first."""
+    if entry.text_embeds is None:
+        return next(iter(stores.values()), None)
+    if entry.text_embeds not in stores:
+        known = f"there is {', '.join(stores)}" if stores else "leave text_embeds out"
+        found.add("text_embeds", f"{entry.text_embeds} is no entry of dataset_type text_embeds", known)
+    return stores.get(entry.text_embeds)
+
+
+def _eval_kind(clips: Sequence[Found]) -> Kind:
+    """Eval sets hold what the train sets hold: pictures when all of those do, else videos."""
+    kinds = {entry.dataset_type for entry, _ in clips if not is_eval(entry)}
+    return "image" if kinds == {"image"} else "video"
+
+
+def _list_faults(
+    datasets: Sequence[Dataset], clips: Sequence[Found], validation: ValidationConfig | None
+) -> list[Fault]:
+    """What the entries do not fulfil together."""
+    trained = [dataset for dataset in datasets if dataset.role == "train"]
+    measured = [dataset.id for dataset in datasets if dataset.role == "eval"]
+    faults = []
+    if measured and not trained:
+        place = next(found.place.at("dataset_type") for entry, found in clips if is_eval(entry))
+        problem = "is an eval set, and there is no set to train on"
+        faults.append(Fault(measured[0], problem, place, "add an entry of dataset_type video"))
+    if trained and not any(starts_at_once(dataset.schedule) for dataset in trained):
+        problem = "no data set is drawn from in the first step"
+        hint = "leave start_epoch and start_step out of one of them, and give it a probability above 0"
+        faults.append(Fault("", problem, clips[0][1].place.document.name, hint))
+    wanted = validation.eval_dataset_id if validation else None
+    if wanted is not None and wanted not in measured:
+        known = f"there is {', '.join(measured)}" if measured else "add an entry of dataset_type eval"
+        faults.append(Fault("eval_dataset_id", f"{wanted} is no eval set", "", known))
+    return faults
+
+
+def _folder_alone(data: DataConfig, cache: CacheConfig, root: Path) -> Dataset:
+    found = EntryFaults("clips", Place(Document("", None, {})))
+    dataset = folder_alone(root, Fallback(data, cache), found)
+    if found.faults:
+        raise ConfigError(
+            [Fault(fault.key.partition(".")[2], fault.problem, "", fault.suggestion) for fault in found.faults]
+        )
+    return dataset
 
 
 def dataset_settings(data: DataConfig) -> list[dict[str, object]]:
     """What ``data`` says of its data sets with every value settled, but not where they lie: for digests.
 
     The same settings give the same list, whether they stand in a JSON file, in ``[[datasets]]`` or in options; it is
-    empty when no data is named. Raises as ``resolve_datasets`` does.
+    empty when no data is named. How latents are cached is left out, but for cuts that are drawn anew. Raises as
+    ``resolve_datasets`` does.
     """
     if not data.datasets and data.data_backend_config is None and data.instance_data_dir is None:
         return []
-    return [{name: value for name, value in vars(found).items() if name != "root"} for found in resolve_datasets(data)]
+    return [_settings(dataset) for dataset in resolve_datasets(data)]
 
 
-def dataset_notices(data: DataConfig) -> tuple[str, ...]:
+def _settings(dataset: Dataset) -> dict[str, object]:
+    values = asdict(dataset)
+    values["cache"] = {"redrawn": dataset.cache.redrawn}
+    if dataset.captions.table is not None:
+        del values["captions"]["table"]["path"]
+    if dataset.hub is not None:
+        values["hub"]["filters"] = dict(dataset.hub.filters)
+        del values["hub"]["name"]
+    del values["root"], values["quarantine"]
+    return values
+
+
+def dataset_notices(
+    data: DataConfig, cache: CacheConfig | None = None, validation: ValidationConfig | None = None
+) -> tuple[str, ...]:
     """What is worth saying about keys that have no effect here. Raises ConfigError when the file cannot be read."""
     listed = listed_entries(data)
-    if listed is None:
-        return ()
-    return tuple(notice for entry in listed.entries if not _disabled(entry) for notice in entry_notices(entry))
+    entries = [entry for entry in listed.entries if not _disabled(entry)] if listed else []
+    notices = [notice for entry in entries for notice in entry_notices(entry, data)]
+    return (*notices, *_eval_notices(entries, validation))
+
+
+def _eval_notices(entries: Sequence[DatasetEntry], validation: ValidationConfig | None) -> list[str]:
+    """Eval sets that are never measured, and measuring without an eval set."""
+    if validation is None:
+        return []
+    measured = [entry.id for entry in entries if is_eval(entry)]
+    asked = [name for name in ("eval_steps_interval", "eval_epoch_interval") if getattr(validation, name) is not None]
+    if measured and not asked:
+        return [f"eval set {', '.join(measured)} is never measured: set eval_steps_interval or eval_epoch_interval"]
+    if measured and validation.eval_loss_disable:
+        return [f"eval set {', '.join(measured)} is never measured: eval_loss_disable is true"]
+    if asked and not measured:
+        verb = "has" if len(asked) == 1 else "have"
+        return [f"{' and '.join(asked)} {verb} no effect: there is no data set of dataset_type eval"]
+    return []
 
 
 def listed_entries(data: DataConfig) -> Entries | None:
     """The entries as written, or None when there is no list."""
     if data.datasets:
-        return Entries(list(data.datasets), ["datasets"] * len(data.datasets))
+        return Entries(list(data.datasets), [Place(Document("datasets", None, {}))] * len(data.datasets))
     if data.data_backend_config is not None:
         document = read_document(data.data_backend_config)
         raw = document.data
@@ -90,119 +189,3 @@ def listed_entries(data: DataConfig) -> Entries | None:
 
 def _disabled(entry: DatasetEntry) -> bool:
     return entry.disabled or entry.disable
-
-
-def _dataset_faults(dataset: Dataset, place: str) -> list[Fault]:
-    """What cannot work together in one data set, with the global options that it falls back on."""
-    faults = []
-    wanted, least, most = dataset.num_frames, dataset.min_frames, dataset.max_frames
-    if least < wanted and dataset.bucket_strategy == "aspect_ratio":
-        faults.append(
-            Fault(
-                f"{dataset.id}.video.min_frames",
-                f"{least} is below num_frames {wanted}",
-                place,
-                "leave min_frames out, lower num_frames, or set bucket_strategy resolution_frames",
-            )
-        )
-    if most is not None and most < _floored(least):
-        faults.append(
-            Fault(f"{dataset.id}.video.max_frames", f"{most} is below {_floored(least)}, so no clip fits", place)
-        )
-    low, high = dataset.minimum_aspect_ratio, dataset.maximum_aspect_ratio
-    if low is not None and high is not None and low > high:
-        faults.append(Fault(f"{dataset.id}.minimum_aspect_ratio", f"{low:g} is above the maximum {high:g}", place))
-    captions = dataset.captions
-    if not captions.instance_prompt:
-        if captions.strategy == "instanceprompt":
-            problem = "is missing for caption_strategy instanceprompt"
-            faults.append(Fault(f"{dataset.id}.instance_prompt", problem, place))
-        faults += [
-            Fault(f"{dataset.id}.{key}", "needs an instance_prompt", place, f"set instance_prompt, or leave {key} out")
-            for key in ("prepend_instance_prompt", "only_instance_prompt")
-            if getattr(captions, key)
-        ]
-    return faults
-
-
-def _floored(frames: int) -> int:
-    """The frames that are used of so many: 8k+1. ``max_frames`` is compared with this, as documented."""
-    return (frames - 1) // 8 * 8 + 1
-
-
-def _settled(data: DataConfig, entry: DatasetEntry, root: Path) -> Dataset:
-    """Own value first, then the global option.
-
-    As documented, clips must have ``num_frames`` unless ``min_frames`` says otherwise; where ``num_frames`` is left out
-    with ``resolution_frames``, clips are used as long as they are, up to the global ``num_frames``.
-    """
-    video = entry.video
-    num_frames = _first(video.num_frames, data.num_frames)
-    as_they_are = video.bucket_strategy == "resolution_frames" and video.num_frames is None
-    shortest = min(SHORTEST_CLIP, num_frames) if as_they_are else num_frames
-    return Dataset(
-        id=entry.id,
-        root=root,
-        resolution=_first(entry.resolution, data.resolution),
-        resolution_type=_first(entry.resolution_type, data.resolution_type),
-        minimum_image_size=_first(entry.minimum_image_size, data.minimum_image_size),
-        crop=entry.crop,
-        crop_style="center" if entry.crop_style == "centre" else entry.crop_style,
-        crop_aspect=entry.crop_aspect,
-        num_frames=num_frames,
-        min_frames=_first(video.min_frames, shortest),
-        max_frames=video.max_frames,
-        bucket_strategy=video.bucket_strategy,
-        frame_interval=video.frame_interval,
-        repeats=entry.repeats,
-        captions=CaptionRule(
-            strategy=_first(entry.caption_strategy, data.caption_strategy),
-            instance_prompt=entry.instance_prompt or data.instance_prompt,
-            prepend_instance_prompt=_first(entry.prepend_instance_prompt, data.prepend_instance_prompt),
-            only_instance_prompt=_first(entry.only_instance_prompt, data.only_instance_prompt),
-            disable_multiline_split=_first(entry.disable_multiline_split, data.disable_multiline_split),
-        ),
-        is_i2v=video.is_i2v,
-        window=_first(video.window, data.video_window),
-        windows_per_clip=_first(video.windows_per_clip, data.video_windows_per_clip),
-        minimum_aspect_ratio=entry.minimum_aspect_ratio,
-        maximum_aspect_ratio=entry.maximum_aspect_ratio,
-        max_num_samples=entry.max_num_samples,
-    )
-
-
-def _first(own: Value | None, general: Value) -> Value:
-    return general if own is None else own
-
-
-def _folder_alone(data: DataConfig, root: Path) -> Dataset:
-    """A folder named by ``--data``: its clips are used as long as they are, up to ``num_frames``."""
-    return Dataset(
-        id="clips",
-        root=root,
-        resolution=data.resolution,
-        resolution_type=data.resolution_type,
-        minimum_image_size=data.minimum_image_size,
-        crop=False,
-        crop_style="center",
-        crop_aspect="preserve",
-        num_frames=data.num_frames,
-        min_frames=min(SHORTEST_CLIP, data.num_frames),
-        max_frames=None,
-        bucket_strategy="resolution_frames",
-        frame_interval=None,
-        repeats=0,
-        captions=CaptionRule(
-            strategy=data.caption_strategy,
-            instance_prompt=data.instance_prompt,
-            prepend_instance_prompt=data.prepend_instance_prompt,
-            only_instance_prompt=data.only_instance_prompt,
-            disable_multiline_split=data.disable_multiline_split,
-        ),
-        is_i2v=True,
-        window=data.video_window,
-        windows_per_clip=data.video_windows_per_clip,
-        minimum_aspect_ratio=None,
-        maximum_aspect_ratio=None,
-        max_num_samples=None,
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _SECRET_KEY = re.compile(
-    r"(^|_)(tokens?|passwords?|passwd|pass|passphrase|secrets?|credentials?|bearer|auth|apikeys?|authorization)(_|$)"
+    r"(^|(?<!batch)_)(tokens?|passwords?|passwd|pass|passphrase|secrets?|credentials?|bearer|auth|apikeys?|authorization)(_|$)"
     r"|(api|access|private|secret|account|signing)_?key|auth_?token|_pat$",
     re.IGNORECASE,
 )

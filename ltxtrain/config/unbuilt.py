@@ -10,14 +10,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ltxtrain.config.catalogue import options
-from ltxtrain.config.entries import DatasetEntry
 from ltxtrain.config.explain import placed
-from ltxtrain.config.idle import TEXT_STORE, idle_keys
 from ltxtrain.config.schema import TrainConfig
 from ltxtrain.config.secrets import shown
 from ltxtrain.errors import Fault
 
-BUILT_CAPTIONS: Final = ("textfile", "filename", "instanceprompt")
+BUILT_CAPTIONS: Final = ("textfile", "filename", "instanceprompt", "parquet", "csv", "jsonl", "huggingface")
 
 UNBUILT: Final[Mapping[str, tuple[Any, ...]]] = {
     # model and adapter
@@ -34,18 +32,9 @@ UNBUILT: Final[Mapping[str, tuple[Any, ...]]] = {
     "assistant_lora_path": (None,),
     # data and cache
     "caption_strategy": BUILT_CAPTIONS,
-    "maximum_image_size": (None,),
-    "target_downsample_size": (None,),
-    "data_backend_sampling": ("auto-weighting",),
     "vae_enable_patch_conv": (False,),
     "vae_enable_temporal_roll": (False,),
     "keep_vae_loaded": (False,),
-    "vae_batch_size": (1,),
-    "text_encoder_batch_size": (1,),
-    "vae_cache_ondemand": (False,),
-    "vae_cache_disable": (False,),
-    "text_cache_ondemand": (False,),
-    "text_cache_disable": (False,),
     # precision, memory, speed
     "mixed_precision": ("no", "bf16"),
     "base_model_precision": ("no_change",),
@@ -106,8 +95,6 @@ UNBUILT: Final[Mapping[str, tuple[Any, ...]]] = {
     "validation_method": ("simpletuner-local",),
     "validation_image_format": ("png",),
     "validation_preview": (False,),
-    "eval_steps_interval": (None,),
-    "eval_epoch_interval": (None,),
     # checkpoints, publishing, tracking, launch
     "checkpoint_epoch_interval": (None,),
     "checkpointing_rolling_steps": (None,),
@@ -140,80 +127,3 @@ def asked_unbuilt(config: TrainConfig, sources: Mapping[str, str]) -> dict[str, 
             key, source = placed(name, sources.get(name, "default"))
             asked[name] = Fault(key, f"{shown(name, value)} is not built yet", source, suggestion)
     return asked
-
-
-UNBUILT_ENTRY: Final[Mapping[str, tuple[Any, ...]]] = {
-    "type": ("local",),
-    "train_batch_size": (None,),
-    "text_encoder_batch_size": (None, 1),
-    "text_cache_ondemand": (False,),
-    "text_cache_disable": (False,),
-    "vae_batch_size": (None, 1),
-    "vae_cache_clear_each_epoch": (False,),
-    "vae_cache_ondemand": (False,),
-    "vae_cache_disable": (False,),
-    "maximum_image_size": (None,),
-    "target_downsample_size": (None,),
-    "max_upscale_threshold": (None,),
-    "crop_style": ("random", "center", "centre", "corner"),
-    "crop_aspect": ("square", "preserve"),
-    "crop_aspect_buckets": (None,),
-    "caption_strategy": (None, *BUILT_CAPTIONS),
-    "caption_shuffle": (None,),
-    "caption_filter_list": (None,),
-    "metadata_backend": ("discovery",),
-    "probability": (1.0,),
-    "start_epoch": (0, 1),
-    "start_step": (0,),
-    "end_epoch": (None, 0),
-    "end_step": (None, 0),
-    "disable_after_epoch_step": (None,),
-    "is_regularisation_data": (False,),
-    "slider_strength": (None,),
-    "timestep_sampling_offset": (0.0,),
-    "conditioning": (None,),
-    "conditioning_data": (None,),
-    "conditioning_type": (None,),
-    "source_dataset_id": (None,),
-    "delete_nsfw_images": (False,),
-    "image_embeds": (None,),
-    "conditioning_image_embeds": (None,),
-    "parquet": (None,),
-    "csv_file": (None,),
-    "huggingface": (None,),
-    "webshart": (None,),
-    "audio": (None,),
-    "grounding": (None,),
-}
-"""Keys of a data set with the values that are built. A ``text_embeds`` entry has those of ``TEXT_STORE`` only."""
-
-UNBUILT_DATASET_TYPES: Final = (
-    "image",
-    "audio",
-    "image_embeds",
-    "conditioning_image_embeds",
-    "conditioning",
-    "eval",
-    "caption",
-)
-
-
-def unbuilt_entry_faults(entry: DatasetEntry, place: str) -> list[Fault]:
-    """The keys of a data set that ask for something that is not built yet."""
-    if entry.conditioning_type in ("mask", "segmentation"):
-        problem = "LTX-Video cannot train with a masked loss"
-        return [Fault(f"{entry.id}.conditioning_type", problem, place, "leave it out")]
-    if entry.dataset_type in UNBUILT_DATASET_TYPES:
-        problem = f"{entry.dataset_type} is not built yet"
-        return [Fault(f"{entry.id}.dataset_type", problem, place, "built: video, text_embeds; or set disabled")]
-    keys = TEXT_STORE if entry.dataset_type == "text_embeds" else UNBUILT_ENTRY.keys() - idle_keys(entry).keys()
-    return [
-        Fault(f"{entry.id}.{key}", f"{shown(key, getattr(entry, key))} is not built yet", place, _built_words(built))
-        for key, built in UNBUILT_ENTRY.items()
-        if key in keys and getattr(entry, key) not in built
-    ]
-
-
-def _built_words(built: tuple[Any, ...]) -> str:
-    words = [value for value in built if isinstance(value, str)]
-    return f"built: {' or '.join(words)}" if words else "leave it out"

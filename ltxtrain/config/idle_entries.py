@@ -1,0 +1,156 @@
+"""Keys of the list of data sets that are accepted and do nothing there, each told with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from ltxtrain.config.caption_rules import TABLES, strategy_of
+from ltxtrain.config.data import DataConfig
+from ltxtrain.config.entries import DatasetEntry
+from ltxtrain.config.hub_rules import FLAT_KEYS
+from ltxtrain.config.option import search_words
+
+_OWN_CACHE = "caches are keyed by content and lie under cache_dir"
+_NO_FACTS = "facts about clips are not written beside them"
+_READ_ANEW = "folders are always read anew"
+_IN_TURN = "clips are read and prepared ahead of their use, as far as memory allows"
+_LOCAL = "the clips are files of this machine"
+_LISTED = "clips that are left out are listed in dataset.jsonl, and no file is ever deleted"
+
+ENTRY_NO_EFFECT: Final[Mapping[str, str]] = {
+    "default": "it belongs to a text_embeds entry",
+    "cache_dir_vae": _OWN_CACHE,
+    "cache_dir": _OWN_CACHE,
+    "write_batch_size": "entries are written as they are made",
+    "read_batch_size": _IN_TURN,
+    "image_processing_batch_size": _IN_TURN,
+    "cache_file_suffix": _NO_FACTS,
+    "metadata_update_interval": _NO_FACTS,
+    "preserve_data_backend_cache": _READ_ANEW,
+    "hash_filenames": "caches are keyed by content",
+    "delete_unwanted_images": _LISTED,
+    "caption_dropout_probability": "it is a global option",
+    "aws_bucket_name": _LOCAL,
+    "aws_region_name": _LOCAL,
+    "aws_endpoint_url": _LOCAL,
+    "aws_data_prefix": _LOCAL,
+    "csv_cache_dir": "nothing is downloaded for a table",
+    "num_proc": "rows are read one after the other",
+}
+"""Keys that do nothing in any entry, each with the reason."""
+
+TEXT_STORE: Final = frozenset(
+    {
+        "id",
+        "disabled",
+        "disable",
+        "dataset_type",
+        "default",
+        "type",
+        "text_encoder_batch_size",
+        "text_cache_ondemand",
+        "text_cache_disable",
+        "caption_filter_list",
+        "skip_file_discovery",
+    }
+)
+"""Keys that do something in a ``text_embeds`` entry."""
+
+_NOT_FOR_EVAL: Final = (
+    "repeats",
+    "probability",
+    "start_epoch",
+    "start_step",
+    "end_epoch",
+    "end_step",
+    "disable_after_epoch_step",
+    "is_regularisation_data",
+    "timestep_sampling_offset",
+    "vae_cache_clear_each_epoch",
+)
+
+TRUSTED_SEARCHES: Final = {
+    "metadata": "facts of clips are remembered by size and time, which are always looked at",
+    "aspect": "buckets are worked out from those facts, which is quick",
+}
+"""Words of ``skip_file_discovery`` that do nothing here."""
+
+
+def entry_notices(entry: DatasetEntry, data: DataConfig) -> list[str]:
+    """One notice for each reason why keys of ``entry`` do nothing. Keys that say what holds anyway are passed over."""
+    grouped: dict[str, list[str]] = {}
+    for key, reason in idle_keys(entry, data).items():
+        grouped.setdefault(reason, []).append(key)
+    notices = [
+        f"data set {entry.id}: {', '.join(keys)} {'has' if len(keys) == 1 else 'have'} no effect: {reason}"
+        for reason, keys in grouped.items()
+    ]
+    if entry.dataset_type in ("video", "image") and entry.probability == 0:
+        notices.append(f"data set {entry.id} is never drawn from: its probability is 0")
+    return notices
+
+
+def idle_keys(entry: DatasetEntry, data: DataConfig) -> dict[str, str]:
+    """The keys of ``entry`` that are set and do nothing, each with the reason."""
+    given = {key for key in type(entry).model_fields if getattr(entry, key) != type(entry).model_fields[key].default}
+    if entry.dataset_type == "text_embeds":
+        reasons = {key: "a text_embeds entry holds no clips" for key in type(entry).model_fields} | dict(
+            ENTRY_NO_EFFECT
+        )
+        reasons = {key: reason for key, reason in reasons.items() if key not in TEXT_STORE}
+    else:
+        reasons = dict(ENTRY_NO_EFFECT) | _by_source(entry, data) | _by_crop(entry) | _by_type(entry, data)
+    idle = {key: reason for key, reason in reasons.items() if key in given}
+    return idle | _idle_words(entry)
+
+
+def _by_source(entry: DatasetEntry, data: DataConfig) -> dict[str, str]:
+    """Keys of tables and fetched sets that are not where the clips and captions come from."""
+    strategy = strategy_of(entry, data)
+    reasons = {key: f"captions are taken by {strategy}" for other, key in TABLES.items() if other != strategy}
+    if strategy != "csv":
+        reasons["csv_caption_column"] = f"captions are taken by {strategy}"
+    if entry.type != "huggingface":
+        reasons |= dict.fromkeys(("huggingface", *FLAT_KEYS), f"type is {entry.type}")
+    if entry.metadata_backend not in (strategy, entry.type):
+        reasons["metadata_backend"] = "sizes are read from the clips themselves"
+    if entry.caption_shuffle is not None and not entry.caption_shuffle.enable:
+        reasons["caption_shuffle"] = "its enable is false"
+    return reasons
+
+
+def _by_crop(entry: DatasetEntry) -> dict[str, str]:
+    reasons: dict[str, str] = {}
+    if not entry.crop:
+        reasons |= dict.fromkeys(("crop_aspect", "crop_aspect_buckets", "max_upscale_threshold"), "crop is false")
+    elif entry.crop_aspect not in ("closest", "random"):
+        keys = ("crop_aspect_buckets", "max_upscale_threshold")
+        reasons |= dict.fromkeys(keys, f"crop_aspect is {entry.crop_aspect}")
+    if entry.vae_cache_clear_each_epoch and entry.crop_style != "random":
+        reasons["vae_cache_clear_each_epoch"] = f"cuts are not random: crop_style is {entry.crop_style}"
+    return reasons
+
+
+def _by_type(entry: DatasetEntry, data: DataConfig) -> dict[str, str]:
+    reasons: dict[str, str] = {}
+    if entry.dataset_type == "eval":
+        reasons |= dict.fromkeys(_NOT_FOR_EVAL, "an eval set is measured, not trained on")
+    elif data.data_backend_sampling == "uniform":
+        reasons["disable_after_epoch_step"] = "data_backend_sampling is uniform"
+    if entry.dataset_type == "image":
+        reasons |= dict.fromkeys(("video", "conditioning"), "a picture is one frame")
+    if entry.maximum_image_size is None and data.maximum_image_size is None:
+        reasons["target_downsample_size"] = "maximum_image_size is not set"
+    return reasons
+
+
+def _idle_words(entry: DatasetEntry) -> dict[str, str]:
+    """Words of ``skip_file_discovery`` without an effect."""
+    return {
+        f"skip_file_discovery {word}": reason for word, reason in idle_words(search_words(entry.skip_file_discovery))
+    }
+
+
+def idle_words(words: Iterable[str]) -> list[tuple[str, str]]:
+    return [(word, TRUSTED_SEARCHES[word]) for word in words if word in TRUSTED_SEARCHES]

@@ -1,0 +1,83 @@
+"""What cannot work in one data set, with the general options that it falls back on."""
+
+from __future__ import annotations
+
+from ltxtrain.config.datasets import Dataset, Schedule
+from ltxtrain.config.entries import DatasetEntry
+from ltxtrain.config.entry_faults import EntryFaults
+
+LARGEST_AREA = 20  # megapixels
+
+
+def check_dataset(dataset: Dataset, entry: DatasetEntry, found: EntryFaults) -> None:
+    if dataset.kind == "video":
+        _check_frames(dataset, entry, found)
+    _check_sizes(dataset, found)
+    _check_crop(dataset, entry, found)
+    _check_schedule(dataset.schedule, found)
+
+
+def _check_frames(dataset: Dataset, entry: DatasetEntry, found: EntryFaults) -> None:
+    wanted, least, most = dataset.num_frames, dataset.min_frames, dataset.max_frames
+    if least < wanted and dataset.bucket_strategy == "aspect_ratio":
+        found.add(
+            "video.min_frames",
+            f"{least} is below num_frames {wanted}",
+            "leave min_frames out, lower num_frames, or set bucket_strategy resolution_frames",
+        )
+    if most is not None and most < _floored(least):
+        found.add("video.max_frames", f"{most} is below {_floored(least)}, so no clip fits")
+    if entry.video.window_stride is not None and dataset.window != "all":
+        found.add("video.window_stride", "a stride needs window all", "set window to all")
+
+
+def _floored(frames: int) -> int:
+    """The frames that are used of so many: 8k+1. ``max_frames`` is compared with this, as documented."""
+    return (frames - 1) // 8 * 8 + 1
+
+
+def _check_sizes(dataset: Dataset, found: EntryFaults) -> None:
+    """Sizes that are in another unit than ``resolution_type`` says, and those that do nothing without another."""
+    sizes = ("resolution", "minimum_image_size", "target_downsample_size")
+    if dataset.resolution_type == "area":
+        for key in sizes:
+            value = getattr(dataset, key)
+            if value is not None and value > LARGEST_AREA:
+                hint = "write megapixels such as 0.5, or set resolution_type to pixel_area"
+                found.add(key, f"{value:g} megapixels is too large", hint)
+    else:
+        for key in ("resolution", "target_downsample_size"):
+            value = getattr(dataset, key)
+            if value is not None and value < 32:
+                found.add(key, f"{value:g} pixels is too small", "at least 32")
+    largest, target = dataset.maximum_image_size, dataset.target_downsample_size
+    if largest is None:
+        return
+    if target is None:
+        found.add("maximum_image_size", "needs target_downsample_size", "give both")
+    elif target > largest:
+        found.add("target_downsample_size", f"{target:g} is above maximum_image_size {largest:g}", "lower it")
+    if dataset.resolution_type == "area" and largest > 5:
+        found.add("maximum_image_size", f"{largest:g} is more than 5 megapixels", "write megapixels, such as 1.0")
+    if dataset.resolution_type == "pixel" and largest < 512:
+        found.add("maximum_image_size", f"{largest:g} is below 512 pixels", "write pixels, such as 1024")
+
+
+def _check_crop(dataset: Dataset, entry: DatasetEntry, found: EntryFaults) -> None:
+    low, high = dataset.minimum_aspect_ratio, dataset.maximum_aspect_ratio
+    if low is not None and high is not None and low > high:
+        found.add("minimum_aspect_ratio", f"{low:g} is above the maximum {high:g}")
+    if dataset.crop and dataset.crop_aspect in ("closest", "random") and entry.crop_aspect_buckets is None:
+        found.add("crop_aspect", f"{dataset.crop_aspect} needs crop_aspect_buckets", "list the ratios, such as 1.78")
+
+
+def _check_schedule(schedule: Schedule, found: EntryFaults) -> None:
+    if schedule.end_epoch is not None and schedule.end_epoch < schedule.start_epoch:
+        found.add("end_epoch", f"{schedule.end_epoch} is before start_epoch {schedule.start_epoch}")
+    if schedule.end_step is not None and schedule.end_step < schedule.start_step:
+        found.add("end_step", f"{schedule.end_step} is before start_step {schedule.start_step}")
+
+
+def starts_at_once(schedule: Schedule) -> bool:
+    """Whether a data set is drawn from in the first step: the documented rule, and a weight above 0."""
+    return schedule.weight > 0 and schedule.start_epoch <= 1 and schedule.start_step <= 1
