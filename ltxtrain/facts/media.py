@@ -1,31 +1,47 @@
-"""Probe video files: what is really in them, by reading every packet and decoding one frame.
+"""Probe media files: what is really in them, by reading every packet and decoding one frame.
 
 A container's own claims (frame count, duration, size) are not trusted: Matroska has no frame count at all, and a
 damaged file often lies. The format is sniffed from the first bytes and the decoder reads from an open file object, so
-that no text file, playlist or URL hidden behind ``.mp4`` is ever followed.
+that no text file, playlist or URL hidden behind ``.mp4`` is ever followed. Files are opened in children
+(``facts/children.py``), and what was found is remembered (``facts/media_memo.py``).
 """
 
 from __future__ import annotations
 
-import math
-import os
+import importlib.metadata
 import stat
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ltxtrain.errors import DataError
-from ltxtrain.facts.reasons import Reason
+from ltxtrain.facts.children import Children, Reply, Task, usable_workers
+from ltxtrain.facts.media_facts import ClipFacts, Kind, MediaError, frames_at, from_plain, printable
+from ltxtrain.facts.media_images import IMAGE_EXTENSIONS, probe_image
+from ltxtrain.facts.media_memo import Memo, common_root, stamp_of
+
+__all__ = [
+    "IMAGE_EXTENSIONS",
+    "VIDEO_EXTENSIONS",
+    "ClipFacts",
+    "MediaError",
+    "frames_at",
+    "new_scaler",
+    "open_clip",
+    "open_regular_file",
+    "probe_clip",
+    "probe_clips",
+    "sniff_format",
+    "video_stream",
+]
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.frame import VideoFrame
+    from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
 
 VIDEO_EXTENSIONS = frozenset(
@@ -35,11 +51,9 @@ MAX_PIXELS = 8192 * 8192
 MICROSECONDS = 1_000_000  # a container's duration is counted in these
 MAX_FRAMES = 500_000
 MAX_SECONDS = 24 * 3600  # a longer clip is a damaged timestamp
-PROBE_THREADS = 4
-
-# The rest of a clip counts as one more frame when it lasts at least this part of a frame. Less is what rounding of
-# timestamps makes (Matroska counts whole milliseconds), not material.
-LAST_FRAME_PART = 0.25
+PROBE_MEMORY = 2 << 30
+PROBE_SECONDS = 10.0
+PROBE_BYTES_PER_SECOND = 20e6
 
 _QUICKTIME_ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _MAGIC: tuple[tuple[bytes, str], ...] = (
@@ -52,55 +66,52 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 )
 
 
-class MediaError(DataError):
-    """This file cannot be trained on. ``reason`` is a stable code, ``detail`` a sentence without the file's name."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
-        self.reason: Reason = reason
-        self.detail = detail
-
-
-@dataclass(frozen=True)
-class ClipFacts:
-    """One video file. Sizes are in pixels as displayed (pixel shape and rotation applied), times in seconds.
-
-    ``rotation`` is what the player applies, in degrees, as PyAV tells it. ``frames`` are counted packets;
-    ``declared_frames`` and ``declared_s`` are the container's claims, 0 where it makes none. ``duration_s`` runs from
-    the first frame to the end of the last one. With ``variable_rate`` the frames are not evenly spaced and ``fps`` is
-    their average.
-    """
-
-    path: Path
-    bytes: int
-    width: int
-    height: int
-    rotation: int
-    frames: int
-    declared_frames: int
-    fps: float
-    first_pts_s: float
-    duration_s: float
-    variable_rate: bool
-    codec: str
-    pixel_format: str
-    declared_s: float = 0.0
-
-
-def frames_at(duration_s: float, fps: float) -> int:
-    """How many frames a clip of ``duration_s`` seconds gives at ``fps``: those at 0, 1/fps, 2/fps ... within it."""
-    return max(1, math.ceil(duration_s * fps - LAST_FRAME_PART))
-
-
-def probe_clips(paths: Sequence[Path]) -> list[ClipFacts | MediaError]:
-    """Probe many files, in the order given. Threads pay: the decoder's library works outside of Python's lock."""
+def probe_clips(
+    paths: Sequence[Path], kind: Kind = "video", memo: Path | None = None, root: Path | None = None
+) -> list[ClipFacts | MediaError]:
+    """Probe many files, in the order given. ``memo`` is a folder where facts and refusals are remembered, in a file
+    for each ``root``; files that have not changed since are not opened."""
     if not paths:
         return []
-    import av  # noqa: F401 - once, here: the threads would race to do it
+    known = Memo(memo, root or common_root(paths), kind, program())
+    stamps = [stamp_of(path) if memo is not None else None for path in paths]
+    found = [known.answer(path, stamp) for path, stamp in zip(paths, stamps, strict=True)]
+    places = [place for place, entry in enumerate(found) if entry is None]
+    if places:
+        workers = min(usable_workers(), len(places))
+        with Children("ltxtrain.facts.probe_child", workers, PROBE_MEMORY) as pool:
+            replies = pool.run(probe_task(paths[place], kind) for place in places)
+            for place, reply in zip(places, replies, strict=True):
+                found[place] = entry = found_in(paths[place], reply)
+                known.remember(paths[place], stamps[place], entry)
+        known.keep(paths)
+    return [entry for entry in found if entry is not None]
 
-    workers = min(PROBE_THREADS, os.cpu_count() or 1, len(paths))
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(_probe_or_error, paths))
+
+def probe_task(path: Path, kind: Kind) -> Task:
+    stamp = stamp_of(path)
+    seconds = PROBE_SECONDS + (stamp[0] if stamp else 0) / PROBE_BYTES_PER_SECOND
+    return Task({"do": "probe", "path": str(path.absolute()), "kind": kind}, seconds)
+
+
+def found_in(path: Path, reply: Reply) -> ClipFacts | MediaError:
+    """What a child found, its words looked at."""
+    if reply.failure:
+        return MediaError(reply.failure, printable(reply.detail))
+    return from_plain(path, reply.answer) or MediaError("crashed", "the process that opened it gives no facts")
+
+
+def program() -> str:
+    """The versions of what opens media: another one may find something else."""
+    return " ".join(f"{name} {importlib.metadata.version(name)}" for name in ("av", "pillow"))
+
+
+def probe_file(path: Path, kind: Kind) -> ClipFacts:
+    """Raises ``MediaError`` with the reason's code."""
+    if kind == "image":
+        with open_regular_file(path) as file:
+            return probe_image(path, file)
+    return probe_clip(path)
 
 
 def probe_clip(path: Path) -> ClipFacts:
@@ -113,7 +124,9 @@ def probe_clip(path: Path) -> ClipFacts:
             return _probe_container(path, container)
     except av.error.DecoderNotFoundError as error:
         raise MediaError("no-video", "its video is in a coding for which there is no decoder") from error
-    except (av.error.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
+    except MemoryError as error:
+        raise MediaError("too-large", "reading it takes more memory than one file is given") from error
+    except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise MediaError("damaged", f"it cannot be read: {reason}") from error
 
@@ -126,7 +139,7 @@ def open_clip(path: Path) -> Iterator[InputContainer]:
     """
     import av
 
-    with _open_regular_file(path) as file:
+    with open_regular_file(path) as file:
         head = file.read(512)
         if not head:
             raise MediaError("empty", "the file is empty (0 bytes)")
@@ -152,6 +165,13 @@ def video_stream(container: InputContainer) -> VideoStream:
     raise MediaError("no-video", "it holds no video stream")
 
 
+def new_scaler() -> VideoReformatter:
+    """It keeps its filters from frame to frame."""
+    from av.video.reformatter import VideoReformatter
+
+    return VideoReformatter()
+
+
 def sniff_format(head: bytes) -> str | None:
     """FFmpeg's name of the container that begins with ``head``, or None. The file's name has no say."""
     if head[4:8] in _QUICKTIME_ATOMS:
@@ -163,14 +183,7 @@ def sniff_format(head: bytes) -> str | None:
     return next((name for magic, name in _MAGIC if head.startswith(magic)), None)
 
 
-def _probe_or_error(path: Path) -> ClipFacts | MediaError:
-    try:
-        return probe_clip(path)
-    except MediaError as error:
-        return error
-
-
-def _open_regular_file(path: Path) -> BinaryIO:
+def open_regular_file(path: Path) -> BinaryIO:
     """Opening a FIFO would wait for ever, and a device is no clip: look first."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -212,6 +225,7 @@ def _probe_container(path: Path, container: InputContainer) -> ClipFacts:
         codec=coded.name,
         pixel_format=picture.format.name,
         declared_s=(container.duration or 0) / MICROSECONDS,
+        interlaced=bool(picture.interlaced_frame),
     )
 
 

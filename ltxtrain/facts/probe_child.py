@@ -1,0 +1,28 @@
+"""What a child does that probes media: ``python -m ltxtrain.facts.probe_child``, started by ``facts/children.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ltxtrain.facts.children_serve import Answer, serve
+from ltxtrain.facts.media import MediaError, probe_file
+from ltxtrain.facts.media_facts import plain
+from ltxtrain.facts.media_frames import picture_at
+
+
+def answer(task: dict[str, Any]) -> Answer:
+    """``probe`` gives facts or a reason; ``picture`` one frame as raw RGB, with its size."""
+    path, kind = Path(task["path"]), task["kind"]
+    try:
+        if task["do"] == "probe":
+            return plain(probe_file(path, kind)), b""
+        picture = picture_at(path, task["seconds"], kind, tuple(task["size"]))
+    except MediaError as error:
+        return plain(error), b""
+    height, width = picture.shape[:2]
+    return {"width": width, "height": height}, picture.tobytes()
+
+
+if __name__ == "__main__":
+    serve(answer)
