@@ -17,9 +17,8 @@ from urllib.parse import urlsplit
 
 from ltxtrain.config.secrets import holds_token
 from ltxtrain.errors import ConfigError, DataError, Fault, MachineError
-from ltxtrain.facts.media import VIDEO_EXTENSIONS
+from ltxtrain.facts.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 
-IMAGES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".tiff"))
 TEXTS = frozenset((".txt", ".csv", ".jsonl", ".parquet"))
 PAPERS = re.compile(r"(readme|licen[sc]e|notice|citation)([-_.][\w.-]*)?(\.md|\.txt)?", re.IGNORECASE)
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -156,7 +155,7 @@ def is_data(name: str) -> bool:
     path = PurePosixPath(name)
     if any(part.startswith(".") for part in path.parts):
         return False
-    return path.suffix.lower() in VIDEO_EXTENSIONS | IMAGES | TEXTS or PAPERS.fullmatch(path.name) is not None
+    return path.suffix.lower() in VIDEO_EXTENSIONS | IMAGE_EXTENSIONS | TEXTS or PAPERS.fullmatch(path.name) is not None
 
 
 def hub_host() -> str:
