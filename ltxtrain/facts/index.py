@@ -1,138 +1,161 @@
-"""Find the clips of a folder and the caption of each. Reads only; nothing in the user's folder is ever changed.
+"""Find the clips of a data set and the captions of each. Reads only; nothing in the user's folder is ever changed.
 
-Every file with a video's extension is either a clip with a caption or stands in ``rejected`` with its reason. Hidden
-files and folders (a name that begins with a dot) are no clips: that is where operating systems keep their own.
+Every file with an extension of the set's kind, every row of its table and every item of its ``datasets`` set is either
+a clip with captions or stands in ``rejected`` with its reason.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ltxtrain.config import CaptionRule
-from ltxtrain.errors import DataError
-from ltxtrain.facts.media import VIDEO_EXTENSIONS
-from ltxtrain.facts.reasons import Reason
+from ltxtrain.config import CaptionRule, Dataset
+from ltxtrain.facts.captions import FROM_TABLE, CaptionFault, Captions
+from ltxtrain.facts.hub_sets import HubItem, HubSet, read_hub_set
+from ltxtrain.facts.hub_sets_files import inside
+from ltxtrain.facts.index_rows import match_rows
+from ltxtrain.facts.index_walk import Rejected, Walk, stem_of, walk_folder
+from ltxtrain.facts.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
+from ltxtrain.facts.tables import Row
 
-MAX_CAPTION_BYTES = 64 * 1024
+__all__ = ["FolderIndex", "FoundClip", "Rejected", "index_clips", "index_folder"]
 
 
 @dataclass(frozen=True)
 class FoundClip:
-    """``name`` is the path inside the dataset, with forward slashes on every system. ``captions`` are alternatives."""
+    """``name`` is the path inside the dataset, with forward slashes on every system. ``captions`` are alternatives.
+
+    ``stated_size`` is (width, height) in pixels as a table states it; the file's own is what counts.
+    """
 
     path: Path
     name: str
     captions: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Rejected:
-    name: str
-    reason: Reason
-    detail: str
+    stated_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
 class FolderIndex:
+    """Both sorted by name. ``others`` counts files of the other kind that lie there too (images in a set of videos);
+    ``filtered`` counts items that the set's own filter leaves out. Neither of them are clips of this set."""
+
     clips: tuple[FoundClip, ...]
     rejected: tuple[Rejected, ...]
+    others: int = 0
+    filtered: int = 0
 
 
-class _CaptionFault(Exception):
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
-        self.reason: Reason = reason
-        self.detail = detail
+def index_clips(dataset: Dataset, *, cache_dir: Path | None = None, seed: int = 0) -> FolderIndex:
+    """All clips of ``dataset``, sorted by name.
+
+    ``seed`` is the run's, for captions that are shuffled. Items of a ``datasets`` set that hold their media's bytes are
+    written below ``cache_dir``. Raises ``DataError`` when the folder, the table or the set cannot be read.
+    """
+    captions = Captions(dataset.captions, seed)
+    if dataset.hub is not None:
+        if cache_dir is None:
+            raise ValueError("a set of the datasets library needs a cache_dir")
+        return _index_hub(read_hub_set(dataset, dataset.hub, cache_dir), captions)
+    kinds = (VIDEO_EXTENSIONS, IMAGE_EXTENSIONS)
+    walk = walk_folder(dataset.root, *(kinds if dataset.kind == "video" else reversed(kinds)))
+    return _index_walk(walk, captions)
 
 
 def index_folder(root: Path, rule: CaptionRule | None = None) -> FolderIndex:
-    """All clips below ``root``, sorted by name. Raises ``DataError`` when the folder itself cannot be read."""
-    rule = rule or CaptionRule()
-    if not root.is_dir():
-        what = "is not a folder" if root.exists() else "does not exist"
-        raise DataError(f"the dataset's folder {what}: {root}", hint="name the folder that holds the clips")
-    real_root = root.resolve()
-    clips: list[FoundClip] = []
-    rejected: list[Rejected] = []
-    for path in sorted(_video_paths(real_root), key=lambda path: path.relative_to(real_root).as_posix()):
-        name = path.relative_to(real_root).as_posix()
-        if not path.resolve().is_relative_to(real_root):
-            rejected.append(Rejected(name, "outside-folder", f"a link to {path.resolve()}, outside of the folder"))
+    """The videos below ``root``."""
+    return _index_walk(walk_folder(root, VIDEO_EXTENSIONS, IMAGE_EXTENSIONS), Captions(rule or CaptionRule()))
+
+
+def _index_walk(walk: Walk, captions: Captions) -> FolderIndex:
+    table = captions.rule.table
+    from_table = captions.rule.strategy in FROM_TABLE
+    if from_table and table is None:
+        raise ValueError(f"caption_strategy {captions.rule.strategy!r} without a table")
+    matched = match_rows(walk, table) if table is not None else None
+    rows = matched.rows if matched else {}
+    rejected = dict(walk.rejected)
+    if matched and from_table:  # of a table that tells sizes alone, nobody expects a row for each file
+        rejected |= matched.rejected
+    clips = []
+    for name, path in walk.files.items():
+        own = rows.get(name, [])
+        try:
+            alternatives = _row_captions(own, captions, name) if from_table else _captions(walk, name, path, captions)
+        except CaptionFault as fault:
+            walk.refuse(name, fault.reason, fault.detail)
+            rejected[name] = walk.rejected[name]
+        else:
+            size = next((row.size for row in own if row.size), None)
+            clips.append(FoundClip(Path(path), name, alternatives, size))
+    return FolderIndex(tuple(clips), tuple(sorted(rejected.values(), key=lambda entry: entry.name)), walk.others)
+
+
+def _row_captions(rows: list[Row], captions: Captions, name: str) -> tuple[str, ...]:
+    """Several rows for one file are alternatives."""
+    if not rows:
+        raise CaptionFault("no-row", "the table has no row for it")
+    if captions.fixed:
+        return captions.of_instance()
+    for row in rows:
+        if row.fault:
+            raise CaptionFault("bad-caption", f"{row.place} of the table: {row.fault}")
+    texts = [caption for row in rows for caption in row.captions]
+    if not any(text.strip() for text in texts):
+        raise CaptionFault("no-caption", f"{rows[0].place} of the table has no caption")
+    return captions.finished(texts, name)
+
+
+def _captions(walk: Walk, name: str, path: str, captions: Captions) -> tuple[str, ...]:
+    if f"{stem_of(name)}.txt" in walk.texts:
+        return _own_captions(name, path, captions, None)
+    return _own_captions(name, path, captions, walk.holds)
+
+
+def _own_captions(name: str, path: str, captions: Captions, holds: Callable[[str], bool] | None) -> tuple[str, ...]:
+    """From the rule, the file's name or the file beside it. With ``holds``, that one is first looked at."""
+    if captions.fixed:
+        return captions.of_instance()
+    if captions.rule.strategy == "filename":
+        return captions.of_filename(Path(path).stem, name)
+    if captions.rule.strategy != "textfile":
+        raise ValueError(f"caption_strategy {captions.rule.strategy!r}")
+    beside = f"{stem_of(path)}.txt"
+    if holds is not None:
+        _check_text(beside, holds)
+    return captions.of_textfile(beside, name)
+
+
+def _check_text(path: str, holds: Callable[[str], bool]) -> None:
+    if not Path(path).is_file():
+        raise CaptionFault("no-caption", f"no {Path(path).name} beside it")
+    if not holds(os.path.realpath(path)):
+        raise CaptionFault("outside-folder", f"its caption {Path(path).name} is a link out of the folder")
+
+
+def _index_hub(found: HubSet, captions: Captions) -> FolderIndex:
+    clips, rejected = [], []
+    for item in found.items:
+        if item.reason is not None:
+            rejected.append(Rejected(item.name, item.reason, item.detail))
             continue
         try:
-            clips.append(FoundClip(path, name, _captions(path, real_root, rule)))
-        except _CaptionFault as fault:
-            rejected.append(Rejected(name, fault.reason, fault.detail))
-    return FolderIndex(tuple(clips), tuple(rejected))
+            alternatives = _item_captions(item, captions, found.roots)
+        except CaptionFault as fault:
+            rejected.append(Rejected(item.name, fault.reason, fault.detail))
+        else:
+            clips.append(FoundClip(item.path, item.name, alternatives, item.size))
+    clips.sort(key=lambda clip: clip.name)
+    rejected.sort(key=lambda entry: entry.name)
+    return FolderIndex(tuple(clips), tuple(rejected), filtered=found.filtered)
 
 
-def _video_paths(root: Path) -> Iterator[Path]:
-    """Files with a video's extension, and folders that are links out of ``root``. Links inside are not walked twice."""
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"a folder of the dataset cannot be read: {error.filename}: {error.strerror}") from error
-
-    for folder, subfolders, files in os.walk(root, onerror=refuse):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in subfolders:
-            path = Path(folder, name)
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
-                yield path
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_EXTENSIONS:
-                yield Path(folder, name)
-
-
-def _captions(clip: Path, root: Path, rule: CaptionRule) -> tuple[str, ...]:
-    instance = (rule.instance_prompt or "").strip()
-    if rule.only_instance_prompt or rule.strategy == "instanceprompt":
-        if not instance:
-            raise _CaptionFault("no-caption", "instance_prompt is empty")
-        return (instance,)
-    if rule.strategy == "filename":
-        captions: tuple[str, ...] = (clip.stem.replace("_", " ").strip(),)
-    elif rule.strategy == "textfile":
-        captions = _textfile_captions(clip.with_suffix(".txt"), root, rule.disable_multiline_split)
-    else:
-        raise ValueError(f"caption_strategy {rule.strategy!r}")
-    if rule.prepend_instance_prompt and instance:
-        return tuple(f"{instance} {caption}" for caption in captions)
-    return captions
-
-
-def _textfile_captions(path: Path, root: Path, whole: bool) -> tuple[str, ...]:
-    if not path.is_file():
-        raise _CaptionFault("no-caption", f"no {path.name} beside it")
-    if not path.resolve().is_relative_to(root):
-        raise _CaptionFault("outside-folder", f"its caption {path.name} is a link out of the folder")
-    text = _read_caption(path)
-    alternatives = (text,) if whole else tuple(text.splitlines())
-    captions = tuple(caption for caption in (_printable(line) for line in alternatives) if caption)
-    if not captions:
-        raise _CaptionFault("no-caption", f"{path.name} is empty")
-    return captions
-
-
-def _read_caption(path: Path) -> str:
-    """UTF-8, with or without a byte order mark. Anything else is told with the place, not guessed."""
-    try:
-        size = path.stat().st_size
-        if size > MAX_CAPTION_BYTES:
-            raise _CaptionFault("bad-caption", f"{path.name} has {size} bytes: too long for a caption")
-        content = path.read_bytes()
-    except OSError as error:
-        raise _CaptionFault("bad-caption", f"{path.name}: {error.strerror}") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        byte = content[error.start]
-        where = f"{path.name} is not UTF-8: byte 0x{byte:02x} at offset {error.start}"
-        raise _CaptionFault("bad-caption", f"{where}; save it again as UTF-8") from error
-
-
-def _printable(line: str) -> str:
-    """Without control characters (a NUL from a broken editor must not reach the tokenizer), ends trimmed."""
-    return "".join(letter for letter in line if letter in "\n\t" or letter.isprintable() or letter == "\u200d").strip()
+def _item_captions(item: HubItem, captions: Captions, roots: tuple[str, ...]) -> tuple[str, ...]:
+    if captions.rule.strategy not in FROM_TABLE or captions.fixed:
+        return _own_captions(item.name, str(item.path), captions, lambda path: inside(path, roots))
+    if item.fault:
+        raise CaptionFault("bad-caption", item.fault)
+    if not any(text.strip() for text in item.captions):
+        raise CaptionFault("no-caption", "it has no caption")
+    return captions.finished(item.captions, item.name)
