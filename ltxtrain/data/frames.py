@@ -1,139 +1,184 @@
-"""Video files to arrays and back, with PyAV.
+"""Video files and images to arrays and back, with PyAV and Pillow.
 
 Shape legend: F frames, H W pixels; frames_FHWC is uint8 RGB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
+from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 
 from ltxtrain.errors import DataError
-from ltxtrain.facts.media import MediaError, open_clip, video_stream
+from ltxtrain.facts.children import Children, Reply, Task, usable_workers
+from ltxtrain.facts.media import MediaError, open_clip, open_regular_file
+from ltxtrain.facts.media_facts import printable, told
+from ltxtrain.facts.media_frames import FrameRequest, decode_frame, decode_frames, timed_frames, upright_rgb
+from ltxtrain.facts.media_images import read_image
 from ltxtrain.files import write_atomically
-from ltxtrain.plan.records import Sample
 
-# Containers round timestamps (Matroska to milliseconds), so a frame counts as shown a little before its own time.
-TIMESTAMP_SLACK_S = 1.5e-3
-# A window that begins later than this is sought, with a lead: jumping costs more than decoding a few frames.
-SEEK_BEYOND_S = 1.0
-SEEK_LEAD_S = 0.5
-# Program streams give few of their frames a time. After a jump the decoder guesses the others, and is wrong.
-WITHOUT_TIMES = ("mpeg", "mpegvideo")
+if TYPE_CHECKING:
+    from ltxtrain.plan.records import Sample
+
+__all__ = [
+    "DECODER_VERSION",
+    "FrameRequest",
+    "decode_ahead",
+    "decode_frame",
+    "decode_frames",
+    "decode_window",
+    "encode_png",
+    "encode_video",
+    "write_video",
+]
+
 REPAIR = "re-encode the clip, or take it out of the folder"
-DECODER_VERSION = f"pyav-{av.__version__}/avcodec-{'.'.join(map(str, av.library_versions['libavcodec']))}"
+# In cache keys: another version may give other pixels. The last part is ours.
+_AVCODEC = ".".join(map(str, av.library_versions["libavcodec"]))
+DECODER_VERSION = f"pyav-{av.__version__}/avcodec-{_AVCODEC}/pillow-{version('pillow')}/2"
+# A window of the largest frames that are opened, with what their decoder keeps for reference.
+DECODE_MEMORY = 4 << 30
+DECODE_SECONDS = 60.0
+DECODE_BYTES_PER_SECOND = 2e6  # where a container cannot be sought, all before the window is decoded
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a child must know of a sample. Its fields are those of ``plan.records.Sample``; ``size`` is the bucket's
+    width and height."""
+
+    path: str
+    kind: str
+    start: float
+    fps: float
+    frames: int
+    size: tuple[int, int]
+    resize: tuple[int, int]
+    crop: tuple[int, int]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return self.frames, self.size[1], self.size[0], 3
+
+    @property
+    def bytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+def cut_of(sample: Sample) -> Cut:
+    bucket = sample.bucket
+    size = (bucket.width, bucket.height)
+    path = str(Path(sample.path).absolute())
+    return Cut(path, sample.kind, sample.start, sample.fps, bucket.frames, size, sample.resize, sample.crop)
 
 
 def decode_window(sample: Sample) -> np.ndarray:
-    """The frames that the plan gives ``sample``: frames_FHWC, resized and cropped to its bucket.
+    """The frames that the plan gives ``sample``: frames_FHWC, resized and cropped to its bucket. In this process.
 
     Frame i is the one shown at ``start + i / fps`` after the clip's first frame, by timestamps, so that any frame rate,
     also a variable one, is resampled without drift. Only the frames up to the last one used are decoded. Raises
     ``DataError`` when the file ends early or cannot be decoded.
     """
-    bucket = sample.bucket
-    scaler = VideoReformatter()  # one for the window: it keeps its filters from frame to frame
-    picked: list[np.ndarray] = []
+    return decode_cut(cut_of(sample))
+
+
+def decode_ahead(
+    samples: Iterable[Sample], workers: int | None = None
+) -> Iterator[tuple[Sample, np.ndarray | DataError]]:
+    """``decode_window`` of each sample, in order, by children that work ahead of the caller (at most twice their number
+    of windows, and about 1 GiB). ``workers`` None: one for each core that may be used. A clip that fails comes as its
+    ``DataError``, and the others go on."""
+    asked = list(samples)
+    if not asked:
+        return
+    count = min(workers or usable_workers(), len(asked))
+    cuts = [cut_of(sample) for sample in asked]
+    memory = DECODE_MEMORY + 2 * max(cut.bytes for cut in cuts)
+    with Children("ltxtrain.data.decode_child", count, memory) as pool:
+        replies = pool.run(map(_task, cuts))
+        for sample, cut in zip(asked, cuts, strict=True):
+            yield sample, _frames_in(cut, next(replies))
+
+
+def decode_cut(cut: Cut) -> np.ndarray:
     try:
-        for frame, uses in _shown_frames(sample):
-            picked += [_prepare(frame, sample, scaler)] * uses
+        if cut.kind == "image":
+            return _image_frames(cut)
+        return _video_frames(cut)
     except MediaError as error:
-        raise DataError(f"{sample.path} cannot be opened: {error.detail}", hint=REPAIR) from error
-    except (av.error.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
-        raise DataError(f"{sample.path} cannot be decoded: {error}", hint=REPAIR) from error
-    if len(picked) < bucket.frames:
-        found = f"{len(picked)} of the {bucket.frames} planned frames could be decoded"
-        raise DataError(f"{sample.path} ends early: {found}", hint=REPAIR)
-    return np.stack(picked)
+        raise DataError(f"{cut.path} cannot be opened: {error.detail}", hint=REPAIR) from error
+    except MemoryError as error:
+        raise DataError(f"{cut.path} cannot be decoded: it takes too much memory", hint=REPAIR) from error
+    except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
+        raise DataError(f"{cut.path} cannot be decoded: {told(error)}", hint=REPAIR) from error
 
 
-def decode_ahead(samples: Sequence[Sample]) -> Iterator[tuple[Sample, np.ndarray]]:
-    """``decode_window`` of each sample, the next one decoded in a thread while the caller works on this one."""
-    with ThreadPoolExecutor(1) as pool:
-        upcoming = [pool.submit(decode_window, sample) for sample in samples[:1]]
-        for index, sample in enumerate(samples):
-            frames_FHWC = upcoming.pop().result()
-            upcoming += [pool.submit(decode_window, following) for following in samples[index + 1 : index + 2]]
-            yield sample, frames_FHWC
+def _task(cut: Cut) -> Task:
+    try:
+        seconds = DECODE_SECONDS + Path(cut.path).stat().st_size / DECODE_BYTES_PER_SECOND
+    except OSError:
+        seconds = DECODE_SECONDS
+    return Task(vars(cut), seconds, cut.bytes)
 
 
-def _shown_frames(sample: Sample) -> Iterator[tuple[av.VideoFrame, int]]:
-    """Each source frame that is shown at one of the sample's times, and how many of those times it stands for."""
-    wanted = [sample.start + index / sample.fps for index in range(sample.bucket.frames)]
+def _frames_in(cut: Cut, reply: Reply) -> np.ndarray | DataError:
+    """The child's frames when there are as many bytes as asked for; else what is wrong, in words."""
+    if reply.failure:
+        return DataError(f"{cut.path} cannot be decoded: {printable(reply.detail)}", hint=REPAIR)
+    if len(reply.data) == cut.bytes:
+        return np.frombuffer(reply.data, np.uint8).reshape(cut.shape)
+    said: Any = (reply.answer or {}).get("error")
+    if not isinstance(said, str):
+        said = "cannot be decoded: the process that decodes it gives no frames"
+    return DataError(f"{cut.path} {printable(said.removeprefix(cut.path))}", hint=REPAIR)
+
+
+def _image_frames(cut: Cut) -> np.ndarray:
+    from PIL.Image import Resampling
+
+    with open_regular_file(Path(cut.path)) as file:
+        image = read_image(file).resize(cut.resize, Resampling.LANCZOS)
+    left, top = cut.crop
+    image_HWC = np.asarray(image)[top : top + cut.size[1], left : left + cut.size[0]]
+    return np.ascontiguousarray(image_HWC[None].repeat(cut.frames, axis=0))
+
+
+def _video_frames(cut: Cut) -> np.ndarray:
+    frames_FHWC = np.empty(cut.shape, np.uint8)
+    scaler = VideoReformatter()  # one for the window: it keeps its filters from frame to frame
+    left, top = cut.crop
+    width, height = cut.size
     done = 0
-    with open_clip(Path(sample.path)) as container:
-        for frame, until in _timed_frames(container, sample):
+    for frame, uses in _shown_frames(cut):
+        image_HWC = upright_rgb(frame, cut.resize, scaler)
+        frames_FHWC[done : done + uses] = image_HWC[top : top + height, left : left + width]
+        done += uses
+    if done < cut.frames:
+        found = f"{done} of the {cut.frames} planned frames could be decoded"
+        raise DataError(f"{cut.path} ends early: {found}", hint=REPAIR)
+    return frames_FHWC
+
+
+def _shown_frames(cut: Cut) -> Iterator[tuple[av.VideoFrame, int]]:
+    """Each source frame that is shown at one of the sample's times, and how many of those times it stands for."""
+    wanted = [cut.start + index / cut.fps for index in range(cut.frames)]
+    done = 0
+    with open_clip(Path(cut.path)) as container:
+        for frame, until in timed_frames(container, cut.start):
             uses = sum(1 for moment in wanted[done:] if moment < until)
             if uses:
                 yield frame, uses
             done += uses
             if done == len(wanted):
                 return
-
-
-def _timed_frames(container: av.container.InputContainer, sample: Sample) -> Iterator[tuple[av.VideoFrame, float]]:
-    """Frames from the sample's start or earlier on, each with the time until which it is shown.
-
-    Times are seconds since the clip's first frame. That frame is decoded to know its time: what containers declare is
-    wrong where frames are reordered.
-    """
-    stream = video_stream(container)
-    stream.thread_type = "NONE"  # a short window decodes faster without the threads' start-up
-    frames = container.decode(stream)
-    first = next(frames, None)
-    if first is None:
-        return
-    origin = _time_of(first)
-    shown = first
-    if sample.start > SEEK_BEYOND_S and container.format.name not in WITHOUT_TIMES:
-        shown, frames = _sought_frames(container, stream, origin, origin + sample.start)
-    for following in frames:
-        yield shown, _time_of(following) - origin - TIMESTAMP_SLACK_S
-        shown = following
-    # Nobody tells how long the last frame is shown. The facts count on no more than this.
-    rate = stream.average_rate or stream.guessed_rate or 25
-    yield shown, _time_of(shown) - origin + float(1 / rate)
-
-
-def _sought_frames(
-    container: av.container.InputContainer, stream: av.VideoStream, origin: float, time: float
-) -> tuple[av.VideoFrame, Iterator[av.VideoFrame]]:
-    """A frame shown at ``time`` or earlier, and those after it.
-
-    A jump in a transport stream may land too late: then everything from the origin on is decoded.
-    """
-    for target in (time - SEEK_LEAD_S, origin):
-        container.seek(int(target / stream.time_base), stream=stream)
-        frames = container.decode(stream)
-        shown = next(frames, None)
-        if shown is not None and _time_of(shown) <= time:
-            return shown, frames
-    raise ValueError(f"no frame is found at {time - origin:.3f} s")
-
-
-def _time_of(frame: av.VideoFrame) -> float:
-    if frame.time is None:
-        raise ValueError("a frame has no timestamp")
-    return float(frame.time)
-
-
-def _prepare(frame: av.VideoFrame, sample: Sample, scaler: VideoReformatter) -> np.ndarray:
-    """Resize, turn upright, crop. Colours go through the frame's own matrix and range to full-range RGB."""
-    quarter_turns = round(frame.rotation / 90) % 4  # PyAV tells the angle as np.rot90 takes it: counter-clockwise
-    width, height = sample.resize if quarter_turns % 2 == 0 else sample.resize[::-1]
-    scaled = scaler.reformat(frame, width, height, "rgb24", interpolation=Interpolation.LANCZOS, threads=1)
-    image_HWC = scaled.to_ndarray()
-    if quarter_turns:
-        image_HWC = np.rot90(image_HWC, quarter_turns)
-    left, top = sample.crop
-    return np.ascontiguousarray(image_HWC[top : top + sample.bucket.height, left : left + sample.bucket.width])
 
 
 def encode_video(frames_FHWC: np.ndarray, fps: float) -> bytes:

@@ -19,7 +19,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ltxtrain.facts.children import Children, Reply, Task, usable_workers
-from ltxtrain.facts.media_facts import ClipFacts, Kind, MediaError, frames_at, from_plain, printable
+from ltxtrain.facts.media_facts import ClipFacts, Kind, MediaError, frames_at, from_plain, printable, told
 from ltxtrain.facts.media_images import IMAGE_EXTENSIONS, probe_image
 from ltxtrain.facts.media_memo import Memo, common_root, stamp_of
 
@@ -127,8 +127,7 @@ def probe_clip(path: Path) -> ClipFacts:
     except MemoryError as error:
         raise MediaError("too-large", "reading it takes more memory than one file is given") from error
     except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise MediaError("damaged", f"it cannot be read: {reason}") from error
+        raise MediaError("damaged", f"it cannot be read: {told(error)}") from error
 
 
 @contextmanager

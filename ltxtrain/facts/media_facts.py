@@ -101,3 +101,8 @@ def printable(text: str) -> str:
     """A line that may stand on a terminal: what a file or its decoder says is not ours."""
     line = "".join(letter if letter.isprintable() else " " for letter in text).strip()
     return line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]} ..."
+
+
+def told(error: Exception) -> str:
+    """What a library says of a fault, without FFmpeg's numbers."""
+    return printable(getattr(error, "strerror", None) or str(error) or type(error).__name__)

@@ -20,7 +20,7 @@ from ltxtrain.facts.media import (
     probe_task,
     video_stream,
 )
-from ltxtrain.facts.media_facts import Kind, MediaError, printable
+from ltxtrain.facts.media_facts import Kind, MediaError, told
 from ltxtrain.facts.media_images import read_image
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def picture_at(path: Path, seconds: float, kind: Kind, size: tuple[int, int]) ->
     except MemoryError as error:
         raise MediaError("too-large", "reading it takes more memory than one file is given") from error
     except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
-        raise MediaError("damaged", f"it cannot be decoded: {printable(str(error))}") from error
+        raise MediaError("damaged", f"it cannot be decoded: {told(error)}") from error
 
 
 def fitted(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:

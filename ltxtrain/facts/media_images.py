@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from ltxtrain.facts.media_facts import ClipFacts, MediaError
+from ltxtrain.facts.media_facts import ClipFacts, MediaError, told
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -106,7 +106,7 @@ def opened_image(file: BinaryIO) -> Iterator[Image]:
     except MemoryError as error:
         raise MediaError("too-large", "reading it takes more memory than one file is given") from error
     except FAULTS as error:
-        raise MediaError("damaged", f"it cannot be read: {str(error) or type(error).__name__}") from error
+        raise MediaError("damaged", f"it cannot be read: {told(error)}") from error
 
 
 def upright_rgb(image: Image) -> Image:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ltxtrain.data.frames import decode_ahead, decode_window
+from ltxtrain.data.frames import decode_window
 from ltxtrain.errors import DataError
 from ltxtrain.facts.media import frames_at, probe_clip
 
@@ -188,25 +187,3 @@ def test_damaged_bytes_give_frames_or_an_error_that_names_the_file(clip: Clip, s
                 assert frames_FHWC.shape[0] == 9
                 outcomes.add("frames")
     assert outcomes == {"error", "frames"}
-
-
-def test_decoding_ahead_gives_the_same_in_the_same_order(clip: Clip, sample_of: SampleOf) -> None:
-    path = clip("clip.mkv", 60)
-    samples = [sample_of(path, 9, start=index / 5, name=f"set/clip#{index}") for index in range(6)]
-    ahead = list(decode_ahead(samples))
-    assert [sample for sample, _ in ahead] == samples
-    for sample, frames_FHWC in ahead:
-        assert np.array_equal(frames_FHWC, decode_window(sample))
-    assert list(decode_ahead([])) == []
-
-
-def test_decoding_ahead_tells_of_a_bad_clip_after_the_good_ones_before_it(
-    clip: Clip, sample_of: SampleOf, tmp_path: Path
-) -> None:
-    good = sample_of(clip("good.mkv", 30), 9)
-    (tmp_path / "bad.mkv").write_bytes(b"\x1a\x45\xdf\xa3 and nothing else")
-    seen = []
-    with pytest.raises(DataError, match=r"bad\.mkv"):
-        for sample, _ in decode_ahead([good, good, replace(good, path=str(tmp_path / "bad.mkv")), good]):
-            seen.append(sample)
-    assert seen == [good, good]
