@@ -1,0 +1,41 @@
+"""HTML from functions. Text is escaped unless it came out of this module, so a caption cannot become markup."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+VOID = frozenset({"meta", "img", "input"})
+
+
+class Html(str):
+    """Markup that is safe to place as it is."""
+
+    __slots__ = ()
+
+
+def raw(text: str) -> Html:
+    """Our own text, trusted as markup: never a user's."""
+    return Html(text)
+
+
+def el(tag: str, *children: str | None, **attributes: str | int | float | bool | None) -> Html:
+    """``el("td", caption, class_="name", data_step=4)``. None and False leave out; True is a bare attribute."""
+    opening = tag + "".join(_attribute(name, value) for name, value in attributes.items())
+    return Html(f"<{opening}>" if tag in VOID else f"<{opening}>{join(children)}</{tag}>")
+
+
+def join(children: Iterable[str | None]) -> Html:
+    return Html("".join(child if isinstance(child, Html) else _escaped(child) for child in children if child))
+
+
+def _attribute(name: str, value: str | int | float | bool | None) -> str:
+    if value is None or value is False:
+        return ""
+    spelled = name.rstrip("_").replace("_", "-")
+    return f" {spelled}" if value is True else f' {spelled}="{_escaped(str(value))}"'
+
+
+def _escaped(text: str) -> str:
+    """Names of files may hold bytes that are no UTF-8: those become a question mark."""
+    return html.escape(text.encode("utf-8", "replace").decode("utf-8"))
