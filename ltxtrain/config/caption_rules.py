@@ -17,7 +17,7 @@ from ltxtrain.config.secrets import shown
 TABLES: Final = {"parquet": "parquet", "csv": "csv_file", "jsonl": "jsonl"}
 """The key that names the table of a strategy."""
 
-_SEARCH_AND_REPLACE = re.compile(r"s/((?:[^/\\]|\\.)+)/((?:[^/\\]|\\.)*)/?", re.DOTALL)
+_SEARCH_AND_REPLACE = re.compile(r"s/((?:[^/\\]|\\.)+)/((?:[^/\\]|\\.)*)(?:/[gi]*)?", re.DOTALL)
 _MOST_FILTER_BYTES = 1024 * 1024
 
 
@@ -52,7 +52,7 @@ def caption_rule(entry: DatasetEntry, data: DataConfig, found: EntryFaults) -> C
                 found.add(key, "needs an instance_prompt", f"set instance_prompt, or leave {key} out")
     if entry.type == "csv" and strategy != "csv":
         found.add("caption_strategy", f"{strategy} does not go with type csv", "leave caption_strategy out")
-    if entry.type == "huggingface" and strategy not in ("huggingface", "filename", "instanceprompt"):
+    if entry.type == "huggingface" and strategy in TABLES:
         found.add("caption_strategy", f"{strategy} does not go with type huggingface", "leave caption_strategy out")
     if strategy == "huggingface" and entry.type != "huggingface":
         found.add("caption_strategy", "huggingface needs type huggingface", "set type to huggingface")

@@ -25,8 +25,6 @@ def hub_rule(entry: DatasetEntry, kind: Kind, found: EntryFaults) -> HubRule | N
         found.add("dataset_name", "is missing for type huggingface", "name the set on the Hub, or its folder")
         return None
     rows = values["filter_func"]
-    if rows is not None and rows.quality_thresholds and not rows.quality_column:
-        found.add("filter_func", "quality_thresholds need a quality_column", "name the column")
     return HubRule(
         name=name,
         split=values["split"] or "train",

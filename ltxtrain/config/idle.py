@@ -83,8 +83,7 @@ NO_EFFECT: Final[Mapping[str, str]] = {
     "read_batch_size": "clips are read ahead of their use, as far as memory allows",
     "image_processing_batch_size": "clips are prepared ahead of their use, as far as memory allows",
     "aspect_bucket_worker_count": "buckets are worked out from the clips' headers",
-    "max_workers": "clips are read by one process for each core",
-    "write_batch_size": "cache entries are written as they are made",
+    "max_workers": "clips are read by one process for each core, eight at most",
     "delete_unwanted_images": "clips that do not fit are listed in the plan, and no file is ever deleted",
 }
 """Documented options that are accepted and told to have no effect here, each with the reason."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from pydantic import BaseModel
+
 from ltxtrain.config.caption_rules import TABLES, strategy_of
 from ltxtrain.config.data import DataConfig
 from ltxtrain.config.entries import DatasetEntry
@@ -22,7 +24,7 @@ ENTRY_NO_EFFECT: Final[Mapping[str, str]] = {
     "default": "it belongs to a text_embeds entry",
     "cache_dir_vae": _OWN_CACHE,
     "cache_dir": _OWN_CACHE,
-    "write_batch_size": "entries are written as they are made",
+    "write_batch_size": "it is a global option",
     "read_batch_size": _IN_TURN,
     "image_processing_batch_size": _IN_TURN,
     "cache_file_suffix": _NO_FACTS,
@@ -93,7 +95,9 @@ def entry_notices(entry: DatasetEntry, data: DataConfig) -> list[str]:
 
 def idle_keys(entry: DatasetEntry, data: DataConfig) -> dict[str, str]:
     """The keys of ``entry`` that are set and do nothing, each with the reason."""
-    given = {key for key in type(entry).model_fields if getattr(entry, key) != type(entry).model_fields[key].default}
+    given = _given(entry, "")
+    if entry.huggingface is not None:
+        given |= _given(entry.huggingface, "huggingface.")
     if entry.dataset_type == "text_embeds":
         reasons = {key: "a text_embeds entry holds no clips" for key in type(entry).model_fields} | dict(
             ENTRY_NO_EFFECT
@@ -105,6 +109,11 @@ def idle_keys(entry: DatasetEntry, data: DataConfig) -> dict[str, str]:
     return idle | _idle_words(entry)
 
 
+def _given(table: BaseModel, prefix: str) -> set[str]:
+    fields = type(table).model_fields
+    return {f"{prefix}{key}" for key in fields if getattr(table, key) != fields[key].default}
+
+
 def _by_source(entry: DatasetEntry, data: DataConfig) -> dict[str, str]:
     """Keys of tables and fetched sets that are not where the clips and captions come from."""
     strategy = strategy_of(entry, data)
@@ -113,10 +122,22 @@ def _by_source(entry: DatasetEntry, data: DataConfig) -> dict[str, str]:
         reasons["csv_caption_column"] = f"captions are taken by {strategy}"
     if entry.type != "huggingface":
         reasons |= dict.fromkeys(("huggingface", *FLAT_KEYS), f"type is {entry.type}")
+    else:
+        reasons |= _by_column(entry)
     if entry.metadata_backend not in (strategy, entry.type):
         reasons["metadata_backend"] = "sizes are read from the clips themselves"
     if entry.caption_shuffle is not None and not entry.caption_shuffle.enable:
         reasons["caption_shuffle"] = "its enable is false"
+    return reasons
+
+
+def _by_column(entry: DatasetEntry) -> dict[str, str]:
+    """The column of the other kind of clips, in the entry or in its ``huggingface`` table."""
+    reasons = {"huggingface.num_proc": ENTRY_NO_EFFECT["num_proc"]}
+    others = {"video": ("image_column", "videos"), "image": ("video_column", "pictures")}
+    if entry.dataset_type in others:
+        column, kind = others[entry.dataset_type]
+        reasons |= dict.fromkeys((column, f"huggingface.{column}"), f"the set holds {kind}")
     return reasons
 
 

@@ -36,7 +36,7 @@ CONDITIONING_TYPES: Final[Mapping[str, Reason]] = {
 STORES: Final[Mapping[str, Reason]] = {
     "aws": (
         "files in a bucket are not read",
-        "mount the bucket as a folder (rclone, s3fs) or copy it; then type local",
+        "mount it as a folder, by rclone or s3fs, or copy it; then set type to local",
     ),
     "webshart": _SHARDS,
     "memory": ("clips cannot lie in memory", "set type to local; memory is for text_embeds"),

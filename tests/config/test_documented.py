@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ltxtrain.config import load_config, resolve_datasets
+from ltxtrain.config import CaptionRule, Dataset, dataset_notices, load_config, resolve_datasets
 from ltxtrain.config.catalogue import options
 from ltxtrain.config.data import DataConfig
-from ltxtrain.config.resolve import dataset_notices
 from ltxtrain.config.unbuilt import UNBUILT
 from ltxtrain.errors import ConfigError
 
@@ -61,15 +60,54 @@ def test_the_complete_example_loads_value_by_value_once_that_is_set_aside() -> N
 def test_the_list_of_data_sets_gives_the_data_set_of_the_guides() -> None:
     data = DataConfig(data_backend_config=GUIDES / "multidatabackend.json", resolution=800)
     (found,) = resolve_datasets(data)
-    assert found.id == "disney-black-and-white"
-    assert found.root == Path("datasets/disney-black-and-white")
-    assert (found.resolution, found.resolution_type, found.minimum_image_size) == (480, "pixel_area", 480)
-    assert (found.num_frames, found.min_frames, found.max_frames) == (125, 125, None)
-    assert (found.bucket_strategy, found.repeats, found.crop, found.is_i2v) == ("aspect_ratio", 0, False, True)
-    notices = " ".join(dataset_notices(data))
-    assert "cache_dir_vae has no effect" in notices
-    assert len(dataset_notices(data)) == 4, "the keys that say what holds anyway are passed over"
-    assert "maximum_image_size, target_downsample_size have no effect: crop is false" in notices
+    assert found == Dataset(
+        id="disney-black-and-white",
+        root=Path("datasets/disney-black-and-white"),
+        resolution=480,
+        resolution_type="pixel_area",
+        minimum_image_size=480,
+        crop=False,
+        crop_style="random",
+        crop_aspect="square",
+        num_frames=125,
+        min_frames=125,
+        max_frames=None,
+        bucket_strategy="aspect_ratio",
+        frame_interval=None,
+        repeats=0,
+        captions=CaptionRule(strategy="textfile"),
+        is_i2v=True,
+        window="first",
+        windows_per_clip=1,
+        minimum_aspect_ratio=None,
+        maximum_aspect_ratio=None,
+        max_num_samples=None,
+        maximum_image_size=480,
+        target_downsample_size=480,
+    )
+    assert dataset_notices(data) == (
+        "data set disney-black-and-white: cache_dir_vae has no effect: "
+        "caches are keyed by content and lie under cache_dir",
+        "data set text-embeds: cache_dir has no effect: caches are keyed by content and lie under cache_dir",
+        "data set text-embeds: write_batch_size has no effect: it is a global option",
+    )
+
+
+def test_pictures_may_stand_beside_the_videos_of_the_guides(tmp_path: Path) -> None:
+    entries = json.loads((GUIDES / "multidatabackend.json").read_text(encoding="utf-8"))
+    stills = {
+        "id": "stills",
+        "type": "local",
+        "dataset_type": "image",
+        "instance_data_dir": "datasets/stills",
+        "crop": True,
+        "crop_style": "center",
+        "crop_aspect": "square",
+        "repeats": 2,
+    }
+    (tmp_path / "list.json").write_text(json.dumps([*entries, stills]), encoding="utf-8")
+    video, image = resolve_datasets(DataConfig(data_backend_config=tmp_path / "list.json"))
+    assert (video.kind, image.kind, image.num_frames, image.is_i2v) == ("video", "image", 1, False)
 
 
 def test_the_snippets_of_the_guides_load(tmp_path: Path) -> None:

@@ -8,17 +8,35 @@ from typing import Any
 import pytest
 
 from ltxtrain.config import dataset_notices, load_config, resolve_datasets
-from ltxtrain.config.catalogue import Option, options
+from ltxtrain.config.catalogue import Option, fields_of, options
 from ltxtrain.config.data import DataConfig
-from ltxtrain.config.entries import DatasetEntry
+from ltxtrain.config.entries import DatasetEntry, HubSettings, RowFilter, ShuffleSettings, TableSettings
 from ltxtrain.config.idle import IDLE_WHILE
 from ltxtrain.config.read_entries import entry_options, video_options
 from ltxtrain.errors import ConfigError, DataError
 from ltxtrain.learn.schedule import SCHEDULES, Curve, learning_rate
 
 BASE: dict[str, object] = {"id": "a", "instance_data_dir": "c", "crop": True, "instance_prompt": "TOK"}
+IMAGE = {**BASE, "dataset_type": "image"}
+EVAL = {**BASE, "id": "e", "dataset_type": "eval"}
+FETCHED = {**BASE, "type": "huggingface", "dataset_name": "u/d"}
+CSV = {**BASE, "type": "csv", "csv_file": "t.csv"}
 STORE: dict[str, object] = {"id": "t", "dataset_type": "text_embeds"}
-OTHERS: dict[str, object] = {"instance_data_dir": "d", "resolution_type": "pixel", "crop_style": "corner"}
+OTHERS: dict[str, object] = {
+    "instance_data_dir": "d",
+    "resolution_type": "pixel",
+    "crop_style": "corner",
+    "vae_cache_clear_each_epoch": False,
+    "skip_file_discovery": "vae,text,metadata",
+    "csv_file": "x.csv",
+    "caption_filter_list": ("blurry",),
+    "caption_shuffle": {"count": 2},
+    "parquet": {"path": "t.parquet"},
+    "jsonl": {"path": "t.jsonl"},
+    "huggingface": {"revision": "v2"},
+    "filter_func": {"min_width": 9},
+    "quality_thresholds": {"clip": 0.3},
+}
 """Values for keys whose kind alone does not tell of a good one that makes a difference."""
 
 
@@ -61,17 +79,24 @@ def assert_not_silent(key: str, before: tuple[object, str], after: tuple[object,
         assert found != before[0] or key in notices, f"{key} is passed over in silence"
 
 
-@pytest.mark.parametrize("key", [key for key in entry_options() if key not in ("id", "video")])
-def test_each_key_of_a_data_set_is_used_or_refused_or_told(key: str) -> None:
-    value = other_value(entry_options()[key], BASE.get(key))
-    assert_not_silent(key, outcome(BASE), outcome({**BASE, key: value}))
+ENTRIES = {"video": BASE, "image": IMAGE, "eval": EVAL, "fetched": FETCHED, "csv": CSV}
+KEYS = [key for key in entry_options() if key != "id"]
 
 
-@pytest.mark.parametrize(
-    "key", [key for key in entry_options() if key not in ("id", "dataset_type", "disabled", "disable")]
-)
-def test_each_key_of_a_text_store_is_refused_or_told(key: str) -> None:
+@pytest.mark.parametrize("kind", ENTRIES)
+@pytest.mark.parametrize("key", [key for key in KEYS if key != "video"])
+def test_each_key_of_a_data_set_is_used_or_refused_or_told(key: str, kind: str) -> None:
+    entry = ENTRIES[kind]
+    beside = [BASE] if kind == "eval" else []
+    value = other_value(entry_options()[key], entry.get(key))
+    assert_not_silent(key, outcome(*beside, entry), outcome(*beside, {**entry, key: value}))
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key not in ("dataset_type", "disabled", "disable")])
+def test_each_key_of_a_text_store_is_used_or_refused_or_told(key: str) -> None:
     value = {"num_frames": 9} if key == "video" else other_value(entry_options()[key], None)
+    if key == "vae_cache_clear_each_epoch":
+        value = True
     before, after = outcome(BASE, STORE), outcome(BASE, {**STORE, key: value})
     if key == "default":
         assert after == before, "there is one store, and it is the default one"
@@ -79,11 +104,43 @@ def test_each_key_of_a_text_store_is_refused_or_told(key: str) -> None:
         assert_not_silent(key, before, after)
 
 
+FRAMES = {"num_frames": 49, "min_frames": 129, "max_frames": 200}
+
+
 @pytest.mark.parametrize("key", video_options())
 def test_each_key_of_video_reaches_the_plan(key: str) -> None:
-    value = {"num_frames": 49, "min_frames": 129, "max_frames": 200}.get(key) or other_value(video_options()[key], None)
-    before, after = outcome(BASE), outcome({**BASE, "video": {key: value}})
+    window = {"window": "all"} if key == "window_stride" else {}
+    value = FRAMES.get(key) or other_value(video_options()[key], None)
+    before, after = outcome({**BASE, "video": window}), outcome({**BASE, "video": {**window, key: value}})
     assert not isinstance(after[0], str) and before[0] != after[0]
+
+
+def test_a_picture_has_no_video_table_and_that_is_told() -> None:
+    found, notices = outcome({**IMAGE, "video": {"num_frames": 9}})
+    assert found == outcome(IMAGE)[0] and "video has no effect: a picture is one frame" in notices
+
+
+TABLES = {
+    "caption_shuffle": (ShuffleSettings, {"enable": True}),
+    "parquet": (TableSettings, {"path": "t.parquet"}),
+    "jsonl": (TableSettings, {"path": "t.jsonl"}),
+    "huggingface": (HubSettings, {}),
+    "filter_func": (RowFilter, {}),
+}
+
+
+@pytest.mark.parametrize(("table", "key"), [(table, key) for table in TABLES for key in TABLES[table][0].model_fields])
+def test_each_key_inside_of_a_table_reaches_the_plan_or_is_refused_or_told(table: str, key: str) -> None:
+    model, given = TABLES[table]
+    entry = FETCHED if model in (HubSettings, RowFilter) else BASE
+    if key == "dataset_name":
+        entry = {name: value for name, value in entry.items() if name != "dataset_name"}
+    value = other_value(fields_of(model, table)[key], given.get(key))
+    if key == "path":
+        value = given["path"].replace("t.", "u.")
+    if key == "image_column":
+        entry = {**entry, "dataset_type": "image"}
+    assert_not_silent(key, outcome({**entry, table: given}), outcome({**entry, table: {**given, key: value}}))
 
 
 def test_keys_that_say_what_holds_anyway_are_passed_over() -> None:

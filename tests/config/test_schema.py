@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
 import ltxtrain
-from ltxtrain.config import load_config
+from ltxtrain.config import (
+    CacheRule,
+    CaptionRule,
+    Dataset,
+    HubRule,
+    Schedule,
+    ShuffleRule,
+    TableRule,
+    TextRule,
+    load_config,
+)
 from ltxtrain.config.catalogue import options, section_names
 from ltxtrain.config.conflicts import conflict_faults
 from ltxtrain.config.idle import GUIDED, IDLE_WHILE, MEASURED, NO_EFFECT, SMALL_BUCKETS, WITHOUT_MASTER
@@ -69,12 +80,30 @@ def test_every_option_is_read_by_the_program_or_told_to_be_not_built_or_without_
 SETTLED_IN_THE_CONFIGURATION = {
     "model_family",  # has one value
     "model_flavour",  # names the model
-    "video_windows_per_clip",  # becomes Dataset.windows_per_clip
+    "video_windows_per_clip",  # these become fields of Dataset: see the test of its fields
+    "video_window",
+    "video_window_stride",
+    "video_fps_policy",
+    "delete_problematic_images",
+    "vae_batch_size",  # and these of its CacheRule
+    "vae_cache_ondemand",
+    "vae_cache_disable",
+    "skip_file_discovery",
     "snr_gamma",  # these four are refused, with their reason
     "masked_loss_probability",
     "validation_guidance_skip_layers",
     "evaluation_type",
 }
+
+
+@pytest.mark.parametrize(
+    "record", [Dataset, CacheRule, TextRule, CaptionRule, ShuffleRule, TableRule, HubRule, Schedule]
+)
+def test_every_field_of_a_settled_data_set_is_read_by_the_program(record: type) -> None:
+    package = Path(ltxtrain.__file__).parent
+    texts = [path.read_text(encoding="utf-8") for path in package.rglob("*.py") if path.parent != package / "config"]
+    read = set(re.findall(r"\.(\w+)", "\n".join(texts)))
+    assert not {field.name for field in fields(record)} - read
 
 
 def test_no_option_looks_like_a_secret_and_secrets_are_never_shown() -> None:
@@ -121,6 +150,11 @@ def test_choices_of_the_guides_are_all_accepted_by_name() -> None:
                 continue
             loaded = load_config(env={}, flags=_with_company(option.name, str(choice)), set_aside_unbuilt=True)
             assert loaded.sources[option.name] != "default" or choice == option.default, f"{option.name}={choice}"
+
+
+def test_a_budget_of_tokens_is_no_secret() -> None:
+    assert shown("train_batch_tokens", 4480) == "4480"
+    assert is_secret_key("tokens") and is_secret_key("hub_tokens")
 
 
 def _with_company(name: str, value: str) -> dict[str, object]:
