@@ -86,5 +86,8 @@ def render_config(config: TrainConfig) -> str:
 
 
 def _dataset_lines(plan: Plan) -> list[dict[str, Any]]:
-    used = [{"used": True, **asdict(sample)} for sample in plan.samples]
-    return used + [{"used": False, **asdict(dropped)} for dropped in plan.dropped]
+    roles = {dataset.id: dataset.role for dataset in plan.datasets}
+    used = [{"used": True, "role": "train", **asdict(sample)} for sample in plan.samples]
+    used += [{"used": True, "role": "eval", **asdict(sample)} for sample in plan.eval_samples]
+    left_out = ({"used": False, "role": roles.get(entry.dataset, "train"), **asdict(entry)} for entry in plan.dropped)
+    return [*used, *left_out]

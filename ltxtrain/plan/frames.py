@@ -30,11 +30,13 @@ def floor_to_interval(count: int, interval: int | None) -> int:
     return floor_frames((count - 1) // interval * interval + 1)
 
 
-def windows(available: int, frames: int, mode: str, per_clip: int = 1) -> tuple[Window, ...]:
+def windows(available: int, frames: int, mode: str, per_clip: int = 1, stride: int | None = None) -> tuple[Window, ...]:
     """Windows of ``frames`` frames in a clip that has ``available``; none when the clip is shorter.
 
-    ``first``: the beginning. ``all``: one after another, as many as are whole. ``uniform``: ``per_clip`` windows spread
-    evenly from the beginning to the end (a single one lies in the middle); they may overlap, but no two are the same.
+    ``first``: the beginning. ``all``: one each ``stride`` frames, as many as are whole; without a stride one after
+    another, below ``frames`` they overlap, above it frames between them are left out. ``uniform``: ``per_clip`` windows
+    spread evenly from the beginning to the end (a single one lies in the middle); they may overlap, but no two are the
+    same.
     """
     spare = available - frames
     if spare < 0:
@@ -42,7 +44,7 @@ def windows(available: int, frames: int, mode: str, per_clip: int = 1) -> tuple[
     if mode == "first":
         starts = [0]
     elif mode == "all":
-        starts = [frames * index for index in range(available // frames)]
+        starts = list(range(0, spare + 1, frames if stride is None else stride))
     elif mode == "uniform":
         starts = _spread(spare, per_clip)
     else:

@@ -7,25 +7,40 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ltxtrain.config import LoadedConfig, TrainConfig, dataset_notices, resolve_datasets
-from ltxtrain.errors import DataError
 from ltxtrain.facts.container import no_clips
 from ltxtrain.facts.machine import Machine, probe_machine
 from ltxtrain.facts.models import ModelFacts, TransformerFacts, lora_params, model_facts, transformer_facts
-from ltxtrain.facts.reasons import EXPLANATIONS
-from ltxtrain.plan import disk, notices
+from ltxtrain.plan import disk, notices, set_notices
 from ltxtrain.plan.device import device_warnings
-from ltxtrain.plan.filling import Filled, SmallBuckets, fill_buckets
+from ltxtrain.plan.filling import Filled, FillRule, SmallBuckets, fill_buckets
 from ltxtrain.plan.length import RunLength, run_length
 from ltxtrain.plan.loss import Place, loss_warnings
 from ltxtrain.plan.memory import TrainingSetup, estimate_memory
+from ltxtrain.plan.order import BatchOrder, OrderRule
 from ltxtrain.plan.prompts import ValidationVideo, validation_videos
-from ltxtrain.plan.records import Bucket, DatasetPlan, Dropped, PhaseMemory, Plan, Sample
+from ltxtrain.plan.records import Bucket, Dropped, PhaseMemory, Plan, Sample
 from ltxtrain.plan.select import Selection, SelectionRule, select_samples
+from ltxtrain.plan.sets import check_accounts, check_not_empty, plan_datasets
 from ltxtrain.plan.targets import check_targets, lora_targets
 
+if TYPE_CHECKING:
+    from ltxtrain.config.data import DataConfig
+
 VALUE_BYTES = {"no": 4, "fp32": 4, "bf16": 2, "fp16": 2, "fp8": 2}
+
+
+@dataclass(frozen=True)
+class Material:
+    """All clips of a run. ``dropped`` are those of the selections, and those whose buckets are too small."""
+
+    rule: SelectionRule
+    selections: tuple[Selection, ...]
+    filled: Filled
+    eval_samples: tuple[Sample, ...]
+    dropped: tuple[Dropped, ...]
 
 
 @dataclass(frozen=True)
@@ -38,7 +53,7 @@ class Needs:
 
 
 def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Path | None = None) -> Plan:
-    """Probe the clips and decide on everything. Reads files and writes none.
+    """Probe the clips and decide on everything. Writes no file but what it remembers of the clips, in the cache.
 
     ``data_dir`` is a folder of clips that were made because no data is named. Raises ``ConfigError`` for what cannot
     work, ``DataError`` when there is nothing to train on, ``ModelError`` for a local model that cannot be read.
@@ -49,25 +64,26 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
     data = config.data if data_dir is None else config.data.model_copy(update={"instance_data_dir": data_dir})
     if not (data.instance_data_dir or data.datasets or data.data_backend_config) and (told := no_clips(os.environ)):
         raise told
-    rule = SelectionRule(data.framerate, data.aspect_bucket_alignment, data.aspect_bucket_rounding, config.model.seed)
-    selections = [select_samples(dataset, rule) for dataset in resolve_datasets(data)]
-    samples = [sample for selection in selections for sample in selection.samples]
-    dropped = tuple(entry for selection in selections for entry in selection.dropped)
-    if not samples:
-        raise _nothing_left(selections, dropped)
-    batch, accumulation = data.train_batch_size, config.optimizer.gradient_accumulation_steps
-    filled = fill_buckets(samples, batch, accumulation, _small_buckets(config))
-    dropped += filled.dropped
-    if not filled.samples:
-        raise _nothing_left(selections, dropped)
-    length = run_length(filled.buckets, accumulation, config.schedule.max_train_steps, config.schedule.num_train_epochs)
-    videos = validation_videos(config.validation, config.model.seed, _captions(filled.samples))
     run_name = run_name_of(config, loaded.presets)
     run_dir = config.checkpoint.output_dir / run_name
     named = config.checkpoint.model_copy(update={"run_name": run_name})
     config = config.model_copy(update={"checkpoint": named})  # so that config.toml leads back to this run
-    needs = _needs(config, filled, length, videos, machine, run_dir)
-    steps_given = bool(config.schedule.max_train_steps or config.schedule.num_train_epochs)
+    material = gather(config, data)
+    datasets = plan_datasets(material.selections, [*material.filled.samples, *material.eval_samples])
+    accumulation = config.optimizer.gradient_accumulation_steps
+    order = BatchOrder(
+        OrderRule(
+            samples=material.filled.samples,
+            buckets=material.filled.buckets,
+            datasets=datasets,
+            seed=config.model.seed,
+            accumulation=accumulation,
+            sampling=data.data_backend_sampling,
+        )
+    )
+    length = run_length(order, accumulation, config.schedule.max_train_steps, config.schedule.num_train_epochs)
+    videos = validation_videos(config.validation, config.model.seed, _captions(material.filled.samples))
+    needs = _needs(config, material, length, videos, machine, run_dir)
     return Plan(
         config=config,
         sources=dict(loaded.sources),
@@ -75,24 +91,13 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
         run_dir=run_dir,
         cache_dir=config.cache.cache_dir,
         made_clips=data_dir is not None,
-        clips_found=sum(selection.found for selection in selections),
-        datasets=tuple(
-            DatasetPlan(
-                id=selection.dataset.id,
-                kind=selection.dataset.kind,
-                role=selection.dataset.role,
-                clips_found=selection.found,
-                clips_used=len({sample.path for sample in filled.samples if sample.dataset == selection.dataset.id}),
-                samples=sum(sample.dataset == selection.dataset.id for sample in filled.samples),
-                uses=sum(s.repeats + 1 for s in filled.samples if s.dataset == selection.dataset.id),
-            )
-            for selection in selections
-        ),
-        samples=filled.samples,
-        eval_samples=(),
-        dropped=dropped,
-        buckets=filled.buckets,
-        batch_size=batch,
+        clips_found=sum(selection.found for selection in material.selections),
+        datasets=datasets,
+        samples=material.filled.samples,
+        eval_samples=material.eval_samples,
+        dropped=material.dropped,
+        buckets=material.filled.buckets,
+        batch_size=data.train_batch_size,
         accumulation=accumulation,
         steps=length.steps,
         steps_per_epoch=length.steps_per_epoch,
@@ -102,23 +107,60 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
         memory=needs.memory,
         notices=(
             *loaded.notices,
-            *dataset_notices(data),
-            *(text for selection in selections for text in notices.selection_notices(selection, data.framerate)),
-            *notices.quarantine_notices(data.delete_problematic_images, dropped),
-            *notices.bucket_notices(filled, batch, accumulation),
-            *notices.length_notices(length, filled.samples, steps_given),
+            *dataset_notices(data, config.cache, config.validation),
+            *(text for found in material.selections for text in set_notices.selection_notices(found, material.rule)),
+            *set_notices.quarantine_notices(material.selections),
+            *notices.bucket_notices(material.filled),
+            *notices.length_notices(
+                length,
+                material.filled.samples,
+                bool(config.schedule.max_train_steps or config.schedule.num_train_epochs),
+            ),
             *notices.validation_notices(config.validation, videos),
             *notices.machine_notices(machine),
         ),
         warnings=(
             *loss_warnings(_places(config, run_dir), os.environ),
-            *(text for selection in selections for text in notices.selection_warnings(selection, data.framerate)),
+            *(text for found in material.selections for text in set_notices.selection_warnings(found, material.rule)),
             *notices.schedule_warnings(config.schedule, length.steps),
             *device_warnings(machine, config.model.pretrained_model_name_or_path, os.environ),
             *needs.warnings,
         ),
         machine=machine,
     )
+
+
+def gather(config: TrainConfig, data: DataConfig) -> Material:
+    """Every clip that ``data`` names, used or left out. Raises as ``make_plan`` does."""
+    rule = SelectionRule(
+        framerate=data.framerate,
+        alignment=data.aspect_bucket_alignment,
+        rounding=data.aspect_bucket_rounding,
+        seed=config.model.seed,
+        size_maps=config.checkpoint.output_dir,
+        cache_dir=config.cache.cache_dir,
+    )
+    resolved = resolve_datasets(data, config.cache, config.validation)
+    selections = tuple(select_samples(dataset, rule) for dataset in resolved)
+    training = [sample for found in selections if found.dataset.role == "train" for sample in found.samples]
+    eval_samples = [sample for found in selections if found.dataset.role == "eval" for sample in found.samples]
+    dropped = tuple(entry for found in selections for entry in found.dropped)
+    check_not_empty(selections, [*training, *eval_samples], dropped)
+    filled = fill_buckets(
+        training,
+        FillRule(
+            batch_size=data.train_batch_size,
+            accumulation=config.optimizer.gradient_accumulation_steps,
+            small=_small_buckets(data),
+            batch_tokens=data.train_batch_tokens,
+            batch_sizes={dataset.id: dataset.batch_size for dataset in resolved if dataset.batch_size is not None},
+        ),
+    )
+    dropped += filled.dropped
+    used = [*filled.samples, *eval_samples]
+    check_accounts(selections, used, dropped)
+    check_not_empty(selections, used, dropped)
+    return Material(rule, selections, filled, tuple(sorted(eval_samples, key=lambda sample: sample.id)), dropped)
 
 
 def run_name_of(config: TrainConfig, presets: Sequence[str]) -> str:
@@ -136,50 +178,18 @@ def _captions(samples: Sequence[Sample]) -> list[str]:
     return list(dict.fromkeys(sample.captions[0] for sample in samples))
 
 
-def _small_buckets(config: TrainConfig) -> SmallBuckets:
+def _small_buckets(data: DataConfig) -> SmallBuckets:
     """A folder named alone is trained on as it is; for a documented list the documented rule holds."""
-    listed = bool(config.data.datasets) or config.data.data_backend_config is not None
-    if not listed or config.data.allow_dataset_oversubscription:
-        return "fill"
-    return "refuse" if config.data.disable_bucket_pruning else "drop"
-
-
-def _nothing_left(selections: Sequence[Selection], dropped: Sequence[Dropped]) -> DataError:
-    """Say which rule left nothing over: counts by reason, and what to do about the most frequent one."""
-    found = sum(selection.found for selection in selections)
-    if not found:
-        folders = ", ".join(str(selection.dataset.root) for selection in selections)
-        return DataError(f"no video files in {folders}", hint="name the folder that holds the clips")
-    counts = Counter(entry.reason for entry in dropped).most_common()
-    reasons = ", ".join(f"{count} {reason}" for reason, count in counts)
-    first = next(entry for entry in dropped if entry.reason == counts[0][0])
-    lines = [f"none of {found} clips can be trained on: {reasons}", f"for example {first.path}: {first.detail}"]
-    if counts[0][0] == "too-short":
-        lines.append(_longest(selections))
-    return DataError("\n".join(lines), hint=_HINTS.get(counts[0][0], EXPLANATIONS.get(counts[0][0])))  # type: ignore[call-overload]
-
-
-_HINTS = {
-    "no-caption": "put a .txt with the same name beside each clip, or set caption_strategy filename",
-    "too-short": "lower num_frames (and min_frames), or use longer clips",
-    "too-long": "raise max_frames, or leave it out",
-    "too-small": "lower minimum_image_size",
-    "small-bucket": "raise repeats, lower train_batch_size, or set allow_dataset_oversubscription",
-    "wrong-shape": "widen minimum_aspect_ratio and maximum_aspect_ratio",
-    "outside-folder": "copy the clips into the folder, or name the folder that they are in",
-}
-
-
-def _longest(selections: Sequence[Selection]) -> str:
-    clips = [(selection, clip) for selection in selections for clip in selection.probed]
-    selection, clip = max(clips, key=lambda pair: pair[1].facts.duration_s)
-    name, seconds, wanted = clip.found.name, clip.facts.duration_s, selection.dataset.num_frames
-    return f"the longest clip is {name} with {seconds:.1f} s; num_frames is {wanted}"
+    if not data.datasets and data.data_backend_config is None:
+        return "keep"
+    if data.allow_dataset_oversubscription:
+        return "pad"
+    return "refuse" if data.disable_bucket_pruning else "drop"
 
 
 def _needs(
     config: TrainConfig,
-    filled: Filled,
+    material: Material,
     length: RunLength,
     videos: Sequence[ValidationVideo],
     machine: Machine,
@@ -190,15 +200,17 @@ def _needs(
     if model is None:
         warning = f"{name} is not known here and not on this disk: its memory and disk needs are not estimated"
         return Needs((), (), (warning,))
-    setup = training_setup(config, machine.device, videos)
-    memory = estimate_memory(model, [bucket.bucket for bucket in filled.buckets], setup)
+    setup = _with_batches(training_setup(config, machine.device, videos), material)
+    memory = estimate_memory(model, [bucket.bucket for bucket in material.filled.buckets], setup)
     outputs = disk.RunOutputs(
         checkpoints=_checkpoints_kept(config, length.steps),
         adapter_params=lora_params(model.transformer, setup.rank, setup.targets),
         export_bytes=VALUE_BYTES[config.checkpoint.export_dtype],
         videos=_videos_rendered(config, length.steps, videos),
     )
-    cache = disk.cache_bytes(filled.samples, model, setup.weight_bytes, len(videos) + 2)
+    written = {found.dataset.id for found in material.selections if found.dataset.cache.written}
+    kept = [sample for sample in (*material.filled.samples, *material.eval_samples) if sample.dataset in written]
+    cache = disk.cache_bytes(kept, model, setup.weight_bytes, len(videos) + 2)
     download = disk.download_bytes(model, os.environ)
     lines = (
         ("model download", download),
@@ -247,6 +259,24 @@ def training_setup(config: TrainConfig, device: str, videos: Sequence[Validation
         tiling=config.cache.vae_enable_tiling,
         accelerator=device,
         validation=max(shapes, key=lambda shape: shape.tokens) if shapes else None,
+    )
+
+
+def _with_batches(setup: TrainingSetup, material: Material) -> TrainingSetup:
+    """``setup`` with what the data sets say: clips in a batch, clips encoded at one time, what is encoded on demand."""
+    batches: dict[Bucket, int] = {}
+    for plan in material.filled.buckets:
+        batches[plan.bucket] = max(batches.get(plan.bucket, 1), min(plan.batch_size, plan.uses))
+    rules = {found.dataset.id: found.dataset.cache for found in material.selections}
+    encoded: dict[Bucket, int] = {}
+    for sample in (*material.filled.samples, *material.eval_samples):
+        encoded[sample.bucket] = max(encoded.get(sample.bucket, 1), rules[sample.dataset].batch_size)
+    return replace(
+        setup,
+        batches=batches,
+        encoded=encoded,
+        latents_on_demand=any(rule.ondemand or rule.redrawn or not rule.written for rule in rules.values()),
+        texts_on_demand=any(rule.text.ondemand or not rule.text.written for rule in rules.values()),
     )
 
 

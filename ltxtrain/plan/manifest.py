@@ -53,6 +53,7 @@ def write_manifest(
     data = {
         "fingerprint": fingerprint or dataset_fingerprint(plan),
         "samples": len(plan.samples),
+        "eval_samples": len(plan.eval_samples),
         "clips": plan.clips_used,
     }
     events = [*read_events(folder), {"time": datetime.now(UTC).isoformat(timespec="seconds"), **event}]
@@ -91,13 +92,21 @@ def read_events(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def dataset_fingerprint(plan: Plan) -> str:
-    """A digest of what is trained on: each clip's bytes, captions, window, bucket and crop. Paths do not count."""
+    """A digest of what is trained on, and of what is only measured: each clip's bytes, captions, window, bucket and
+    crop. Paths do not count.
+    """
     memo = plan.cache_dir / "digests"
-    samples = []
-    for sample in plan.samples:
-        facts = {key: value for key, value in asdict(sample).items() if key != "path"}
-        samples.append([facts, file_sha256(Path(sample.path), memo)])
-    return sha256_of("samples-1", samples)
+    digests: dict[str, str] = {}
+    roles = []
+    for samples in (plan.samples, plan.eval_samples):
+        listed = []
+        for sample in samples:
+            if sample.path not in digests:  # a long clip has many windows
+                digests[sample.path] = file_sha256(Path(sample.path), memo)
+            facts = {key: value for key, value in asdict(sample).items() if key != "path"}
+            listed.append([facts, digests[sample.path]])
+        roles.append(listed)
+    return sha256_of("samples-2", roles)
 
 
 def config_sha256(config: TrainConfig) -> str:

@@ -6,8 +6,8 @@ stands below, it says what it was taken from. Everything is bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ltxtrain.facts.models import ModelFacts, lora_params
 from ltxtrain.plan.records import Bucket, PhaseMemory
@@ -42,7 +42,11 @@ MARGIN = 0.15
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What the estimate needs of the configuration. ``*_bytes`` are bytes for each value of the weights."""
+    """What the estimate needs of the configuration. ``*_bytes`` are bytes for each value of the weights.
+
+    ``batches`` are clips in one batch of a bucket, where that is not ``batch_size``; ``encoded`` are clips that the VAE
+    encodes at one time, where that is more than one. With ``*_on_demand`` training holds the VAE or the text encoder.
+    """
 
     rank: int
     targets: tuple[str, ...]
@@ -53,16 +57,32 @@ class TrainingSetup:
     tiling: bool
     accelerator: str  # "cuda", "rocm", "mps" or "cpu"
     validation: Bucket | None
+    batches: Mapping[Bucket, int] = field(default_factory=dict)
+    encoded: Mapping[Bucket, int] = field(default_factory=dict)
+    latents_on_demand: bool = False
+    texts_on_demand: bool = False
+
+    def batch_of(self, bucket: Bucket) -> int:
+        return self.batches.get(bucket, self.batch_size)
+
+    def pixels_encoded(self, bucket: Bucket) -> int:
+        """Pixels that one pass of the VAE's encoder takes in: of one clip, or of several."""
+        return bucket.width * bucket.height * bucket.frames * self.encoded.get(bucket, 1)
 
 
 def estimate_memory(model: ModelFacts, buckets: Sequence[Bucket], setup: TrainingSetup) -> tuple[PhaseMemory, ...]:
-    """Text embeddings, latents, training and validation on the device, and main memory where that is another one."""
-    largest = max(buckets, key=lambda bucket: bucket.tokens)
-    widest = max(buckets, key=lambda bucket: bucket.width * bucket.height * bucket.frames)
+    """Text embeddings, latents, training and validation on the device, and main memory where that is another one.
+
+    ``buckets`` are those that are trained on; ``setup.encoded`` may name more, which are only encoded.
+    """
+    largest = max(buckets, key=lambda bucket: bucket.tokens * setup.batch_of(bucket))
+    widest = max([*buckets, *setup.encoded], key=setup.pixels_encoded)
+    training = training_lines(model, largest, setup)
+    training += on_demand_lines(model, widest, setup, dict(training))
     phases = [
         _phase("text embeddings", setup, text_lines(model, setup)),
         _phase("latents", setup, encode_lines(model, widest, setup)),
-        _phase("training", setup, training_lines(model, largest, setup)),
+        _phase("training", setup, training),
     ]
     if setup.validation is not None:
         phases.append(_phase("validation", setup, validation_lines(model, setup.validation, setup)))
@@ -82,19 +102,40 @@ def text_lines(model: ModelFacts, setup: TrainingSetup) -> list[tuple[str, int]]
 def encode_lines(model: ModelFacts, bucket: Bucket, setup: TrainingSetup) -> list[tuple[str, int]]:
     tiled = in_tiles(bucket, setup.tiling)
     width, height = _tile_size(bucket, tiled)
+    clips = setup.encoded.get(bucket, 1)
+    one = ENCODE_TENSORS * _vae_tensor(width, height, bucket.frames, model.vae.encoder_width, setup.vae_bytes)
+    several = f"{clips} x " if clips > 1 else ""
     return [
         ("VAE weights", model.vae.params * setup.vae_bytes),
-        (
-            f"activations of {bucket.key}" + (" in tiles" if tiled else ""),
-            ENCODE_TENSORS * _vae_tensor(width, height, bucket.frames, model.vae.encoder_width, setup.vae_bytes),
-        ),
+        (f"activations of {several}{bucket.key}" + (" in tiles" if tiled else ""), clips * one),
     ]
+
+
+def on_demand_lines(
+    model: ModelFacts, bucket: Bucket, setup: TrainingSetup, training: Mapping[str, int]
+) -> list[tuple[str, int]]:
+    """What encoding between two steps adds to ``training``'s lines: weights that stay, and activations, as far as they
+    take more than the step's own, which are not there at the same time."""
+    lines: list[tuple[str, int]] = []
+    encoding: list[int] = []
+    for asked, phase in (
+        (setup.latents_on_demand, encode_lines(model, bucket, setup)),
+        (setup.texts_on_demand, text_lines(model, setup)),
+    ):
+        if asked:
+            (weights, size), (_, activations) = phase
+            lines.append((f"{weights}, on demand", size))
+            encoding.append(activations)
+    step = sum(size for name, size in training.items() if name.startswith("activations"))
+    beyond = max(encoding, default=0) - step
+    return [*lines, ("activations of encoding, beyond the step's", beyond)] if beyond > 0 else lines
 
 
 def training_lines(model: ModelFacts, bucket: Bucket, setup: TrainingSetup) -> list[tuple[str, int]]:
     """Weights, adapter with its gradients and AdamW's two moments in float32, activations of the largest bucket."""
     facts = model.transformer
-    tokens = bucket.tokens * setup.batch_size
+    clips = setup.batch_of(bucket)
+    tokens = bucket.tokens * clips
     block = BLOCK_ACTIVATION_BYTES * facts.width * tokens * setup.weight_bytes // 2
     if setup.checkpointing:
         boundaries = facts.layers * facts.width * tokens * setup.weight_bytes
@@ -106,7 +147,7 @@ def training_lines(model: ModelFacts, bucket: Bucket, setup: TrainingSetup) -> l
     return [
         ("transformer weights", facts.params * setup.weight_bytes),
         *adapter_lines(model, setup),
-        (f"activations of {setup.batch_size} x {bucket.key}, {kept}", activations),
+        (f"activations of {clips} x {bucket.key}, {kept}", activations),
         ("workspace", TRAINING_WORKSPACE),
     ]
 

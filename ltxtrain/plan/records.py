@@ -156,8 +156,8 @@ class Plan:
 
     @cached_property
     def clips_used(self) -> int:
-        """Clips with at least one sample. ``clips_found`` = ``clips_used`` + clips that gave none."""
-        return len({(sample.dataset, sample.path) for sample in self.samples})
+        """Clips with at least one sample, in all data sets. ``clips_found`` = ``clips_used`` + clips that gave none."""
+        return len({(sample.dataset, sample.path) for sample in (*self.samples, *self.eval_samples)})
 
     def to_json(self) -> dict[str, Any]:
         """The whole plan as plain JSON values, the resolved configuration and its sources included."""

@@ -7,16 +7,21 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from ltxtrain.facts.reasons import EXPLANATIONS
+from ltxtrain.plan.sets import explained
 from ltxtrain.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
+    from ltxtrain.config import Schedule
     from ltxtrain.facts.machine import Machine
     from ltxtrain.plan.records import Dropped, PhaseMemory, Plan
 
 WIDTH = 100
 USED_LISTED = 12  # windows, by name
-LISTED = 20  # clips left out for one reason, by name
+LISTED = 20  # clips left out, by name
+LEAST_LISTED = 3  # of each reason
+BUCKETS_LISTED = 20
+SETS_LISTED = 30
+WHOLE = "ltxtrain plan --json and dataset.jsonl list"
 LABEL = 12
 
 
@@ -25,6 +30,7 @@ def render_plan(plan: Plan) -> str:
     blocks = [
         _head(plan),
         _clips(plan),
+        _datasets(plan),
         _buckets(plan),
         _memory(plan),
         _disk(plan),
@@ -38,12 +44,7 @@ def _head(plan: Plan) -> list[str]:
     config = plan.config
     adapter = f"LoRA of rank {config.adapter.lora_rank} on {config.model.pretrained_model_name_or_path}"
     optimizer = f"{config.optimizer.optimizer}, {config.schedule.lr_scheduler}, peak {config.optimizer.learning_rate:g}"
-    effective = plan.batch_size * plan.accumulation
-    batch = (
-        f"{plan.batch_size} x {plan.accumulation} accumulated = {effective}"
-        if plan.accumulation > 1
-        else f"{effective}"
-    )
+    batch = _batch(plan)
     return [
         f"Plan for run {plan.run_name}",
         *_field("train", adapter),
@@ -54,6 +55,16 @@ def _head(plan: Plan) -> list[str]:
         *_field("output", str(plan.run_dir)),
         *_field("cache", str(plan.cache_dir)),
     ]
+
+
+def _batch(plan: Plan) -> str:
+    """``4 x 2 accumulated = 8``; where data sets and buckets have batches of their own, ``2 to 6 x 2 accumulated``."""
+    sizes = {entry.batch_size for entry in plan.buckets} or {plan.batch_size}
+    size = f"{min(sizes)}" if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)}"
+    if plan.accumulation == 1:
+        return size
+    total = f" = {min(sizes) * plan.accumulation}" if len(sizes) == 1 else ""
+    return f"{size} x {plan.accumulation} accumulated{total}"
 
 
 def _videos(plan: Plan) -> str:
@@ -77,9 +88,10 @@ def _machine(machine: Machine) -> str:
 
 
 def _clips(plan: Plan) -> list[str]:
-    seconds = sum(sample.bucket.frames / sample.fps for sample in plan.samples)
+    seconds = sum(sample.bucket.frames / sample.fps for sample in plan.samples if sample.kind == "video")
     origin = " (made for this run)" if plan.made_clips else ""
-    windows = f", {len(plan.samples)} windows" if len(plan.samples) != plan.clips_used else ""
+    count = len(plan.samples) + len(plan.eval_samples)
+    windows = f", {count} windows" if count != plan.clips_used else ""
     lines = [
         f"Clips{origin}: {plan.clips_found} found, {plan.clips_used} used{windows}, {len(plan.dropped)} left out; "
         f"{format_duration(seconds)} of video"
@@ -88,41 +100,111 @@ def _clips(plan: Plan) -> list[str]:
     by_reason: dict[str, list[Dropped]] = {}
     for entry in plan.dropped:
         by_reason.setdefault(entry.reason, []).append(entry)
+    several = len(plan.datasets) > 1
     for reason, entries in sorted(by_reason.items()):
-        lines.append(f"  left out as {reason} ({dict(EXPLANATIONS).get(reason, '')}): {len(entries)}")  # type: ignore[call-overload]
-        listed = entries[:LISTED]
-        width = max(len(entry.path) for entry in listed)
-        lines += [line for entry in listed for line in _entry(entry.path, entry.detail, width)]
-        if len(entries) > LISTED:
-            lines.append(f"    and {len(entries) - LISTED} more, which ltxtrain plan --json and dataset.jsonl list")
+        lines.append(f"  left out as {reason} ({explained(reason)}): {len(entries)}")
+        listed = [
+            (f"{entry.dataset}/{entry.path}" if several else entry.path, entry.detail)
+            for entry in entries[: max(LEAST_LISTED, LISTED // len(by_reason))]
+        ]
+        width = max(len(name) for name, _ in listed)
+        lines += [line for name, detail in listed for line in _entry(name, detail, width)]
+        if len(entries) > len(listed):
+            lines.append(f"    and {len(entries) - len(listed)} more, which {WHOLE}")
     return lines
 
 
 def _used(plan: Plan) -> list[str]:
     """Each window: its clip, the seconds of it that are used, its size and frames."""
     rows = []
-    for sample in plan.samples[:USED_LISTED]:
+    several = len(plan.datasets) > 1
+    for sample in (*plan.samples, *plan.eval_samples)[:USED_LISTED]:
         end = sample.start + sample.bucket.frames / sample.fps
-        name = sample.id.removeprefix(f"{sample.dataset}/").removesuffix("#0")
-        rows.append([name, f"{sample.start:.1f} to {end:.1f} s", sample.bucket.key])
-    more = len(plan.samples) - len(rows)
+        name = sample.id.removesuffix("#0")
+        part = "a picture" if sample.kind == "image" else f"{sample.start:.1f} to {end:.1f} s"
+        rows.append([name if several else name.removeprefix(f"{sample.dataset}/"), part, sample.bucket.key])
+    more = len(plan.samples) + len(plan.eval_samples) - len(rows)
     return _table(rows, indent=2) + ([f"  and {more} more, in dataset.jsonl and ltxtrain plan --json"] if more else [])
 
 
+def _datasets(plan: Plan) -> list[str]:
+    """The data sets, where there are several: what each gives, when, and its share of the batches at the start."""
+    if len(plan.datasets) < 2:
+        return []
+    share = _shares(plan)
+    rows = [["set", "kind", "clips", "windows", "uses", "weight", "active", "share"]]
+    for entry in plan.datasets[:SETS_LISTED]:
+        rows.append(
+            [
+                entry.id,
+                entry.kind,
+                f"{entry.clips_used} of {entry.clips_found}",
+                str(entry.samples),
+                str(entry.uses) if entry.role == "train" else "-",
+                f"{entry.schedule.weight:g}" if entry.role == "train" else "-",
+                active_range(entry.schedule) if entry.role == "train" else "measured, not trained on",
+                f"{100 * share[entry.id]:.0f} %" if entry.id in share else "-",
+            ]
+        )
+    more = len(plan.datasets) - SETS_LISTED
+    rest = [f"  and {more} more, which {WHOLE}"] if more > 0 else []
+    title = "Data sets (uses in one epoch; share of the batches while all are active and have some left)"
+    return [title, *_table(rows, indent=2, right=(2, 3, 4, 5, 7)), *rest]
+
+
+def active_range(schedule: Schedule) -> str:
+    """``always``, or ``epoch 2 on, step 100 to 500, fades out to step 500``."""
+    parts = []
+    if schedule.start_epoch > 1 or schedule.end_epoch is not None:
+        parts.append(_range("epoch", schedule.start_epoch, schedule.end_epoch))
+    if schedule.start_step > 1 or schedule.end_step is not None:
+        parts.append(_range("step", max(1, schedule.start_step), schedule.end_step))
+    if schedule.fade_out_step is not None:
+        parts.append(f"fades out to step {schedule.fade_out_step}")
+    return ", ".join(parts) or "always"
+
+
+def _range(unit: str, start: int, end: int | None) -> str:
+    return f"{unit} {start} on" if end is None else f"{unit} {start} to {end}"
+
+
+def _shares(plan: Plan) -> dict[str, float]:
+    """How often each train set supplies the batch, by the rule that draws it."""
+    by_size = plan.config.data.data_backend_sampling == "auto-weighting"
+    weights = {
+        entry.id: entry.schedule.weight * (entry.samples if by_size else 1)
+        for entry in plan.datasets
+        if entry.role == "train"
+    }
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()} if total else {}
+
+
 def _buckets(plan: Plan) -> list[str]:
-    rows = [["size", "frames", "samples", "uses", "batches", "tokens"]]
+    """The buckets with the most samples, where there are many."""
+    several = len({entry.dataset for entry in plan.buckets}) > 1
+    ranked = sorted(range(len(plan.buckets)), key=lambda place: -plan.buckets[place].samples)
+    shown = [plan.buckets[place] for place in sorted(ranked[:BUCKETS_LISTED])]
+    rows = [[*(["set"] if several else []), "size", "frames", "samples", "uses", "batch", "batches", "tokens"]]
     rows += [
         [
+            *([entry.dataset] if several else []),
             f"{entry.bucket.width}x{entry.bucket.height}",
             str(entry.bucket.frames),
             str(entry.samples),
             str(entry.uses),
+            str(entry.batch_size),
             str(entry.batches),
             str(entry.bucket.tokens),
         ]
-        for entry in plan.buckets
+        for entry in shown
     ]
-    return ["Buckets (uses and batches in one epoch)", *_table(rows, indent=2, right=range(1, 6))]
+    first = 2 if several else 1
+    lines = ["Buckets (uses and batches in one epoch)", *_table(rows, indent=2, right=range(first, first + 6))]
+    if len(shown) < len(plan.buckets):
+        left = sum(entry.samples for entry in plan.buckets) - sum(entry.samples for entry in shown)
+        lines.append(f"  and {len(plan.buckets) - len(shown)} more with {left} samples, in ltxtrain plan --json")
+    return lines
 
 
 def _memory(plan: Plan) -> list[str]:

@@ -1,77 +1,148 @@
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ltxtrain.errors import ConfigError, DataError
-from ltxtrain.plan.filling import fill_buckets, repeats_needed, uses_of
+from ltxtrain.plan.filling import FillRule, SmallBuckets, fill_buckets, repeats_needed, uses_of
 from ltxtrain.plan.length import DEFAULT_STEPS, run_length
 from ltxtrain.plan.records import Bucket, BucketPlan, Sample
 
 WIDE, HIGH = Bucket(64, 32, 9), Bucket(32, 64, 9)
 
 
-def sample(index: int, bucket: Bucket = WIDE, repeats: int = 0) -> Sample:
-    name = f"clip{index:03d}.mp4"
-    return Sample(f"d/{name}#0", "d", f"/data/{name}", ("words",), 0.0, 25.0, bucket, (64, 64), (0, 0), repeats, True)
+def sample(index: int, bucket: Bucket = WIDE, repeats: int = 0, dataset: str = "d") -> Sample:
+    return Sample(
+        id=f"{dataset}/clip{index:03d}.mp4#0",
+        dataset=dataset,
+        path=f"/data/clip{index:03d}.mp4",
+        captions=("words",),
+        start=0.0,
+        fps=25.0,
+        bucket=bucket,
+        resize=(64, 64),
+        crop=(0, 0),
+        repeats=repeats,
+        i2v=True,
+    )
+
+
+def rule(batch: int, accumulation: int = 1, small: SmallBuckets = "keep", **more: object) -> FillRule:
+    return FillRule(batch, accumulation, small=small, **more)  # type: ignore[arg-type]
 
 
 def test_small_bucket_is_refused_with_the_repeats_that_would_do() -> None:
     samples = [sample(0), sample(1), sample(2, HIGH)]
     with pytest.raises(
-        DataError, match=r"32x64@9 gives 1 uses in an epoch, one step needs 4; repeats 3 would do"
+        DataError, match=r"32x64@9 of d gives 1 uses in an epoch, one step needs 4; repeats 3 would do"
     ) as caught:
-        fill_buckets(samples, 4, 1, "refuse")
+        fill_buckets(samples, rule(4, small="refuse"))
     assert "64x32@9" in caught.value.message
     assert caught.value.hint is not None and "repeats" in caught.value.hint
 
 
+def test_the_documented_rule_counts_processes_and_accumulation() -> None:
+    samples = [sample(index) for index in range(7)]
+    whole = FillRule(batch_size=2, accumulation=2, processes=2, small="refuse")
+    with pytest.raises(DataError, match="7 uses in an epoch, one step needs 8; repeats 1 would do"):
+        fill_buckets(samples, whole)
+    assert fill_buckets([*samples, sample(7)], whole).dropped == ()
+
+
 def test_small_bucket_is_dropped_clip_by_clip() -> None:
-    filled = fill_buckets([sample(0), sample(1), sample(2, HIGH)], 2, 1, "drop")
+    filled = fill_buckets([sample(0), sample(1), sample(2, HIGH)], rule(2, small="drop"))
     assert [entry.path for entry in filled.dropped] == ["clip002.mp4"]
     assert filled.dropped[0].reason == "small-bucket"
     assert "repeats 1 would do" in filled.dropped[0].detail
     assert [plan.bucket for plan in filled.buckets] == [WIDE]
 
 
-def test_small_bucket_is_filled_by_drawing_again() -> None:
-    filled = fill_buckets([sample(0), sample(1), sample(2, HIGH)], 2, 1, "fill")
+def test_small_bucket_that_is_kept_makes_a_short_batch() -> None:
+    filled = fill_buckets([sample(0), sample(1), sample(2, HIGH)], rule(2))
     assert filled.dropped == ()
-    assert [plan.bucket for plan in filled.filled] == [HIGH]
-    assert {plan.bucket: plan.batches for plan in filled.buckets} == {WIDE: 1, HIGH: 1}
+    assert [plan.bucket for plan in filled.short] == [HIGH]
+    assert {plan.bucket: (plan.uses, plan.batches) for plan in filled.buckets} == {WIDE: (2, 1), HIGH: (1, 1)}
+
+
+def test_padding_raises_repeats_of_small_buckets_alone() -> None:
+    filled = fill_buckets([sample(0), sample(1), sample(2, HIGH)], rule(2, small="pad"))
+    assert [(plan.bucket, plan.uses) for plan in filled.padded] == [(HIGH, 2)]
+    assert {entry.bucket: entry.repeats for entry in filled.samples} == {WIDE: 0, HIGH: 1}
+
+
+def test_padding_refuses_where_repeats_are_given() -> None:
+    with pytest.raises(DataError, match="repeats 3 would do"):
+        fill_buckets([sample(0, repeats=1)], rule(4, small="pad"))
 
 
 def test_repeats_count_as_uses_and_accumulation_raises_the_need() -> None:
     samples = [sample(0, repeats=3), sample(1, repeats=3)]
-    assert fill_buckets(samples, 4, 2, "refuse").buckets == (BucketPlan(WIDE, 2, 8, 2),)
+    filled = fill_buckets(samples, rule(4, 2, "refuse"))
+    assert filled.buckets == (BucketPlan(WIDE, 2, 8, 2, dataset="d", batch_size=4),)
     with pytest.raises(DataError, match="needs 12"):
-        fill_buckets(samples, 4, 3, "refuse")
+        fill_buckets(samples, rule(4, 3, "refuse"))
+
+
+def test_a_data_set_never_shares_a_bucket_and_may_have_its_own_batch() -> None:
+    samples = [sample(0), sample(1), sample(2, dataset="e"), sample(3, dataset="e")]
+    filled = fill_buckets(samples, rule(2, batch_sizes={"e": 1}))
+    assert [(plan.dataset, plan.batch_size, plan.batches) for plan in filled.buckets] == [("d", 2, 1), ("e", 1, 2)]
+
+
+def test_a_budget_of_tokens_fills_long_and_short_batches_alike() -> None:
+    short, long = Bucket(256, 256, 9), Bucket(256, 256, 57)
+    samples = [sample(index, short if index < 9 else long) for index in range(12)]
+    filled = fill_buckets(samples, rule(1, 4, "refuse", batch_tokens=1024))
+    assert [(plan.bucket, plan.batch_size, plan.batches) for plan in filled.buckets] == [(short, 8, 2), (long, 2, 2)]
+    assert all(plan.batch_size * plan.bucket.tokens == 1024 for plan in filled.buckets)
+    huge = Bucket(1024, 1024, 121)
+    assert fill_buckets([sample(0, huge)], rule(1, batch_tokens=1024)).buckets[0].batch_size == 1
+    own = fill_buckets(samples, rule(1, batch_tokens=1024, batch_sizes={"d": 3}))
+    assert {plan.batch_size for plan in own.buckets} == {3}
 
 
 @given(
     groups=st.lists(
-        st.tuples(st.sampled_from([WIDE, HIGH, Bucket(96, 32, 17)]), st.integers(0, 5)), min_size=1, max_size=30
+        st.tuples(
+            st.sampled_from([WIDE, HIGH, Bucket(96, 32, 17)]), st.integers(0, 5), st.sampled_from(["d", "e", "f"])
+        ),
+        min_size=1,
+        max_size=30,
     ),
     batch=st.integers(1, 6),
-    accumulation=st.integers(1, 4),
-    policy=st.sampled_from(["drop", "fill"]),
+    more=st.tuples(st.integers(1, 4), st.sampled_from([0, 20, 200])),
+    small=st.sampled_from(["drop", "keep", "pad"]),
     order=st.randoms(use_true_random=False),
 )
 def test_each_sample_is_used_in_one_bucket_or_dropped_in_any_order(
-    groups: list[tuple[Bucket, int]], batch: int, accumulation: int, policy: str, order: object
+    groups: list[tuple[Bucket, int, str]], batch: int, more: tuple[int, int], small: SmallBuckets, order: Random
 ) -> None:
-    samples = [sample(index, bucket, repeats) for index, (bucket, repeats) in enumerate(groups)]
-    filled = fill_buckets(samples, batch, accumulation, policy)  # type: ignore[arg-type]
+    padded = small == "pad"
+    samples = [
+        sample(index, bucket, 0 if padded else repeats, name) for index, (bucket, repeats, name) in enumerate(groups)
+    ]
+    asked = FillRule(batch, more[0], small=small, batch_tokens=more[1], batch_sizes={"f": 2})
+    filled = fill_buckets(samples, asked)
     assert len(filled.samples) + len(filled.dropped) == len(samples)
+    assert {entry.id for entry in filled.samples}.isdisjoint(f"{e.dataset}/{e.path}#0" for e in filled.dropped)
     assert sum(plan.samples for plan in filled.buckets) == len(filled.samples)
+    assert len({(plan.dataset, plan.bucket) for plan in filled.buckets}) == len(filled.buckets)
     for plan in filled.buckets:
-        group = [entry for entry in filled.samples if entry.bucket == plan.bucket]
+        group = [s for s in filled.samples if (s.dataset, s.bucket) == (plan.dataset, plan.bucket)]
         assert (plan.samples, plan.uses) == (len(group), uses_of(group))
-        assert (plan.batches - 1) * batch < plan.uses <= plan.batches * batch
+        assert (plan.batches - 1) * plan.batch_size < plan.uses <= plan.batches * plan.batch_size
+        assert small == "keep" or plan.uses >= asked.need_of((plan.dataset, plan.bucket))
     shuffled = samples[:]
-    order.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert fill_buckets(shuffled, batch, accumulation, policy) == filled  # type: ignore[arg-type]
+    order.shuffle(shuffled)
+    assert fill_buckets(shuffled, asked) == filled
+    again = fill_buckets(
+        filled.samples,
+        FillRule(batch, more[0], small="keep" if padded else small, batch_tokens=more[1], batch_sizes={"f": 2}),
+    )
+    assert (again.samples, again.buckets, again.dropped) == (filled.samples, filled.buckets, ())
 
 
 @given(count=st.integers(1, 40), need=st.integers(1, 200))

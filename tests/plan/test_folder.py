@@ -218,17 +218,15 @@ def test_toml_that_was_written_reads_back(table: dict[str, object]) -> None:
     assert tomllib.loads(dump_toml(table)) == table
 
 
-def test_planning_imports_no_torch_and_help_of_facts_no_decoder(add_clip: AddClip, clips: Path, tmp_path: Path) -> None:
+def test_planning_imports_no_torch_and_opens_clips_in_other_processes(add_clip: AddClip, clips: Path, tmp_path: Path) -> None:
     add_clip("a.mp4")
     script = f"""
 import sys
 from ltxtrain.config import load_config
 from ltxtrain.plan.make import make_plan
-assert "av" not in sys.modules
 flags = {{"instance_data_dir": {str(clips)!r}, "output_dir": {str(tmp_path)!r}}}
 make_plan(load_config(("smoke",), env={{}}, flags=flags)).to_json()
-assert "av" in sys.modules
-print(sorted(set(sys.modules) & {{"torch", "diffusers", "transformers", "peft", "accelerate", "safetensors"}}))
+print(sorted(set(sys.modules) & {{"av", "torch", "diffusers", "transformers", "peft", "accelerate", "safetensors"}}))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=Path.cwd())
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,243 @@
+"""What the plan has to say in sentences about one data set: what was rounded, resampled or cut, what looks wrong.
+
+Everything is counted, and a few clips are named: a set may have a hundred thousand.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from statistics import mean
+
+from ltxtrain.config import Dataset
+from ltxtrain.facts.media import ClipFacts, frames_at
+from ltxtrain.facts.reasons import FAULTY
+from ltxtrain.plan.buckets import computed_size, ratio_of, target_of_ratio
+from ltxtrain.plan.frames import floor_frames
+from ltxtrain.plan.records import Dropped, Sample
+from ltxtrain.plan.select import ProbedClip, Selection, SelectionRule, sample_rate, size_rule
+
+# Below this part of the training rate, frames are shown twice or more often, and the model learns stutter.
+LOW_RATE = 0.75
+ENLARGED = 1.25
+CUT_OFF = 0.95  # of a picture's area; what rounding of sides leaves over is more
+NAMED = 3  # clips in one sentence
+
+
+def selection_notices(selection: Selection, rule: SelectionRule) -> list[str]:
+    """About one data set: frame counts, windows, frame rates, sizes that were changed."""
+    dataset = selection.dataset
+    clips = _used_clips(selection)
+    told = [*_idle(dataset), *_found(selection)]
+    if dataset.kind == "video":
+        told += [
+            *_frame_counts(dataset, selection.samples),
+            *_windows(dataset, clips, rule.framerate),
+            *_rates(dataset, clips, rule.framerate),
+        ]
+    told += [*_sizes(selection, clips), *_forced(selection, clips, rule), *_faces(selection)]
+    return [f"{dataset.id}: {text}" for text in told]
+
+
+def selection_warnings(selection: Selection, rule: SelectionRule) -> list[str]:
+    """About one data set: clips left out for a fault, files cut off, wrong tables, material of a low frame rate."""
+    dataset = selection.dataset
+    clips = _used_clips(selection)
+    told = []
+    faulty = [entry for entry in selection.dropped if entry.reason in FAULTY]
+    if faulty:
+        told.append(f"{len(faulty)} of {_clips(selection.found)} left out for a fault: {_counts(faulty)}")
+    told += _cut_off(clips)
+    wrong = [clip for clip in clips if clip.found.stated_size not in (None, (clip.facts.width, clip.facts.height))]
+    if wrong:
+        said = ", ".join(_contradiction(clip) for clip in wrong[:NAMED]) + _more(len(wrong), "clips")
+        told.append(f"the table states other sizes than the files have, and the files count: {said}")
+    slow = [clip.facts for clip in clips if clip.facts.fps < LOW_RATE * rule.framerate]
+    if slow and dataset.kind == "video" and dataset.fps_policy != "as_is":
+        told.append(
+            f"{_clips(len(slow))} with fewer than {LOW_RATE * rule.framerate:g} frames a second "
+            f"({_range(slow)}): frames are repeated to reach {rule.framerate:g}, and the model learns the stutter"
+        )
+    return [f"{dataset.id}: {text}" for text in told]
+
+
+def quarantine_notices(selections: Sequence[Selection]) -> list[str]:
+    """``delete_problematic_images`` makes a list here, never a deletion."""
+    asked = [selection for selection in selections if selection.dataset.quarantine]
+    faulty = sum(entry.reason in FAULTY for selection in asked for entry in selection.dropped)
+    if not faulty:
+        return []
+    return [f"delete_problematic_images: {_clips(faulty)} on the list in dataset.jsonl; no file is deleted or changed"]
+
+
+def _used_clips(selection: Selection) -> list[ProbedClip]:
+    used = {sample.path for sample in selection.samples}
+    return [clip for clip in selection.probed if str(clip.found.path) in used]
+
+
+def _found(selection: Selection) -> list[str]:
+    told = []
+    if selection.others:
+        other = "image" if selection.dataset.kind == "video" else "video"
+        files = f"{selection.others} {other} file{'' if selection.others == 1 else 's'}"
+        told.append(f"{files} in its folder are no part of it: an entry of dataset_type {other} would take them")
+    if selection.filtered:
+        told.append(f"{selection.filtered} items left out by its own filter")
+    return told
+
+
+def _idle(dataset: Dataset) -> list[str]:
+    """Keys of the data set that another of its keys makes idle."""
+    idle = []
+    if dataset.frame_interval is not None and dataset.bucket_strategy != "resolution_frames":
+        idle.append("frame_interval has no effect: bucket_strategy is aspect_ratio")
+    if dataset.windows_per_clip > 1 and dataset.window != "uniform":
+        idle.append(f"windows_per_clip has no effect: window is {dataset.window}")
+    captions = dataset.captions
+    alone = captions.strategy == "instanceprompt" or captions.only_instance_prompt
+    used = alone or captions.prepend_instance_prompt
+    if captions.prepend_instance_prompt and alone:
+        idle.append("prepend_instance_prompt has no effect: every caption is instance_prompt alone")
+    if captions.disable_multiline_split and (alone or captions.strategy != "textfile"):
+        idle.append("disable_multiline_split has no effect: captions do not come from text files")
+    if captions.instance_prompt and not used:
+        idle.append("instance_prompt has no effect: set prepend_instance_prompt or only_instance_prompt")
+    return idle
+
+
+def _frame_counts(dataset: Dataset, samples: Sequence[Sample]) -> list[str]:
+    told = []
+    trained = floor_frames(dataset.num_frames)
+    if trained != dataset.num_frames:
+        told.append(f"num_frames {dataset.num_frames} was asked, {trained} are trained: frame counts are 8k+1")
+    least = floor_frames(dataset.min_frames)
+    if least != dataset.min_frames != dataset.num_frames:
+        told.append(f"min_frames {dataset.min_frames} was asked, {least} is the least that is used")
+    shorter = {sample.path for sample in samples if sample.bucket.frames < trained}
+    if shorter:
+        told.append(f"{_clips(len(shorter))} shorter than {trained} frames and used at what they hold")
+    return told
+
+
+def _windows(dataset: Dataset, clips: Sequence[ProbedClip], framerate: float) -> list[str]:
+    """Material that is left lying: with ``all`` none is, with ``uniform`` the user has said how much."""
+    if dataset.window != "first":
+        return []
+    trained = floor_frames(dataset.num_frames)
+    rates = ((clip, sample_rate(dataset, clip.facts, framerate)) for clip in clips)
+    longer = [clip for clip, rate in rates if frames_at(clip.facts.duration_s, rate) >= 2 * trained]
+    if not longer:
+        return []
+    part = f"{trained} frames" if dataset.fps_policy == "as_is" else f"{trained / framerate:.1f} s"
+    return [
+        f"only the first {part} of {_clips(len(longer))} ({_names(longer)}) are used; video_window all takes every part"
+    ]
+
+
+def _rates(dataset: Dataset, clips: Sequence[ProbedClip], framerate: float) -> list[str]:
+    other = [clip.facts for clip in clips if clip.facts.variable_rate or abs(clip.facts.fps / framerate - 1) > 0.01]
+    if not other:
+        return []
+    if dataset.fps_policy == "as_is":
+        return [f"{_clips(len(other))} used frame by frame, at their own rates ({_range(other)})"]
+    return [f"{_clips(len(other))} resampled to {framerate:g} fps ({_range(other)})"]
+
+
+def _sizes(selection: Selection, clips: Sequence[ProbedClip]) -> list[str]:
+    told = []
+    widths = {str(clip.found.path): clip.facts.width for clip in clips}
+    first = {sample.path: sample for sample in selection.samples}
+    enlarged = [path for path, sample in first.items() if sample.resize[0] > ENLARGED * widths[path]]
+    if enlarged:
+        told.append(
+            f"{_clips(len(enlarged))} smaller than the training size and enlarged; a lower resolution costs less and "
+            "loses nothing"
+        )
+    if selection.reduced:
+        sizes = "above maximum_image_size and reduced to target_downsample_size"
+        kept = [_part_kept(first[path]) for path in selection.reduced if path in first]
+        share = mean(kept) if kept else 1.0
+        part = f"; about {100 * share:.0f} % of each picture is in the cut" if share < CUT_OFF else ""
+        told.append(f"{_clips(len(selection.reduced))} {sizes}{part}")
+    return told
+
+
+def _part_kept(sample: Sample) -> float:
+    return sample.bucket.width * sample.bucket.height / (sample.resize[0] * sample.resize[1])
+
+
+def _forced(selection: Selection, clips: Sequence[ProbedClip], rule: SelectionRule) -> list[str]:
+    """What the user's size map changed, and which of its lines are for no clip of this set."""
+    dataset, map_ = selection.dataset, selection.size_map
+    if map_.path is None:
+        return []
+    sizes = size_rule(dataset, rule, map_)
+    if dataset.crop and dataset.crop_aspect in ("closest", "random"):
+        ratios = {ratio for ratio, _ in dataset.aspects}
+    else:
+        ratios = {round(clip.facts.width / clip.facts.height, sizes.rounding) or 1.0 for clip in clips}
+    worked_out = {computed_size(ratio, sizes): target_of_ratio(ratio, sizes) for ratio in ratios}
+    changed = sorted((old, new) for old, new in worked_out.items() if old != new)
+    matched = {ratio_of(old, sizes.rounding) for old in worked_out}
+    idle = sorted(ratio for ratio in map_.sizes if ratio not in matched)
+    told = []
+    if changed:
+        words = [f"{new[0]}x{new[1]} in place of {old[0]}x{old[1]}" for old, new in changed[: 2 * NAMED]]
+        told.append(f"sizes of buckets from {map_.path}: {', '.join(words)}{_more(len(changed), 'sizes', 2 * NAMED)}")
+    if idle:
+        there = ", ".join(f"{ratio:g}" for ratio in sorted(matched)[: 2 * NAMED])
+        unused = ", ".join(f"{ratio:g}" for ratio in idle[: 2 * NAMED]) + _more(len(idle), "ratios", 2 * NAMED)
+        told.append(f"{map_.path} says sizes for ratios that no bucket has: {unused}; buckets have {there}")
+    return told
+
+
+def _faces(selection: Selection) -> list[str]:
+    if not selection.faceless:
+        return []
+    shown = f"{selection.faceless} of {len(selection.samples)} samples"
+    return [f"no face is found in {shown}: those are cut in the middle"]
+
+
+def _cut_off(clips: Sequence[ProbedClip]) -> list[str]:
+    """Files whose pictures end before their header says."""
+    certain, likely = [], []
+    for clip in clips:
+        facts, name = clip.facts, clip.found.name
+        if facts.frames < 0.9 * facts.declared_frames:
+            certain.append(f"{name} is cut off: {facts.frames} of {facts.declared_frames} frames are there")
+        elif facts.declared_s - facts.duration_s > max(0.5, 0.1 * facts.declared_s):
+            said = f"its header says {facts.declared_s:.1f} s, its pictures end after {facts.duration_s:.1f} s"
+            likely.append(f"{name} may be cut off: {said}")
+    told = [*certain, *likely]
+    rest = len(told) - 2 * NAMED
+    return told[: 2 * NAMED] + ([f"{_clips(rest)} more that are cut off, or may be"] if rest > 0 else [])
+
+
+def _contradiction(clip: ProbedClip) -> str:
+    stated = clip.found.stated_size or (0, 0)
+    return f"{clip.found.name} {stated[0]}x{stated[1]}, not {clip.facts.width}x{clip.facts.height}"
+
+
+def _range(facts: Sequence[ClipFacts]) -> str:
+    rates = [clip.fps for clip in facts]
+    low, high = f"{min(rates):.4g}", f"{max(rates):.4g}"
+    text = f"{low} fps" if low == high else f"{low} to {high} fps"
+    variable = sum(clip.variable_rate for clip in facts)
+    return f"{text}, {variable} of them variable" if variable else text
+
+
+def _counts(dropped: Iterable[Dropped]) -> str:
+    counts = Counter(entry.reason for entry in dropped)
+    return ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+
+
+def _clips(count: int) -> str:
+    return f"{count} clip" if count == 1 else f"{count} clips"
+
+
+def _names(clips: Sequence[ProbedClip]) -> str:
+    return ", ".join(clip.found.name for clip in clips[:NAMED]) + _more(len(clips), "")
+
+
+def _more(count: int, what: str, named: int = NAMED) -> str:
+    return f" and {count - named} more{f' {what}' if what else ''}" if count > named else ""
