@@ -84,7 +84,7 @@ def _roots(loaded: LoadedConfig, data_dir: Path | None) -> list[Path]:
         return [data_dir]
     if not (data.instance_data_dir or data.datasets or data.data_backend_config) and (told := no_clips(os.environ)):
         raise told
-    return [dataset.root for dataset in resolve_datasets(data)]
+    return [dataset.root for dataset in resolve_datasets(data, loaded.config.cache, loaded.config.validation)]
 
 
 def _keep_out(page: Path, roots: Iterable[Path]) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltxtrain.config import LoadedConfig
-from ltxtrain.errors import DataError
 from ltxtrain.events import Event, StageDone, StageProgress, StageStarted
+from ltxtrain.facts.media_facts import MediaError
 from ltxtrain.prepare.findings import Finding
 from ltxtrain.prepare.inspect_records import Inspection, JudgedClip, Key, Verdicts
 from ltxtrain.prepare.lint import TokenCounter, estimated_tokens, lint_captions, named
@@ -91,32 +91,38 @@ def _look(
     wanted = [(clip, moments_of(clip.facts, kinds[clip.dataset])) for clip in verdicts.clips if clip.facts]
     begun, sheet = rule.clock(), _Sheet(rule.thumbnails)
     prints: list[tuple[JudgedClip, Fingerprint]] = []
+    suspects: list[JudgedClip] = []
     yield StageStarted(PICTURES, len(wanted), 0, "clips")
-    answers = stills(moments for _, moments in wanted)
+    answers = stills([moments for _, moments in wanted])
     for done, ((clip, _), pictures) in enumerate(zip(wanted, answers, strict=True), start=1):
-        if isinstance(pictures, DataError):
-            findings.setdefault(clip.key, []).append(Finding("no-pictures", _without_path(pictures, clip)))
+        if isinstance(pictures, MediaError):
+            found = [Finding("no-pictures", pictures.detail)]
         else:
             luma_FHW = luma_of(pictures)
-            found = picture_findings(luma_FHW, kinds[clip.dataset] == "video" and _stands_still(clip, luma_FHW))
-            if found:
-                findings.setdefault(clip.key, []).extend(found)
+            found = picture_findings(luma_FHW)
             if not any(finding.code == "black" for finding in found):
                 prints.append((clip, fingerprint(luma_FHW)))
-            sheet.keep(clip.key, pictures, telling=clip.key in findings or not clip.used)
+                if is_still(luma_FHW):
+                    suspects.append(clip)
+            sheet.keep(clip.key, pictures, telling=bool(found) or clip.key in findings or not clip.used)
+        if found:
+            findings.setdefault(clip.key, []).extend(found)
         yield StageProgress(PICTURES, done)
-    for key, finding in _alike(prints, verdicts):
+    for key, finding in [*_frozen(suspects), *_alike(prints, verdicts)]:
         findings.setdefault(key, []).append(finding)
     yield StageDone(PICTURES, rule.clock() - begun)
     return sheet.chosen(set(findings) | {clip.key for clip in verdicts.clips if not clip.used})
 
 
-def _stands_still(clip: JudgedClip, luma_FHW: NDArray[np.float32]) -> bool:
-    """Three equal frames are a suspicion; a clip that comes back to where it began is decided by more of them."""
-    if clip.facts is None or len(luma_FHW) < 2 or not is_still(luma_FHW):
-        return False
-    more = next(stills([moments_of(clip.facts, "video", MORE_PARTS)]))
-    return not isinstance(more, DataError) and is_still(luma_of(more))
+def _frozen(suspects: Sequence[JudgedClip]) -> list[tuple[Key, Finding]]:
+    """Three equal frames are a suspicion: a clip that comes back to where it began is cleared by more of them."""
+    asked = [(clip, moments_of(clip.facts, "video", MORE_PARTS)) for clip in suspects if clip.facts]
+    answers = stills([moments for _, moments in asked])
+    return [
+        (clip.key, Finding("frozen", f"{len(more)} frames of it are the same"))
+        for (clip, _), more in zip(asked, answers, strict=True)
+        if not isinstance(more, MediaError) and is_still(luma_of(more))
+    ]
 
 
 def _alike(prints: Sequence[tuple[JudgedClip, Fingerprint]], verdicts: Verdicts) -> list[tuple[Key, Finding]]:
@@ -135,8 +141,3 @@ def _alike(prints: Sequence[tuple[JudgedClip, Fingerprint]], verdicts: Verdicts)
                 detail = f"as {named(others, len(clips) - 1)}"
                 found.append((clip.key, Finding("eval-duplicate" if across else "near-duplicate", detail)))
     return found
-
-
-def _without_path(error: DataError, clip: JudgedClip) -> str:
-    """The clip is named beside it already."""
-    return error.message.replace(str(clip.path), "it")

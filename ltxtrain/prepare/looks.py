@@ -50,7 +50,8 @@ class Fingerprint:
 
 
 def luma_of(stills_FHWC: Stills) -> Luma:
-    return stills_FHWC @ np.array([0.299, 0.587, 0.114], np.float32)
+    weights = np.array([0.299, 0.587, 0.114], np.float32)
+    return np.asarray(stills_FHWC @ weights, np.float32)
 
 
 def is_black(luma_FHW: Luma) -> bool:
@@ -114,17 +115,15 @@ def fingerprint(luma_FHW: Luma) -> Fingerprint:
 def _cosines() -> NDArray[np.float32]:
     """The first rows of the discrete cosine transform over 32 values (Ahmed, Natarajan and Rao 1974)."""
     wave, place = np.mgrid[:HASH_SIDE, :REDUCED]
-    return np.cos(np.pi / REDUCED * (place + 0.5) * wave).astype(np.float32)
+    return np.asarray(np.cos(np.pi / REDUCED * (place + 0.5) * wave), np.float32)
 
 
-def picture_findings(luma_FHW: Luma, still: bool) -> list[Finding]:
-    """``still`` is the word of more frames than these, where these do not differ. Black says all there is to say."""
+def picture_findings(luma_FHW: Luma) -> list[Finding]:
+    """What these frames are enough for. Of a black clip there is no more to say."""
     if is_black(luma_FHW):
         return [Finding("black")]
-    findings = [Finding("frozen", "all frames looked at are the same")] if still else []
-    if bars := bars_of(luma_FHW):
-        findings.append(Finding("border", bars))
-    return findings
+    bars = bars_of(luma_FHW)
+    return [Finding("border", bars)] if bars else []
 
 
 def strip_of(stills_FHWC: Stills) -> Strip:

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ltxtrain.config import Dataset, LoadedConfig, resolve_datasets
-from ltxtrain.errors import DataError, MachineError, ModelError
+from ltxtrain.config import Dataset, LoadedConfig, TrainConfig, resolve_datasets
+from ltxtrain.config.data import DataConfig
+from ltxtrain.errors import DataError
 from ltxtrain.facts.media import ClipFacts, probe_clips
-from ltxtrain.plan.make import make_plan
-from ltxtrain.plan.records import Dropped, Plan, Sample
+from ltxtrain.plan import set_notices
+from ltxtrain.plan.make import Material, gather
+from ltxtrain.plan.records import Dropped, Sample
 from ltxtrain.plan.select import Selection, SelectionRule, clip_name, select_samples
 from ltxtrain.prepare.inspect_records import JudgedClip, Key, Verdicts
 
@@ -28,45 +30,54 @@ class _Decided:
 
 
 def judge_clips(loaded: LoadedConfig, data_dir: Path | None = None) -> Verdicts:
-    """Plan a run and tell what it does with each clip; a run that cannot be planned is told as ``problem``.
+    """Let the planner decide on each clip. Where no run could begin, why stands in ``problem``.
 
     ``data_dir`` is as in ``make_plan``. Raises ``ConfigError``, and ``DataError`` for a folder that cannot be read.
     """
-    data = loaded.config.data if data_dir is None else _with_folder(loaded, data_dir)
-    datasets = tuple(resolve_datasets(data))
-    rule = SelectionRule(data.framerate, data.aspect_bucket_alignment, data.aspect_bucket_rounding, _seed(loaded))
-    selections = [select_samples(dataset, rule) for dataset in datasets]
-    plan, problem, hint = _planned(loaded, data_dir)
-    if plan is not None:
-        decided = _decide([*plan.samples, *plan.eval_samples], plan.dropped, selections)
-    else:
-        samples = [sample for selection in selections for sample in selection.samples]
-        decided = _decide(samples, [entry for selection in selections for entry in selection.dropped], selections)
+    config = loaded.config
+    data = config.data if data_dir is None else config.data.model_copy(update={"instance_data_dir": data_dir})
+    try:
+        material, refusal = gather(config, data), None
+        selections, told = material.selections, _told(material)
+        decided = _decide([*material.filled.samples, *material.eval_samples], material.dropped, selections)
+    except DataError as error:
+        rule, refusal = selection_rule(config, data), error
+        datasets = resolve_datasets(data, config.cache, config.validation)
+        selections = tuple(select_samples(dataset, rule) for dataset in datasets)
+        samples = [sample for found in selections for sample in found.samples]
+        decided = _decide(samples, [entry for found in selections for entry in found.dropped], selections)
+        told = ((), ())
+    notices, warnings = told
     return Verdicts(
-        datasets=datasets,
-        clips=tuple(clip for selection in selections for clip in _judged(selection, decided)),
+        datasets=tuple(found.dataset for found in selections),
+        clips=tuple(clip for found in selections for clip in _judged(found, decided, config.cache.cache_dir)),
         framerate=data.framerate,
-        problem=problem,
-        hint=hint,
-        notices=plan.notices if plan else (),
-        warnings=plan.warnings if plan else (),
+        problem=refusal.message if refusal else "",
+        hint=(refusal.hint or "") if refusal else "",
+        notices=notices,
+        warnings=warnings,
     )
 
 
-def _with_folder(loaded: LoadedConfig, data_dir: Path):  # type: ignore[no-untyped-def]
-    return loaded.config.data.model_copy(update={"instance_data_dir": data_dir})
+def selection_rule(config: TrainConfig, data: DataConfig) -> SelectionRule:
+    """The planner's own, for data sets that it refuses as a whole."""
+    return SelectionRule(
+        framerate=data.framerate,
+        alignment=data.aspect_bucket_alignment,
+        rounding=data.aspect_bucket_rounding,
+        seed=config.model.seed,
+        size_maps=config.checkpoint.output_dir,
+        cache_dir=config.cache.cache_dir,
+    )
 
 
-def _seed(loaded: LoadedConfig) -> int:
-    return loaded.config.model.seed
-
-
-def _planned(loaded: LoadedConfig, data_dir: Path | None) -> tuple[Plan | None, str, str]:
-    """The plan, or why there is none, with a hint. A model that is not there is no matter of the clips."""
-    try:
-        return make_plan(loaded, data_dir=data_dir), "", ""
-    except (DataError, ModelError, MachineError) as error:
-        return None, error.message, error.hint or ""
+def _told(material: Material) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The plan's notices and warnings about clips; those about the machine are not for here."""
+    rule, selections = material.rule, material.selections
+    return (
+        tuple(text for found in selections for text in set_notices.selection_notices(found, rule)),
+        tuple(text for found in selections for text in set_notices.selection_warnings(found, rule)),
+    )
 
 
 def _decide(samples: Iterable[Sample], dropped: Iterable[Dropped], selections: Sequence[Selection]) -> _Decided:
@@ -86,11 +97,12 @@ def _decide(samples: Iterable[Sample], dropped: Iterable[Dropped], selections: S
     return decided
 
 
-def _judged(selection: Selection, decided: _Decided) -> list[JudgedClip]:
+def _judged(selection: Selection, decided: _Decided, cache_dir: Path) -> list[JudgedClip]:
     dataset = selection.dataset
     probed = {clip.found.name: clip for clip in selection.probed}
     gone = {name for set_id, name in decided.dropped if set_id == dataset.id}
-    unopened = _facts_of(dataset, [name for name in gone if decided.dropped[dataset.id, name].reason in NOT_OPENED])
+    closed = [name for name in sorted(gone) if decided.dropped[dataset.id, name].reason in NOT_OPENED]
+    unopened = _facts_of(dataset, closed, cache_dir / "index")
     clips = []
     for name in sorted(probed.keys() | gone):
         key, clip = (dataset.id, name), probed.get(name)
@@ -112,8 +124,7 @@ def _judged(selection: Selection, decided: _Decided) -> list[JudgedClip]:
     return clips
 
 
-def _facts_of(dataset: Dataset, names: Sequence[str]) -> dict[str, ClipFacts]:
+def _facts_of(dataset: Dataset, names: Sequence[str], memo: Path) -> dict[str, ClipFacts]:
     """Facts of those of these clips that can be read."""
-    paths = [dataset.root / name for name in names]
-    answers = zip(names, probe_clips(paths), strict=True)
-    return {name: facts for name, facts in answers if isinstance(facts, ClipFacts)}
+    answers = probe_clips([dataset.root / name for name in names], dataset.kind, memo, dataset.root)
+    return {name: facts for name, facts in zip(names, answers, strict=True) if isinstance(facts, ClipFacts)}
