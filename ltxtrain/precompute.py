@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from ltxtrain.data.cache import write_entry
-from ltxtrain.data.cache_keys import LatentsRule, PromptsRule
-from ltxtrain.data.frames import DECODER_VERSION, decode_ahead, decode_window
-from ltxtrain.data.prepared import Prepared, Source, Tensors
-from ltxtrain.data.store import Entry, seems_whole
-from ltxtrain.events import Event, Notice, StageDone, StageProgress, StageStarted
+from ltxtrain.config import CacheRule, resolve_datasets
+from ltxtrain.config.data import DataConfig
+from ltxtrain.data.cache_decode import decoded
+from ltxtrain.data.cache_fill import Batches, Encode, Item, Task, fill, missing_keys, regrouped
+from ltxtrain.data.cache_groups import Group, Place, grouped
+from ltxtrain.data.cache_keys import PromptsRule, latents_rule, later, text_rules
+from ltxtrain.data.claims import POLL_SECONDS, Claims
+from ltxtrain.data.frames import DECODER_VERSION
+from ltxtrain.data.prepared import OnDemand, Prepared, Source, Tensors
+from ltxtrain.data.store import Entry
+from ltxtrain.data.writer import Encoded, Writer
+from ltxtrain.errors import DataError
+from ltxtrain.events import Event, Notice, StageDone, StageStarted
+from ltxtrain.facts.quarantine import add_quarantine, quarantined
 from ltxtrain.learn.device import DTYPES, check_dtype, find_device, memory_advice, release_memory
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.model.folder import COMPONENTS, ModelFolder, load_text_encoder, load_vae, locate_model
-from ltxtrain.model.text import MAX_TOKENS, PromptEmbedding, encode_prompt, make_text_pipeline
-from ltxtrain.model.vae import encode_frames
+from ltxtrain.model.text import MAX_TOKENS, PromptEmbedding, encode_prompts, make_text_pipeline
+from ltxtrain.model.vae import encode_clips
 from ltxtrain.plan.records import Plan, Sample
+from ltxtrain.units import counted
 
 KEPT = "everything encoded so far is kept"
 TEXT_MEMORY = "free the GPU of other programs; the text encoder of the released model needs about 9 GiB"
 VAE_MEMORY = "add --vae-enable-tiling, or lower resolution or num_frames"
+NAMED_AT_MOST = 20
+
+
+class FaultyClips(DataError):
+    """Clips that cannot be decoded. All of them are on the quarantine list now, so a new plan leaves them out."""
 
 
 class Encoders:
@@ -31,6 +46,7 @@ class Encoders:
         config = plan.config
         self.device = find_device(config.speed.torch_num_threads)
         self.dtype = check_dtype(self.device, config.precision.mixed_precision, config.precision.vae_dtype)
+        self.batches = Batches()
         self._vae_dtype = DTYPES[config.precision.vae_dtype]
         self._model = model
         self._vae: Any = None
@@ -47,15 +63,27 @@ class Encoders:
                 encoder, tokenizer = load_text_encoder(self._model, self.dtype)
                 self._text = make_text_pipeline(encoder.to(self.device), tokenizer)
 
-    def clip(self, sample: Sample, frames_FHWC: Any, *, tiled: bool) -> Tensors:
-        self.load_vae()
-        with memory_advice(f"encoding {sample.bucket.key}", VAE_MEMORY):
-            return {"latents": encode_frames(self._vae, frames_FHWC, tiled=tiled)}
+    def clips(self, shape: str, clips: Sequence[Any], *, tiled: bool) -> list[Tensors]:
+        """Clips of one shape to their latents. Raises ``OutOfMemoryError`` when even one does not fit."""
 
-    def text(self, text: str) -> PromptEmbedding:
+        def encode(part: Sequence[Any]) -> list[Tensors]:
+            with memory_advice(f"encoding {shape}", VAE_MEMORY):
+                return [{"latents": latents_CFHW} for latents_CFHW in encode_clips(self._vae, part, tiled=tiled)]
+
+        self.load_vae()
+        return self.batches.run(shape, clips, encode)
+
+    def texts(self, texts: Sequence[str], cut: list[str]) -> list[Tensors]:
+        """Those that are longer than what is encoded are added to ``cut``."""
+
+        def encode(part: Sequence[str]) -> list[Tensors]:
+            with memory_advice("encoding captions", TEXT_MEMORY):
+                embeddings = encode_prompts(self._text, part)
+            cut.extend(text for text, one in zip(part, embeddings, strict=True) if one.tokens > MAX_TOKENS)
+            return [_tensors_of(embedding) for embedding in embeddings]
+
         self.load_text()
-        with memory_advice("encoding captions", TEXT_MEMORY):
-            return encode_prompt(self._text, text)
+        return self.batches.run("captions", texts, encode)
 
     def release(self) -> None:
         if self._vae is not None or self._text is not None:
@@ -64,106 +92,205 @@ class Encoders:
 
 
 def iter_precompute(plan: Plan, stop: StopFlag) -> Generator[Event, None, Prepared]:
-    """Fill the cache for ``plan`` and return what reads it. Stops between two entries when ``stop`` is set.
+    """Fill the cache for ``plan`` and return what reads it. Stops between two groups when ``stop`` is set.
 
-    The text encoder and the VAE are loaded one after the other, and only when there is something to encode.
+    The text encoder and the VAE are loaded one after the other, and only when there is something to encode. Raises
+    ``DataError`` for clips that cannot be decoded, once all others are encoded: ``FaultyClips`` where a new plan helps.
     """
+    claims = Claims(plan.cache_dir)
+    yield from _enter(claims, stop)
     yield StageStarted("model")
     started = time.perf_counter()
     with stop.at_once("nothing was encoded yet"):
         model = locate_model(plan.config.model, plan.cache_dir)
         digests = {part: model.digest(part) for part in COMPONENTS}
     yield StageDone("model", time.perf_counter() - started, model.name)
-
-    encoders = Encoders(plan, model)
-    prompts_rule = PromptsRule(plan.cache_dir, digests, str(encoders.dtype), MAX_TOKENS)
-    prompts = {text: prompts_rule.entry(text) for text in _texts(plan)}
-    yield from _encode_prompts(plan, encoders, prompts, stop)
-    rule = LatentsRule(
-        plan.cache_dir,
-        DECODER_VERSION,
-        digests["vae"],
-        plan.config.precision.vae_dtype,
-        plan.config.cache.vae_enable_tiling,
-    )
-    with stop.at_once(KEPT):
-        latents = {sample.id: rule.entry(sample) for sample in plan.samples}
-    yield from _encode_clips(plan, encoders, rule, latents, stop)
-    return Prepared(
-        digests,
-        _latents_source(encoders, rule),
-        _prompts_source(encoders, prompts_rule),
-        release=encoders.release,
-        compress=plan.config.cache.compress_disk_cache,
-    )
+    run = Filling(plan, Encoders(plan, model), claims, digests)
+    try:
+        yield from run.fill_prompts(stop)
+        yield from run.fill_latents(stop)
+    finally:
+        claims.release_all()
+    return run.prepared()
 
 
-def _latents_source(encoders: Encoders, rule: LatentsRule) -> Source[Sample]:
-    def encode(sample: Sample) -> dict[Entry, Tensors]:
-        tensors = encoders.clip(sample, decode_window(sample), tiled=rule.tiled(sample))
-        encoders.release()
-        return {rule.entry(sample): tensors}
-
-    return Source(rule.entry, encode, _always, _always, lambda sample: sample.id)
-
-
-def _prompts_source(encoders: Encoders, rule: PromptsRule) -> Source[str]:
-    def encode(text: str) -> dict[Entry, Tensors]:
-        tensors = _tensors_of(encoders.text(text))
-        encoders.release()
-        return {rule.entry(text): tensors}
-
-    return Source(rule.entry, encode, _always, _always, lambda text: f"caption {text[:60]!r}")
+def _enter(claims: Claims, stop: StopFlag) -> Generator[Event, None, None]:
+    if not claims.enter_cache():
+        yield Notice("another process is pruning the cache; waiting for it")
+        while not claims.enter_cache():
+            stop.check("nothing was encoded yet")
+            time.sleep(POLL_SECONDS)
 
 
-def _always(item: object) -> bool:
-    return True
+class Filling:
+    """The rules of one plan: which entry belongs to what, which are encoded together, and which not before training."""
+
+    def __init__(self, plan: Plan, encoders: Encoders, claims: Claims, digests: Mapping[str, str]) -> None:
+        self.plan, self.encoders, self.claims, self.digests = plan, encoders, claims, digests
+        self.rules = {dataset.id: dataset.cache for dataset in plan.datasets}
+        self.latents_rule = latents_rule(plan, digests, DECODER_VERSION)
+        self.prompts_rule = PromptsRule(plan.cache_dir, digests, str(encoders.dtype), MAX_TOKENS)
+        self.text_rules = text_rules(plan)
+        self.cut: list[str] = []
+        self.faulty: dict[str, tuple[Sample, DataError]] = {}
+        self.text_groups = grouped(self.text_rules, self.prompts_rule.entry, self._text_place)
+        self.sample_groups: list[Group[Sample]] = []
+
+    def _text_place(self, text: str) -> Place:
+        rule = self.text_rules[text]
+        return Place(later(rule), rule.batch_size)
+
+    def _sample_place(self, sample: Sample) -> Place:
+        size = 1 if self.plan.config.cache.vae_enable_slicing else self._rule(sample).batch_size
+        return Place((sample.dataset, sample.bucket), size)
+
+    def _rule(self, sample: Sample) -> CacheRule:
+        return self.rules.get(sample.dataset, CacheRule())
+
+    def fill_prompts(self, stop: StopFlag) -> Generator[Event, None, None]:
+        """The embeddings of all texts that are not left for training."""
+        groups = [group for group in self.text_groups if not later(self.text_rules[group.items[0]])]
+        with stop.at_once(KEPT):
+            missing = missing_keys((entry for group in groups for entry in group.entries), set())
+        task = Task("text embeddings", groups, missing, self.encode_texts, _caption_name, self.encoders.batches.told)
+        yield from self._fill(task, "texts", self.encoders.load_text, stop)
+        if self.cut:
+            yield Notice(_told_cut(self.cut), "warning")
+
+    def fill_latents(self, stop: StopFlag) -> Generator[Event, None, None]:
+        """The latents of all samples that are not left for training."""
+        samples = (*self.plan.samples, *self.plan.eval_samples)
+        with stop.at_once(KEPT):
+            self.sample_groups = grouped(samples, self.latents_rule.entry, self._sample_place)
+            groups = [group for group in self.sample_groups if not later(self._rule(group.items[0]))]
+            scanned = {entry.key for group in groups for sample, entry in group if self._rule(sample).scanned}
+            missing = missing_keys((entry for group in groups for entry in group.entries), scanned)
+        task = Task("latents", groups, missing, self.encode_samples, _sample_name, self.encoders.batches.told)
+        yield from self._fill(task, "clips", self.encoders.load_vae, stop)
+        if self.faulty:
+            raise self._told_faulty()
+
+    def _fill(
+        self, task: Task[Item], unit: str, load: Callable[[], None], stop: StopFlag
+    ) -> Generator[Event, None, None]:
+        total, missing = sum(len(group.entries) for group in task.groups), len(task.missing)
+        yield StageStarted(task.stage, total, total - missing, unit)
+        started, encoded = time.perf_counter(), 0
+        cache = self.plan.config.cache
+        if missing:
+            with stop.at_once(KEPT):
+                load()
+            with Writer(cache.write_batch_size, cache.compress_disk_cache, self._committed) as writer:
+                encoded = yield from fill(task, self.claims, writer, lambda: stop.check(KEPT))
+            self.encoders.release()
+        faulty = len(self.faulty)
+        detail = f"{encoded} encoded, {total - encoded - faulty} kept" + (f", {faulty} faulty" if faulty else "")
+        yield StageDone(task.stage, time.perf_counter() - started, detail)
+
+    def _committed(self, batch: Sequence[Encoded]) -> None:
+        for encoded in batch:
+            self.claims.release(encoded.claim)
+
+    def encode_texts(self, groups: Iterator[Group[str]]) -> Iterator[tuple[Group[str], dict[Entry, Tensors]]]:
+        for group in groups:
+            tensors = self.encoders.texts(group.items, self.cut)
+            yield group, dict(zip(group.entries, tensors, strict=True))
+
+    def encode_samples(self, groups: Iterator[Group[Sample]]) -> Iterator[tuple[Group[Sample], dict[Entry, Tensors]]]:
+        """Decoding runs ahead. A clip that cannot be decoded is set aside, and the others go on."""
+        for group, clips in regrouped(groups, decoded):
+            good = {}
+            for (sample, entry), frames in zip(group, clips, strict=True):
+                if isinstance(frames, DataError):
+                    self.faulty[sample.path] = (sample, frames)
+                else:
+                    good[entry] = frames
+            first = group.items[0]
+            tiled = self.latents_rule.tiled(first)
+            tensors = self.encoders.clips(first.bucket.key, list(good.values()), tiled=tiled)
+            yield group, dict(zip(good, tensors, strict=True))
+
+    def _told_faulty(self) -> DataError:
+        """One error for all clips that could not be decoded, after those that may be are put on the quarantine list."""
+        data = self.plan.config.data
+        of_sets = {dataset.id: dataset.quarantine for dataset in resolve_datasets(data)} if _named(data) else {}
+        listed = [
+            quarantined(Path(path), "damaged", error.message)
+            for path, (sample, error) in self.faulty.items()
+            if of_sets.get(sample.dataset, data.delete_problematic_images) and Path(path).exists()
+        ]
+        if listed:
+            add_quarantine(self.plan.cache_dir, listed)
+        errors = [error for _, error in self.faulty.values()]
+        lines = [error.message for error in errors[:NAMED_AT_MOST]]
+        if len(errors) > 1:
+            lines = [f"{counted(len(errors), 'clip')} cannot be decoded", *lines]
+        if len(errors) > NAMED_AT_MOST:
+            lines.append(f"and {len(errors) - NAMED_AT_MOST} more")
+        kind = FaultyClips if len(listed) == len(errors) else DataError
+        return kind("\n".join(lines), hint=errors[0].hint)
+
+    def prepared(self) -> Prepared:
+        """What reads all this in training, and encodes what is not there."""
+        keeps_vae = any(later(rule) or rule.redrawn for rule in self.rules.values())
+        keeps_text = any(later(rule) for rule in self.text_rules.values())
+        planned = {sample.id for sample in self.plan.samples + self.plan.eval_samples if not later(self._rule(sample))}
+        latents: Source[Sample] = Source(
+            self.latents_rule.entry,
+            self._on_demand(self.sample_groups, self.encode_samples, keeps_vae),
+            expected=lambda sample: sample.id in planned and not self._rule(sample).redrawn,
+            written=lambda sample: self._rule(sample).written,
+            named=_sample_name,
+        )
+        prompts: Source[str] = Source(
+            self.prompts_rule.entry,
+            self._on_demand(self.text_groups, self.encode_texts, keeps_text),
+            expected=lambda text: text in self.text_rules and not later(self.text_rules[text]),
+            written=lambda text: text not in self.text_rules or self.text_rules[text].written,
+            named=_caption_name,
+        )
+        compress = self.plan.config.cache.compress_disk_cache
+        return Prepared(
+            self.digests,
+            latents,
+            prompts,
+            self.claims,
+            release=self.encoders.release,
+            compress=compress,
+            told=self.encoders.batches.told,
+        )
+
+    def _on_demand(
+        self, groups: Sequence[Group[Item]], encode: Encode[Item], keeps: bool
+    ) -> Callable[[Item, Entry], OnDemand[Item]]:
+        """How an item is encoded in training: with the group that it would have been encoded with up front."""
+        group_of = {entry.key: group for group in groups for entry in group.entries}
+
+        def made(group: Group[Item]) -> Mapping[Entry, Tensors]:
+            ((_, tensors),) = encode(iter([group]))
+            if not keeps:
+                self.encoders.release()
+            if self.faulty:
+                raise self._told_faulty()
+            return tensors
+
+        return lambda item, entry: OnDemand(group_of.get(entry.key) or Group((item,), (entry,)), made)
+
+
+def _named(data: DataConfig) -> bool:
+    return bool(data.instance_data_dir or data.datasets or data.data_backend_config)
+
+
+def _sample_name(sample: Sample) -> str:
+    return sample.id
+
+
+def _caption_name(text: str) -> str:
+    return f"caption {text[:60]!r}"
 
 
 def _tensors_of(embedding: PromptEmbedding) -> Tensors:
     return {"embeds": embedding.embeds_LD, "mask": embedding.mask_L}
-
-
-def _texts(plan: Plan) -> list[str]:
-    """Every text that training or validation will ask for; the empty one stands in for dropped captions."""
-    captions = [caption for sample in (*plan.samples, *plan.eval_samples) for caption in sample.captions]
-    prompts = [video.prompt for video in plan.videos]
-    prompts += [plan.config.validation.validation_negative_prompt] if plan.videos else []
-    return sorted({"", *captions, *prompts})
-
-
-def _missing(entries: Iterable[Entry]) -> set[str]:
-    """Keys of entries that are absent or plainly damaged. What a glance does not see is found when it is read."""
-    return {entry.key for entry in entries if not seems_whole(entry)}
-
-
-def _encode_prompts(
-    plan: Plan, encoders: Encoders, entries: dict[str, Entry], stop: StopFlag
-) -> Generator[Event, None, None]:
-    with stop.at_once(KEPT):
-        missing = _missing(entries.values())
-    todo = [text for text, entry in entries.items() if entry.key in missing]
-    yield StageStarted("text embeddings", len(entries), len(entries) - len(todo), "texts")
-    started = time.perf_counter()
-    compress = plan.config.cache.compress_disk_cache
-    cut: list[str] = []
-    if todo:
-        with stop.at_once(KEPT):
-            encoders.load_text()
-        for done, text in enumerate(todo, len(entries) - len(todo) + 1):
-            stop.check(KEPT)
-            embedding = encoders.text(text)
-            cut += [text] if embedding.tokens > MAX_TOKENS else []
-            entry = entries[text]
-            tensors = _tensors_of(embedding)
-            write_entry(entry.path, entry.key, tensors, made_of=f"caption {text[:60]!r}", compress=compress)
-            yield StageProgress("text embeddings", done)
-        encoders.release()
-    yield StageDone(
-        "text embeddings", time.perf_counter() - started, f"{len(todo)} encoded, {len(entries) - len(todo)} kept"
-    )
-    if cut:
-        yield Notice(_told_cut(cut), "warning")
 
 
 def _told_cut(cut: list[str]) -> str:
@@ -171,27 +298,3 @@ def _told_cut(cut: list[str]) -> str:
     if len(cut) == 1:
         return f"one text is longer than {MAX_TOKENS} tokens and is cut: {first}"
     return f"{len(cut)} of the texts are longer than {MAX_TOKENS} tokens and are cut, such as {first}"
-
-
-def _encode_clips(
-    plan: Plan, encoders: Encoders, rule: LatentsRule, entries: dict[str, Entry], stop: StopFlag
-) -> Generator[Event, None, None]:
-    with stop.at_once(KEPT):
-        missing = _missing(entries.values())
-    todo = list({entries[s.id].key: s for s in plan.samples if entries[s.id].key in missing}.values())
-    yield StageStarted("latents", len(plan.samples), len(plan.samples) - len(todo), "clips")
-    started = time.perf_counter()
-    compress = plan.config.cache.compress_disk_cache
-    if todo:
-        with stop.at_once(KEPT):
-            encoders.load_vae()
-        for done, (sample, frames_FHWC) in enumerate(decode_ahead(todo), len(plan.samples) - len(todo) + 1):
-            stop.check(KEPT)
-            tensors = encoders.clip(sample, frames_FHWC, tiled=rule.tiled(sample))
-            entry = entries[sample.id]
-            write_entry(entry.path, entry.key, tensors, made_of=sample.path, compress=compress)
-            yield StageProgress("latents", done, sample.id)
-        encoders.release()
-    yield StageDone(
-        "latents", time.perf_counter() - started, f"{len(todo)} encoded, {len(plan.samples) - len(todo)} kept"
-    )

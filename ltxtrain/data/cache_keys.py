@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ltxtrain.config import CacheRule, TextRule
 from ltxtrain.data.store import LATENTS, PROMPTS, Entry, entry_at, entry_key
 from ltxtrain.facts.digests import file_sha256
 from ltxtrain.plan.memory import in_tiles
-from ltxtrain.plan.records import Sample
+from ltxtrain.plan.records import Plan, Sample
 
 # A change of what an entry holds, with the same inputs, needs a new number here.
 LATENTS_VERSION = "latents-1"
@@ -72,3 +73,37 @@ class PromptsRule:
             "max_tokens": self.max_tokens,
         }
         return entry_at(self.cache_dir, PROMPTS, entry_key(PROMPTS, made_from))
+
+
+def latents_rule(plan: Plan, digests: Mapping[str, str], decoder: str) -> LatentsRule:
+    config = plan.config
+    tiling = config.cache.vae_enable_tiling
+    return LatentsRule(plan.cache_dir, decoder, digests["vae"], config.precision.vae_dtype, tiling)
+
+
+def text_rules(plan: Plan) -> dict[str, TextRule]:
+    """Every text that training or validation will ask for, and how it is encoded; in order.
+
+    The empty text stands in for dropped captions. A text of several data sets is encoded up front if one of them says
+    so; those of no data set are encoded as the global options say.
+    """
+    cache = plan.config.cache
+    written = not cache.text_cache_disable
+    fallback = TextRule(cache.text_cache_ondemand or not written, written, cache.text_encoder_batch_size)
+    rules: dict[str, TextRule] = {}
+    of_sets = {dataset.id: dataset.cache.text for dataset in plan.datasets}
+    for sample in (*plan.samples, *plan.eval_samples):
+        rule = of_sets.get(sample.dataset, fallback)
+        for caption in sample.captions:
+            if caption not in rules or (rules[caption].ondemand and not rule.ondemand):
+                rules[caption] = rule
+    others = ["", *(video.prompt for video in plan.videos)]
+    others += [plan.config.validation.validation_negative_prompt] if plan.videos else []
+    for text in others:
+        rules.setdefault(text, fallback)
+    return {text: rules[text] for text in sorted(rules)}
+
+
+def later(rule: CacheRule | TextRule) -> bool:
+    """Whether entries are encoded when training first needs them."""
+    return rule.ondemand or not rule.written

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -16,7 +15,9 @@ from typing import Generic, TypeVar
 import torch
 
 from ltxtrain.data.cache import read_entry, write_entry
-from ltxtrain.data.store import Entry
+from ltxtrain.data.cache_groups import Group
+from ltxtrain.data.claims import Claims
+from ltxtrain.data.store import Entry, seems_whole
 from ltxtrain.plan.records import Sample
 
 Item = TypeVar("Item")
@@ -28,48 +29,53 @@ AHEAD = 256
 CAPTIONS_AHEAD = 4
 
 
-def unclaimed(key: str) -> AbstractContextManager[object]:
-    """For a cache that no other process fills."""
-    return nullcontext()
+@dataclass(frozen=True)
+class OnDemand(Generic[Item]):
+    """``encode`` gives the tensors of all members of ``group`` by entry; it may load a model for that."""
+
+    group: Group[Item]
+    encode: Callable[[Group[Item]], Mapping[Entry, Tensors]]
 
 
 @dataclass(frozen=True)
 class Source(Generic[Item]):
     """One kind of entries.
 
-    ``encode`` gives the item's tensors and those of others that have to be encoded with it, by their entries; it may
-    load a model for that. ``expected`` says that an item's entry was there when training began, so that its absence is
-    worth a word; ``written`` says that it is to be kept on disk. ``named`` is how messages call it.
+    ``expected`` says that an item's entry was there when training began, so that its absence is worth a word;
+    ``written`` says that it is to be kept on disk. ``named`` is how messages call it.
     """
 
     entry_of: Callable[[Item], Entry]
-    encode: Callable[[Item], Mapping[Entry, Tensors]]
+    on_demand: Callable[[Item, Entry], OnDemand[Item]]
     expected: Callable[[Item], bool]
     written: Callable[[Item], bool]
     named: Callable[[Item], str]
 
 
 class Prepared:
-    """Reads entries and keeps them in memory up to ``budget_bytes``. ``digests`` are those of the model's parts."""
+    """Reads entries and keeps them in memory up to ``KEPT_IN_MEMORY_BYTES``. ``digests`` are of the model's parts.
+
+    ``told`` is a list that the encoders add sentences to as well.
+    """
 
     def __init__(
         self,
         digests: Mapping[str, str],
         latents: Source[Sample],
         prompts: Source[str],
+        claims: Claims,
         *,
         release: Callable[[], None] = lambda: None,
         compress: bool = False,
-        claim: Callable[[str], AbstractContextManager[object]] = unclaimed,
-        budget_bytes: int = KEPT_IN_MEMORY_BYTES,
+        told: list[str] | None = None,
     ) -> None:
         self.digests = digests
         self._latents, self._prompts = latents, prompts
-        self._release, self._compress, self._claim = release, compress, claim
-        self._budget = budget_bytes
+        self._claims, self._release, self._compress = claims, release, compress
+        self._budget = KEPT_IN_MEMORY_BYTES
         self._kept: dict[str, Tensors] = {}
         self._coming: dict[str, Future[Tensors | None]] = {}
-        self._told: list[str] = []
+        self._told = told if told is not None else []
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="cache")
 
     def latents(self, sample: Sample) -> torch.Tensor:
@@ -97,7 +103,8 @@ class Prepared:
 
     def told(self) -> list[str]:
         """What happened since the last call that somebody should know, a sentence each."""
-        told, self._told = self._told, []
+        told = list(self._told)
+        self._told.clear()
         return told
 
     def release(self) -> None:
@@ -126,15 +133,17 @@ class Prepared:
 
     def _make(self, source: Source[Item], item: Item, entry: Entry) -> Tensors:
         """Encode what is not there. Another process may be at it just now: then it is waited for."""
-        with self._claim(entry.key):
+        wanted = source.on_demand(item, entry)
+        with self._claims.waiting(wanted.group.claim):
             if (found := read_entry(entry.path, entry.key)) is not None:
                 return found
             self._tell_miss(source, item, entry.path)
-            made = source.encode(item)
+            made = wanted.encode(wanted.group)
             if source.written(item):
-                for other, tensors in made.items():
-                    label = source.named(item) if other == entry else other.path.name
-                    write_entry(other.path, other.key, tensors, made_of=label, compress=self._compress)
+                for member, other in wanted.group:
+                    if other == entry or not seems_whole(other):
+                        label = source.named(member)
+                        write_entry(other.path, other.key, made[other], made_of=label, compress=self._compress)
         return made[entry]
 
     def _tell_miss(self, source: Source[Item], item: Item, path: Path) -> None:

@@ -5,6 +5,7 @@ Shape legend: B batch, L text tokens (128), D width of the text encoder.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,14 +32,21 @@ def make_text_pipeline(encoder: T5EncoderModel, tokenizer: T5Tokenizer) -> LTXPi
     return LTXPipeline(scheduler=None, vae=None, text_encoder=encoder, tokenizer=tokenizer, transformer=None)
 
 
-@torch.no_grad()
 def encode_prompt(pipeline: LTXPipeline, prompt: str) -> PromptEmbedding:
-    """Encode one prompt: padded or cut to 128 tokens, no mask into T5, the mask kept for the transformer.
+    """Encode one prompt: ``encode_prompts`` of one."""
+    return encode_prompts(pipeline, [prompt])[0]
 
-    One prompt at a time, so that a result never depends on which others were encoded with it.
+
+@torch.no_grad()
+def encode_prompts(pipeline: LTXPipeline, prompts: Sequence[str]) -> list[PromptEmbedding]:
+    """Encode prompts in one pass, each padded or cut to 128 tokens: no mask into T5, the mask kept for the transformer.
+
+    Which others are encoded beside a prompt may change the last bits of its result.
     """
     embeds_BLD, mask_BL, _, _ = pipeline.encode_prompt(
-        prompt=[prompt], do_classifier_free_guidance=False, max_sequence_length=MAX_TOKENS
+        prompt=list(prompts), do_classifier_free_guidance=False, max_sequence_length=MAX_TOKENS
     )
-    tokens = len(pipeline.tokenizer(prompt).input_ids)
-    return PromptEmbedding(embeds_BLD[0].cpu().contiguous(), mask_BL[0].bool().cpu(), tokens)
+    return [
+        PromptEmbedding(embeds_LD.cpu().clone(), mask_L.bool().cpu().clone(), len(pipeline.tokenizer(prompt).input_ids))
+        for embeds_LD, mask_L, prompt in zip(embeds_BLD, mask_BL, prompts, strict=True)
+    ]

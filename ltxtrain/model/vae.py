@@ -6,6 +6,8 @@ The range is a contract: the VAE was trained on pixels in [-1, 1], and nothing d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXPipeline
@@ -40,20 +42,27 @@ def set_tiling(vae: AutoencoderKLLTXVideo, tiled: bool) -> None:
     vae.tile_sample_stride_height = vae.tile_sample_stride_width = TILE - TILE_OVERLAP
 
 
-@torch.no_grad()
 def encode_frames(vae: AutoencoderKLLTXVideo, frames_FHWC: np.ndarray, *, tiled: bool) -> torch.Tensor:
-    """uint8 frames [F, H, W, 3] to normalised ``latents_CFHW`` in the VAE's dtype, on the CPU.
+    """``encode_clips`` of one clip: frames [F, H, W, 3] to ``latents_CFHW``."""
+    return encode_clips(vae, [frames_FHWC], tiled=tiled)[0]
+
+
+@torch.no_grad()
+def encode_clips(vae: AutoencoderKLLTXVideo, clips: Sequence[np.ndarray], *, tiled: bool) -> list[torch.Tensor]:
+    """Clips of one size, each uint8 [F, H, W, 3], in one pass to normalised ``latents_CFHW`` each.
 
     The posterior's mode, normalised with the VAE's own mean and standard deviation. F must be 8k+1 and H, W multiples
-    of 32: the VAE would floor other sizes silently, so they are a ``ValueError`` here.
+    of 32: the VAE would floor other sizes silently, so they are a ``ValueError`` here. What is computed for a clip
+    differs in its last bits with the number of clips beside it.
     """
-    frames, height, width, _ = frames_FHWC.shape
+    frames, height, width, _ = clips[0].shape
     if frames % 8 != 1 or height % 32 or width % 32:
         raise ValueError(f"{frames} frames of {width}x{height}: want 8k+1 frames and multiples of 32 pixels")
     set_tiling(vae, tiled)
-    pixels_BCFHW = to_pixels(frames_FHWC).to(device=vae.device, dtype=vae.dtype)
+    pixels_BCFHW = torch.cat([to_pixels(frames_FHWC) for frames_FHWC in clips]).to(device=vae.device, dtype=vae.dtype)
     latents_BCFHW = vae.encode(pixels_BCFHW).latent_dist.mode().float()
     normalised_BCFHW = LTXPipeline._normalize_latents(
         latents_BCFHW, vae.latents_mean.float(), vae.latents_std.float(), vae.config.scaling_factor
     )
-    return normalised_BCFHW[0].to(dtype=vae.dtype, device="cpu").contiguous()
+    kept_BCFHW = normalised_BCFHW.to(dtype=vae.dtype, device="cpu")
+    return [latents_CFHW.clone().contiguous() for latents_CFHW in kept_BCFHW]
