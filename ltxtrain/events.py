@@ -1,8 +1,8 @@
 """The records that a run emits. Listeners read them; nothing flows back.
 
 A run yields, in this order: ``Notice`` and ``StageStarted`` / ``StageProgress`` / ``StageDone`` for each stage,
-``StepDone`` for each optimiser step, ``CheckpointSaved`` and ``VideoRendered`` in between, ``Exported`` for each file
-that is meant to be used, and ``RunFinished`` last.
+``StepDone`` for each optimiser step, ``CheckpointSaved``, ``EvalLoss`` and ``VideoRendered`` in between, ``Exported``
+for each file that is meant to be used, and ``RunFinished`` last.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class StepDone:
 
     ``sigma_bands`` holds the mean loss for each quarter of sigma that was drawn, as ``{"0.25-0.50": 1.31, ...}``;
     ``grad_norm`` is the global L2 norm before clipping; ``memory_bytes`` is the peak so far (device memory on an
-    accelerator, resident memory on the CPU).
+    accelerator, resident memory on the CPU). ``dataset`` names the data sets that supplied the step's batches, and
+    ``dataset_losses`` holds the mean loss of each; ``data_seconds`` is the part of ``seconds`` that the step waited for
+    latents and captions.
     """
 
     step: int
@@ -61,6 +63,27 @@ class StepDone:
     samples_per_second: float
     sigma_bands: dict[str, float] = field(default_factory=dict)
     memory_bytes: int | None = None
+    dataset: str = ""
+    dataset_losses: dict[str, float] = field(default_factory=dict)
+    data_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class EvalLoss:
+    """The loss on a data set that is held out, at fixed sigmas and with fixed noise: comparable from step to step.
+
+    ``by_sigma`` is ``{"0.125": 0.91, ...}``. ``dataset`` is ``POOLED`` for all of them together.
+    """
+
+    step: int
+    dataset: str
+    loss: float
+    by_sigma: dict[str, float]
+    seconds: float
+
+
+POOLED = "all data sets"
+EVALUATIONS = "evaluations.jsonl"  # in the run folder: a line for each of these events
 
 
 @dataclass(frozen=True)
@@ -105,6 +128,7 @@ Event = (
     | StageProgress
     | StageDone
     | StepDone
+    | EvalLoss
     | CheckpointSaved
     | VideoRendered
     | Exported

@@ -5,21 +5,18 @@ Shape legend: B batch, C latent channels, F latent frames, H W latent size, S to
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from accelerate.utils import send_to_device
 
-from ltxtrain.data.batches import Batch, BatchOrder
 from ltxtrain.data.frames import write_video
 from ltxtrain.data.prepared import Prepared
-from ltxtrain.errors import CheckpointError
 from ltxtrain.events import (
+    EVALUATIONS,
     CheckpointSaved,
     Event,
     Notice,
@@ -30,19 +27,15 @@ from ltxtrain.events import (
     StepDone,
     VideoRendered,
 )
-from ltxtrain.facts.digests import sha256_of
 from ltxtrain.files import write_atomically
-from ltxtrain.learn.checkpoint import (
-    Checkpoint,
-    checkpoint_due,
-    checkpoint_name,
-    prune_checkpoints,
-    save_checkpoint,
-)
+from ltxtrain.learn.batch import Clean, Drawn, DrawRule, draw_captions, draw_noise, read_batch
+from ltxtrain.learn.checkpoint import Checkpoint, checkpoint_due, checkpoint_name, prune_checkpoints, save_checkpoint
 from ltxtrain.learn.device import DTYPES, check_dtype, find_device, memory_advice, peak_memory, release_memory
 from ltxtrain.learn.draws import Place, dropout_seed
+from ltxtrain.learn.evaluation import evaluation_events, inference_sigmas, measure_sets, sets_due
+from ltxtrain.learn.identity import about, identity_of, told_settings
 from ltxtrain.learn.lock import only_process
-from ltxtrain.learn.metrics import append_step, truncate_metrics
+from ltxtrain.learn.metrics import append_evaluations, append_step, evaluated, told_losses, truncate_metrics
 from ltxtrain.learn.objective import add_noise, refuse_non_finite, velocity_loss
 from ltxtrain.learn.optimizer import (
     clip_gradients,
@@ -53,16 +46,17 @@ from ltxtrain.learn.optimizer import (
 )
 from ltxtrain.learn.resume import (
     changed_settings,
+    check_not_past,
     check_same_run,
     choose_checkpoint,
     peek_identity,
     put_aside_later,
-    told_settings,
 )
 from ltxtrain.learn.schedule import curve_of, learning_rate
-from ltxtrain.learn.sigmas import band_of, draw_sigma, shift_for
+from ltxtrain.learn.sigmas import shift_for
 from ltxtrain.learn.signals import StopFlag
-from ltxtrain.model.adapter import adapter_spec, adapter_weights, attach_adapter, load_adapter_weights
+from ltxtrain.learn.videos import holds, index_of
+from ltxtrain.model.adapter import adapter_off, adapter_spec, adapter_weights, attach_adapter, load_adapter_weights
 from ltxtrain.model.folder import (
     ModelFolder,
     load_scheduler,
@@ -75,9 +69,10 @@ from ltxtrain.model.render import RenderSettings, make_render_pipeline, render_v
 from ltxtrain.model.text import PromptEmbedding
 from ltxtrain.model.transformer import predict_velocity
 from ltxtrain.plan.folder import RunFolder, write_plan_files
-from ltxtrain.plan.manifest import config_sha256, dataset_fingerprint, write_manifest
-from ltxtrain.plan.prompts import ValidationVideo, validation_due
-from ltxtrain.plan.records import Plan
+from ltxtrain.plan.manifest import write_manifest
+from ltxtrain.plan.order import Batch, BatchOrder, order_of
+from ltxtrain.plan.prompts import validation_due
+from ltxtrain.plan.records import DatasetPlan, Plan
 from ltxtrain.units import counted
 
 
@@ -95,8 +90,10 @@ class Run:
     parameters: dict[str, torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
     order: BatchOrder
+    datasets: dict[str, DatasetPlan]
     scheduler: dict[str, Any]
     identity: dict[str, str]
+    about: dict[str, Any]
 
 
 def iter_train(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Event, None, None]:
@@ -112,6 +109,7 @@ def iter_train(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Even
             _record(run, "resume" if done else "start", done)
         if done and not (run.folder.checkpoints / checkpoint_name(done)).exists():
             yield _save(run, done)  # taken over from another run: from here on it is this one's
+        yield from _evaluate(run, done, stop)
         yield from _validate(run, done, stop, again=False)
         stop.check(f"checkpoints up to step {done} are kept" if done else "training has not begun")
         yield from _steps(run, done, stop)
@@ -123,13 +121,17 @@ def _steps(run: Run, done: int, stop: StopFlag) -> Generator[Event, None, None]:
     yield StageStarted("training", plan.steps, done, "steps")
     began = saved_at = time.monotonic()
     saved = done
+    for index in range(READ_AHEAD):
+        _read_ahead(run, done * plan.accumulation + index)
     for step in range(done + 1, plan.steps + 1):
         event = _step(run, step)
         append_step(run.folder.metrics_jsonl, event)
         yield event
+        yield from _after(run, step)
         if checkpoint_due(plan.config.checkpoint, step, plan.steps, time.monotonic() - saved_at):
             yield _save(run, step)
             saved, saved_at = step, time.monotonic()
+        yield from _evaluate(run, step, stop)
         if not stop.requested:
             yield from _validate(run, step, stop, again=True)
         if stop.requested:
@@ -137,6 +139,7 @@ def _steps(run: Run, done: int, stop: StopFlag) -> Generator[Event, None, None]:
                 yield _save(run, step)
             _record(run, "interrupted", step)
             raise stop.leave(f"step {step} of {plan.steps} is saved")
+    run.prepared.release()
     if done < plan.steps:
         _record(run, "finished", plan.steps)
     yield StageDone("training", time.monotonic() - began, counted(plan.steps - done, "step"))
@@ -148,20 +151,20 @@ def check_run_folder(plan: Plan) -> None:
     folder = RunFolder(plan.run_dir)
     saved = peek_identity(folder.checkpoints, plan.config.checkpoint.resume_from_checkpoint)
     if saved is not None:
-        check_same_run(saved, _identity(plan), folder.root)
+        check_same_run(saved, identity_of(plan, adapter_spec(plan.config.adapter)), folder.root)
 
 
 def _load(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Event, None, Run]:
     """Transformer, adapter and optimiser, in the fixed order: load, attach adapter, gradient checkpointing, place."""
     yield StageStarted("transformer")
     started = time.perf_counter()
-    config = plan.config
+    config, spec = plan.config, adapter_spec(plan.config.adapter)
     device = find_device(config.speed.torch_num_threads)
     dtype = check_dtype(device, config.precision.mixed_precision, config.precision.vae_dtype)
     with stop.at_once("training has not begun"), memory_advice("placing the transformer", SMALLER_PRESET):
         model = locate_model(config.model, plan.cache_dir)
         transformer = load_transformer(model, dtype)
-        parameters = attach_adapter(transformer, adapter_spec(config.adapter), config.model.seed)
+        parameters = attach_adapter(transformer, spec, config.model.seed)
         if config.memory.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
         transformer.to(device).train()
@@ -175,9 +178,11 @@ def _load(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Event, No
         transformer=transformer,
         parameters=parameters,
         optimizer=make_optimizer(list(parameters.values()), config.optimizer),
-        order=BatchOrder(plan.samples, plan.batch_size, config.model.seed),
+        order=order_of(plan),
+        datasets={dataset.id: dataset for dataset in plan.datasets},
         scheduler=scheduler_config(model),
-        identity=_identity(plan) | {"base model": prepared.digests["transformer"]},
+        identity=identity_of(plan, spec) | {"base model": prepared.digests["transformer"]},
+        about=about(plan, spec, model, prepared.digests["transformer"]),
     )
     count = sum(parameter.numel() for parameter in parameters.values())
     yield StageDone("transformer", time.perf_counter() - started, f"{count:,} trainable parameters on {device}")
@@ -193,42 +198,40 @@ def _resume(run: Run) -> Generator[Event, None, int]:
     done = checkpoint.step if checkpoint else 0
     if checkpoint:
         check_same_run(checkpoint.state["identity"], run.identity, run.folder.root)
-        if done > run.plan.steps:
-            raise CheckpointError(
-                f"{run.folder.root} is at step {done} already, past the {run.plan.steps} steps of this plan",
-                hint=f"ask for more steps, or go back with --resume-from-checkpoint {run.plan.steps}",
-            )
+        check_not_past(done, run.plan.steps, run.folder.root)
         load_adapter_weights(run.transformer, checkpoint.adapter)
         load_optimizer_tensors(run.optimizer, list(run.parameters), dict(checkpoint.optimizer))
         yield Notice(f"going on from step {done} of {run.plan.steps}")
         if changed := changed_settings(checkpoint.state["settings"], told_settings(run.plan)):
             yield Notice("changed since the checkpoint: " + "; ".join(changed), "warning")
-    truncate_metrics(run.folder.metrics_jsonl, done)
+    for path in (run.folder.metrics_jsonl, run.folder.root / EVALUATIONS):
+        truncate_metrics(path, done)
     if wanted != "latest":
         put_aside_later(run.folder.samples, done)
     return done
 
 
 def _step(run: Run, step: int) -> StepDone:
-    """One optimiser step: accumulate, refuse what is not finite, clip, update."""
+    """One optimiser step: accumulate, refuse what is not finite, clip, update. Each of its samples counts the same."""
     plan, section = run.plan, run.plan.config.optimizer
     began = time.perf_counter()
-    rate = learning_rate(
-        plan.config.schedule.lr_scheduler, curve_of(section, plan.config.schedule, plan.steps), step - 1
-    )
+    curve = curve_of(section, plan.config.schedule, plan.steps)
+    rate = learning_rate(plan.config.schedule.lr_scheduler, curve, step - 1)
     set_learning_rate(run.optimizer, rate)
-    losses: list[float] = []
-    bands: dict[str, list[float]] = {}
-    for micro in range(plan.accumulation):
-        batch = run.order[(step - 1) * plan.accumulation + micro]
+    first = (step - 1) * plan.accumulation
+    batches = [run.order[first + micro] for micro in range(plan.accumulation)]
+    count = sum(len(batch.samples) for batch in batches)
+    losses: list[tuple[str, float, float]] = []  # data set, sigma and loss of each sample
+    waited = 0.0
+    for micro, batch in enumerate(batches):
+        _read_ahead(run, first + micro + READ_AHEAD)
         place = Place(plan.config.model.seed, step, micro)
         with dropout_seed(place, run.device), memory_advice(f"training on {batch.samples[0].bucket.key}", LESS_MEMORY):
-            loss_B, sigmas = _losses(run, batch, place)
-            (loss_B.mean() / plan.accumulation).backward()
-        for loss, sigma in zip(loss_B.tolist(), sigmas, strict=True):
-            losses.append(loss)
-            bands.setdefault(band_of(sigma), []).append(loss)
-        refuse_non_finite(step, "loss", sum(losses), batch.names)
+            loss_B, sigmas, seconds = _losses(run, batch, place)
+            (loss_B.mean() / (count / len(batch.samples))).backward()
+        losses += [(batch.dataset, sigma, loss) for sigma, loss in zip(sigmas, loss_B.tolist(), strict=True)]
+        waited += seconds
+        refuse_non_finite(step, "loss", sum(loss_B.tolist()), batch.names)
     parameters = list(run.parameters.values())
     norm = clip_gradients(parameters, section.grad_clip_method, section.max_grad_norm)
     refuse_non_finite(step, "gradient", norm, batch.names)
@@ -239,45 +242,95 @@ def _step(run: Run, step: int) -> StepDone:
         step=step,
         total=plan.steps,
         epoch=batch.epoch,
-        loss=sum(losses) / len(losses),
         lr=rate,
         grad_norm=norm,
         seconds=seconds,
-        samples_per_second=len(losses) / seconds,
-        sigma_bands={band: sum(values) / len(values) for band, values in sorted(bands.items())},
+        samples_per_second=count / seconds,
         memory_bytes=peak_memory(run.device),
+        data_seconds=waited,
+        **told_losses(losses),
     )
 
 
+READ_AHEAD = 2  # batches
 SMALLER_PRESET = "free the GPU of other programs, or use a smaller preset, see: ltxtrain presets list"
 LESS_MEMORY = "lower train_batch_size, resolution or num_frames, or turn gradient_checkpointing on"
 
 
-def _losses(run: Run, batch: Batch, place: Place) -> tuple[torch.Tensor, list[float]]:
-    """The loss of each sample [B], and the sigma that each was noised with."""
-    objective, data = run.plan.config.objective, run.plan.config.data
-    shift = shift_for(objective, batch.samples[0].bucket.tokens, run.scheduler)
-    first_frame = objective.ltx_i2v_prob if objective.ltx_train_mode == "i2v" else 0.0
-    latents, noise, embeds, masks, sigmas, conditioned = [], [], [], [], [], []
-    for index, sample in enumerate(batch.samples):
-        label = f"{index}:{sample.id}"  # a short bucket may show one sample twice in a batch
-        latents.append(run.prepared.latents(sample).float())
-        noise.append(place.noise("noise", label, tuple(latents[-1].shape)))
-        sigmas.append(draw_sigma(place, label, objective, shift))
-        conditioned.append(place.happens("first frame", label, first_frame if sample.i2v else 0.0))
-        choice = int(place.scalars("caption", label).integers(len(sample.captions)))
-        dropped = place.happens("caption dropout", label, data.caption_dropout_probability)
-        prompt = _prompt(run, "" if dropped else sample.captions[choice])
-        embeds.append(prompt.embeds_LD)
-        masks.append(prompt.mask_L)
-    stacked = tuple(torch.stack(tensors) for tensors in (latents, noise, embeds, masks))
+def _losses(run: Run, batch: Batch, place: Place) -> tuple[torch.Tensor, list[float], float]:
+    """The loss of each sample [B], the sigma that each was noised with, and the seconds that reading them took."""
+    config, dataset = run.plan.config, run.datasets[batch.dataset]
+    captions = draw_captions(batch, place, config.data.caption_dropout_probability)
+    began = time.perf_counter()
+    clean = read_batch(run.prepared, batch.samples, captions)
+    waited = time.perf_counter() - began
+    shift = shift_for(config.objective, batch.samples[0].bucket.tokens, run.scheduler)
+    rule = DrawRule(config.objective, shift, dataset.timestep_offset)
+    drawn = draw_noise(batch, place, clean.latents_BCFHW.shape[1:], rule)
+    return _compare(run, clean, drawn, with_base=dataset.regularisation), drawn.sigmas, waited
+
+
+def _compare(run: Run, clean: Clean, drawn: Drawn, *, with_base: bool = False) -> torch.Tensor:
+    """The loss of each sample [B]: against the true velocity, or ``with_base`` against the untouched model's answer."""
+    stacked = (clean.latents_BCFHW, drawn.noise_BCFHW, clean.embeds_BLD.to(run.dtype), clean.mask_BL)
     latents_BCFHW, noise_BCFHW, embeds_BLD, mask_BL = send_to_device(stacked, run.device)
-    noised = add_noise(latents_BCFHW, noise_BCFHW, sigmas, conditioned)
+    noised = add_noise(latents_BCFHW, noise_BCFHW, drawn.sigmas, drawn.conditioned)
+    noisy_BCFHW, framerate = noised.noisy_BCFHW.to(run.dtype), run.plan.config.data.framerate
+    given = (run.transformer, noisy_BCFHW, noised.sigma, embeds_BLD, mask_BL, framerate)
     with torch.autocast(run.device.type, dtype=run.dtype, enabled=run.dtype != torch.float32):
-        velocity_BCFHW = predict_velocity(
-            run.transformer, noised.noisy_BCFHW.to(run.dtype), noised.sigma, embeds_BLD, mask_BL, data.framerate
-        )
-    return velocity_loss(velocity_BCFHW, noised), sigmas
+        if with_base:
+            with torch.no_grad(), adapter_off(run.transformer):
+                noised = replace(noised, target_BCFHW=predict_velocity(*given))
+        velocity_BCFHW = predict_velocity(*given)
+    return velocity_loss(velocity_BCFHW, noised)
+
+
+def _read_ahead(run: Run, index: int) -> None:
+    """Begin to read what the batch with that number needs, if the run gets so far."""
+    if index < run.plan.steps * run.plan.accumulation:
+        run.prepared.ahead(run.order[index].samples)
+
+
+def _after(run: Run, step: int) -> Generator[Event, None, None]:
+    """Tell what reading the step's data met, and drop the cuts of an epoch that is over."""
+    for sentence in run.prepared.told():
+        yield Notice(sentence, "warning")
+    if step < run.plan.steps:
+        first, after = ((step - 1) * run.plan.accumulation, step * run.plan.accumulation)
+        for epoch in range(run.order[first].epoch, run.order[after].epoch):
+            run.prepared.forget(run.order.outdated(epoch))
+
+
+def _evaluate(run: Run, step: int, stop: StopFlag) -> Generator[Event, None, None]:
+    """Measure the data sets that are held out, if that is due and not in evaluations.jsonl already.
+
+    Changes no weight and no random state. Leaves early, without it, when ``stop`` is set: the next start makes it up.
+    """
+    plan, section = run.plan, run.plan.config.validation
+    path = run.folder.root / EVALUATIONS
+    sets = sets_due(plan, run.order, step)
+    if stop.requested or sets.keys() <= evaluated(path, step):
+        return
+    yield StageStarted("evaluation", sum(map(len, sets.values())), 0, "batches")
+    started, scheduler = time.perf_counter(), load_scheduler(run.model)
+
+    def sigmas_of(tokens: int) -> list[float]:
+        return inference_sigmas(scheduler, run.scheduler, section.eval_timesteps, tokens)
+
+    def losses(clean: Clean, drawn: Drawn) -> torch.Tensor:
+        run.transformer.eval()
+        with memory_advice("evaluating", LESS_MEMORY):
+            loss_B = _compare(run, clean, drawn)
+        run.transformer.train()
+        return loss_B
+
+    found = yield from measure_sets(sets, run.prepared, sigmas_of, losses, stop)
+    if found is None:
+        return
+    events = evaluation_events(step, found, pooled=section.eval_dataset_pooling)
+    append_evaluations(path, events)
+    yield from events
+    yield StageDone("evaluation", time.perf_counter() - started, f"step {step}")
 
 
 def _prompt(run: Run, text: str) -> PromptEmbedding:
@@ -289,36 +342,11 @@ def _save(run: Run, step: int) -> CheckpointSaved:
     """Commit a checkpoint, then remove the ones beyond ``checkpoints_total_limit``."""
     started = time.perf_counter()
     optimizer = optimizer_tensors(run.optimizer, list(run.parameters))
-    state = {"identity": run.identity, "settings": told_settings(run.plan), "about": _about(run)}
+    state = {"identity": run.identity, "settings": told_settings(run.plan), "about": run.about}
     checkpoint = Checkpoint(step, adapter_weights(run.transformer), optimizer, state)
     path, size = save_checkpoint(run.folder.checkpoints, checkpoint)
     prune_checkpoints(run.folder.checkpoints, run.plan.config.checkpoint.checkpoints_total_limit)
     return CheckpointSaved(step, str(path.relative_to(run.folder.root)), size, time.perf_counter() - started)
-
-
-def _identity(plan: Plan) -> dict[str, str]:
-    """What must be the same for a checkpoint to be of this run, in words that an error message can use."""
-    spec = adapter_spec(plan.config.adapter)
-    return {
-        "adapter": sha256_of(spec.rank, spec.alpha, sorted(spec.targets)),
-        "set of clips": dataset_fingerprint(plan),
-    }
-
-
-def _about(run: Run) -> dict[str, Any]:
-    """What an exported file says of itself. Nothing here depends on when or where the run took place."""
-    spec = adapter_spec(run.plan.config.adapter)
-    return {
-        "run": run.plan.run_name,
-        "base_model": run.model.name,
-        "base_model_revision": run.model.revision,
-        "base_model_sha256": run.prepared.digests["transformer"],
-        "rank": spec.rank,
-        "alpha": spec.alpha,
-        "peft_config": spec.peft_config(),
-        "config_sha256": config_sha256(run.plan.config),
-        "resolutions": sorted(planned.bucket.key for planned in run.plan.buckets),
-    }
 
 
 def _record(run: Run, event: str, step: int) -> None:
@@ -337,24 +365,26 @@ def _validate(run: Run, step: int, stop: StopFlag, *, again: bool) -> Generator[
     config = run.plan.config
     rate, tiled = config.data.framerate, config.cache.vae_enable_tiling
     wanted = [(video, RenderSettings.of(video, config.validation, rate, tiled=tiled)) for video in run.plan.videos]
-    index = json.dumps([_index_line(*pair) for pair in wanted], indent=1, ensure_ascii=False)
+    index = index_of(wanted)
     if (
         not wanted
         or not validation_due(config.validation, step, run.plan.steps)
-        or (not again and _holds(folder / "index.json", index))
+        or (not again and holds(folder / "index.json", index))
     ):
         return
     yield StageStarted("validation", len(wanted), 0, "videos")
     started = time.perf_counter()
+    prompts = {video.prompt: _prompt(run, video.prompt) for video, _ in wanted}
+    negative = _prompt(run, config.validation.validation_negative_prompt)
+    run.prepared.release()
     with memory_advice("placing the VAE", "turn validation off with --validation-disable"):
         vae = load_vae(run.model, DTYPES[config.precision.vae_dtype]).to(run.device)
     pipeline = make_render_pipeline(run.transformer, vae, load_scheduler(run.model))
-    negative = _prompt(run, config.validation.validation_negative_prompt)
     done = 0
     for video, settings in wanted:
         began = time.perf_counter()
         with memory_advice(f"rendering {video.width}x{video.height}", "lower validation_resolution"):
-            frames_FHWC = render_video(pipeline, _prompt(run, video.prompt), negative, settings, lambda: stop.requested)
+            frames_FHWC = render_video(pipeline, prompts[video.prompt], negative, settings, lambda: stop.requested)
         if frames_FHWC is None:
             break
         done += 1
@@ -368,22 +398,3 @@ def _validate(run: Run, step: int, stop: StopFlag, *, again: bool) -> Generator[
     del vae, pipeline
     release_memory(run.device)
     yield StageDone("validation", time.perf_counter() - started, f"{counted(done, 'video')} of step {step}")
-
-
-def _holds(path: Path, text: str) -> bool:
-    return path.exists() and path.read_text(encoding="utf-8") == text
-
-
-def _index_line(video: ValidationVideo, settings: RenderSettings) -> dict[str, Any]:
-    return {
-        "name": video.name,
-        "prompt": video.prompt,
-        "video": f"{video.name}.mp4",
-        "poster": f"{video.name}.png",
-        "width": video.width,
-        "height": video.height,
-        "frames": video.frames,
-        "seed": video.seed,
-        "steps": settings.inference_steps,
-        "guidance": settings.guidance,
-    }

@@ -18,11 +18,8 @@ from ltxtrain.learn.checkpoint import (
     quarantine,
     step_of,
 )
-from ltxtrain.plan.manifest import PLACES
-from ltxtrain.plan.records import Plan
 
 MAX_TOLD = 8
-TOLD_SECTIONS = ("model", "adapter", "data", "cache", "precision", "memory", "objective", "optimizer", "schedule")
 
 
 def choose_checkpoint(
@@ -88,10 +85,13 @@ def check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], folder:
         )
 
 
-def told_settings(plan: Plan) -> dict[str, Any]:
-    """The values that a checkpoint remembers so that a later start can tell which of them have changed."""
-    sections = plan.config.model_dump(mode="json", include=set(TOLD_SECTIONS))
-    return {name: value for section in sections.values() for name, value in section.items() if name not in PLACES}
+def check_not_past(done: int, steps: int, folder: Path) -> None:
+    """Raise ``CheckpointError`` when the checkpoint is of a step that the plan does not reach."""
+    if done > steps:
+        raise CheckpointError(
+            f"{folder} is at step {done} already, past the {steps} steps of this plan",
+            hint=f"ask for more steps, or go back with --resume-from-checkpoint {steps}",
+        )
 
 
 def changed_settings(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:

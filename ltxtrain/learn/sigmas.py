@@ -13,15 +13,18 @@ BANDS = 4
 LARGEST_LOGIT = 700.0
 
 
-def draw_sigma(place: Place, sample: str, objective: ObjectiveConfig, shift: float) -> float:
-    """One sigma in [0, 1]: logit-normal unless the uniform or the beta schedule is on, then shifted."""
+def draw_sigma(place: Place, sample: str, objective: ObjectiveConfig, shift: float, offset: float = 0.0) -> float:
+    """One sigma in [0, 1]: logit-normal unless the uniform or the beta schedule is on, then shifted.
+
+    ``offset`` is a data set's own (``timestep_sampling_offset``): it is added to the normal draw.
+    """
     scalars = place.scalars("sigma", sample)
     if objective.flow_use_uniform_schedule:
         sigma = float(scalars.random())
     elif objective.flow_use_beta_schedule:
         sigma = float(scalars.beta(objective.flow_beta_schedule_alpha, objective.flow_beta_schedule_beta))
     else:
-        logit = objective.flow_sigmoid_scale * float(scalars.standard_normal())
+        logit = objective.flow_sigmoid_scale * (float(scalars.standard_normal()) + offset)
         sigma = 1.0 / (1.0 + math.exp(-max(logit, -LARGEST_LOGIT)))
     return shift_sigma(sigma, shift)
 
@@ -39,9 +42,14 @@ def shift_for(objective: ObjectiveConfig, tokens: int, scheduler: Mapping[str, f
     """
     if objective.flow_schedule_shift or not objective.flow_schedule_auto_shift:
         return objective.flow_schedule_shift or 1.0
+    return math.exp(automatic_mu(tokens, scheduler))
+
+
+def automatic_mu(tokens: int, scheduler: Mapping[str, float]) -> float:
+    """The logarithm of the shift that the model's own schedule has for a sequence of that length."""
     low, high = scheduler["base_image_seq_len"], scheduler["max_image_seq_len"]
     slope = (scheduler["max_shift"] - scheduler["base_shift"]) / (high - low)
-    return math.exp(scheduler["base_shift"] + slope * (tokens - low))
+    return scheduler["base_shift"] + slope * (tokens - low)
 
 
 def band_of(sigma: float) -> str:

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from ltxtrain.events import (
     CheckpointSaved,
+    EvalLoss,
     Event,
     Notice,
     RunFinished,
@@ -36,6 +37,7 @@ from ltxtrain.listeners.progress import (
     checkpoint_line,
     done_line,
     eta,
+    evaluation_line,
     plain,
     remaining_in,
     step_parts,
@@ -108,6 +110,8 @@ class BarListener:
                 self._end(event)
             case CheckpointSaved():
                 self._say(checkpoint_line(event))
+            case EvalLoss():
+                self._say(evaluation_line(event))
             case VideoRendered():
                 self._say(video_line(event))
             case RunFinished():

@@ -9,6 +9,7 @@ from typing import Self, TextIO
 
 from ltxtrain.events import (
     CheckpointSaved,
+    EvalLoss,
     Event,
     Notice,
     StageDone,
@@ -24,6 +25,7 @@ from ltxtrain.listeners.progress import (
     checkpoint_line,
     done_line,
     eta,
+    evaluation_line,
     percent,
     plain,
     remaining_in,
@@ -62,6 +64,8 @@ class LineListener:
                 self._write(done_line(event))
             case CheckpointSaved():
                 self._write(checkpoint_line(event))
+            case EvalLoss():
+                self._write(evaluation_line(event))
             case VideoRendered():
                 self._write(video_line(event))
             case _:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ltxtrain.events import CheckpointSaved, StageDone, StageStarted, StepDone, VideoRendered
+from ltxtrain.events import CheckpointSaved, EvalLoss, StageDone, StageStarted, StepDone, VideoRendered
 from ltxtrain.units import format_bytes, format_duration
 
 TRAINING = "training"
@@ -77,6 +77,12 @@ def step_parts(event: StepDone, loss: float) -> tuple[str, str, str]:
 def checkpoint_line(event: CheckpointSaved) -> str:
     size, seconds = format_bytes(event.bytes), format_duration(event.seconds)
     return plain(f"checkpoint at step {event.step}: {event.path} ({size}, {seconds})")
+
+
+def evaluation_line(event: EvalLoss) -> str:
+    """``evaluation loss at step 40: 0.8123 (held-out, 28 sigmas, 3 s)``."""
+    details = f"{event.dataset}, {counted(len(event.by_sigma), 'sigmas')}, {format_duration(event.seconds)}"
+    return plain(f"evaluation loss at step {event.step}: {event.loss:.4f} ({details})")
 
 
 def video_line(event: VideoRendered) -> str:

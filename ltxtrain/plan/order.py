@@ -20,7 +20,7 @@ from ltxtrain.errors import ConfigError, Fault
 from ltxtrain.facts.digests import sha256_of
 from ltxtrain.plan.buckets import crop_offset
 from ltxtrain.plan.decks import ENDLESS, Deck, decks_of, epoch_changes, fractions, is_active, kept, key_of, step_changes
-from ltxtrain.plan.records import Bucket, BucketPlan, DatasetPlan, Sample
+from ltxtrain.plan.records import Bucket, BucketPlan, DatasetPlan, Plan, Sample
 
 DRAWN_AT_ONCE = 1 << 14
 SCHEDULE_KEYS = "look at start_step, end_step, start_epoch, end_epoch, disable_after_epoch_step and probability"
@@ -106,7 +106,7 @@ class BatchOrder:
 
     def outdated(self, epoch: int) -> Iterator[Sample]:
         """The samples of redrawn data sets as they were cut in ``epoch``, where the next epoch cuts them elsewhere."""
-        for sample in self.rule.samples:
+        for sample in self.rule.samples if self._redrawn else ():
             if sample.dataset in self._redrawn:
                 old, new = self._cut(sample, epoch), self._cut(sample, epoch + 1)
                 if old.crop != new.crop:
@@ -229,3 +229,11 @@ def eval_batches(samples: Sequence[Sample], dataset: str, batch_size: int, count
             full.append(bins.pop(sample.bucket))
     chosen = [*full, *bins.values()][:count]
     return tuple(Batch(index, 0, tuple(group), dataset) for index, group in enumerate(chosen))
+
+
+def order_of(plan: Plan) -> BatchOrder:
+    """The order that the plan means."""
+    data, seed = plan.config.data, plan.config.model.seed
+    return BatchOrder(
+        OrderRule(plan.samples, plan.buckets, plan.datasets, seed, plan.accumulation, data.data_backend_sampling)
+    )

@@ -11,7 +11,7 @@ import pytest
 from ltxtrain.events import StepDone
 from ltxtrain.learn.metrics import append_step, truncate_metrics
 
-EVENT = StepDone(1, 100, 0, 1.25, 1e-4, 0.5, 0.1, 10.0, {"0.25-0.50": 1.25}, 1000)
+EVENT = StepDone(1, 100, 0, 1.25, 1e-4, 0.5, 0.1, 10.0, {"0.25-0.50": 1.25}, 1000, "clips", {"clips": 1.25}, 0.01)
 
 
 @pytest.fixture
@@ -37,6 +37,9 @@ def test_line_says_what_happened(metrics: Path) -> None:
         "samples_per_second": 10.0,
         "sigma_bands": {"0.25-0.50": 1.25},
         "memory_bytes": 1000,
+        "dataset": "clips",
+        "dataset_losses": {"clips": 1.25},
+        "data_seconds": 0.01,
     }
 
 
