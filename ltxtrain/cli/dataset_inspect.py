@@ -13,7 +13,7 @@ from ltxtrain.cli.options import AsJson, Configs, Context, Presets, SetAside, re
 from ltxtrain.errors import ConfigError, DataError, Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping, Sequence
 
     from ltxtrain.config import LoadedConfig
     from ltxtrain.prepare.inspect_records import Inspection
@@ -57,8 +57,8 @@ def inspect(
 
     data_dir = made_clips_folder(loaded.config, loaded.sources)
     place = page or (None if as_json else loaded.config.checkpoint.output_dir / "inspect.html")
-    if place is not None:
-        _keep_out(place, _roots(loaded, data_dir))
+    written = {"--cache": loaded.config.cache.cache_dir} | ({"--page": place} if place else {})
+    _keep_out(written, _roots(loaded, data_dir))
     found = _inspected(loaded, data_dir, thumbnails if place else 0, not no_pictures)
     if as_json:
         from ltxtrain.prepare.inspect_json import to_json
@@ -87,14 +87,17 @@ def _roots(loaded: LoadedConfig, data_dir: Path | None) -> list[Path]:
     return [dataset.root for dataset in resolve_datasets(data, loaded.config.cache, loaded.config.validation)]
 
 
-def _keep_out(page: Path, roots: Iterable[Path]) -> None:
+def _keep_out(written: Mapping[str, Path], roots: Sequence[Path]) -> None:
     """Nothing is ever written into a user's data set."""
-    for root in roots:
-        if page.resolve().is_relative_to(root.resolve()):
-            raise ConfigError(
-                [Fault("", f"the page {page} would lie inside of the data set {root}")],
-                hint="name a place outside of it: --page inspect.html",
-            )
+    faults = [
+        Fault(flag, f"{place} lies inside of the data set {root}")
+        for flag, place in written.items()
+        for root in roots
+        if place.resolve().is_relative_to(root.resolve())
+    ]
+    if faults:
+        flags = " and ".join(fault.key for fault in faults)
+        raise ConfigError(faults, hint=f"name a place outside of it with {flags}: nothing is written into a data set")
 
 
 def _inspected(loaded: LoadedConfig, data_dir: Path | None, thumbnails: int, pictures: bool) -> Inspection:
