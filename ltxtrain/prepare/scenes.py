@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -26,13 +27,14 @@ from ltxtrain.facts.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 from ltxtrain.files import make_folder, room_at, sync_folder, write_atomically
 from ltxtrain.prepare.scenes_child import Cut
 from ltxtrain.prepare.scenes_record import Scene, add_scenes, check_same, read_scenes
-from ltxtrain.units import counted
+from ltxtrain.units import counted, format_bytes
 
 CHILD = "ltxtrain.prepare.scenes_child"
 MEMORY = 3 << 30
 LEAST_SECONDS = 120.0
 SECONDS_PER_MB = 4.0
 SECONDS_PER_PICTURE = 2.0
+ROOM_BYTES = 8 << 20
 MOST_BYTES = 1 << 30  # of one scene
 DETECTORS = ("content", "adaptive")
 
@@ -226,16 +228,18 @@ def _write_all(
     missing = [scene for scene in wanted if not (to / scene.file).exists()]
     yield StageStarted("clips", len(wanted), len(wanted) - len(missing), "clips")
     encoded = [scene for scene in missing if scene.how == "encoded"]
-    replies = children.run(_encoding(paths[scene.source], scene) for scene in encoded)
+    frames = Counter[str]()
+    for scene in scenes:
+        frames[scene.source] += scene.frames
+    tasks = [_encoding(paths[scene.source], scene, frames[scene.source]) for scene in encoded]
+    films = zip(tasks, children.run(tasks), strict=True)
     written = len(wanted) - len(missing)
     for scene in [*encoded, *(scene for scene in missing if scene.how != "encoded")]:
         target = inside(to, scene.file)
         try:
             with room_at(to, scene.source_bytes, scene.file):
                 if scene.how == "encoded":
-                    reply = next(replies)
-                    _answer(reply)
-                    write_atomically(target, bytes(reply.data))
+                    write_atomically(target, _film(children, *next(films)))
                 else:
                     _copy(paths[scene.source].path, target)
         except DataError as error:
@@ -259,11 +263,24 @@ def inside(to: Path, name: str) -> Path:
     return target
 
 
-def _encoding(source: Source, scene: Scene) -> Task:
+def _film(children: Children, task: Task, reply: Reply) -> bytes:
+    """The mp4 of a scene. One that had too little room is asked for again with as much as it needs."""
+    needs = _answer(reply).get("needs")
+    if needs is None:
+        return bytes(reply.data)
+    if type(needs) is not int or not 0 < needs <= MOST_BYTES:
+        raise DataError(f"the scene is larger than {format_bytes(MOST_BYTES)}")
+    (again,) = children.run([replace(task, most_bytes=needs)])
+    if "needs" in _answer(again):
+        raise DataError("the scene is encoded to another size each time")
+    return bytes(again.data)
+
+
+def _encoding(source: Source, scene: Scene, all_frames: int) -> Task:
     cut = Cut(scene.start_s, scene.frames, scene.fps)
     payload = {"do": "encode", "path": str(source.path), "cut": asdict(cut)}
-    # Room for a scene of several times the source's own rate; it also decides how many are encoded ahead.
-    most_bytes = min(MOST_BYTES, (64 << 20) + 8 * source.stamp[0])
+    # The room is set aside as a whole: a few times what the source has for this scene is mostly enough.
+    most_bytes = min(MOST_BYTES, ROOM_BYTES + 4 * source.stamp[0] * scene.frames // all_frames)
     return Task(payload, source.seconds + SECONDS_PER_PICTURE * scene.frames, most_bytes)
 
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ltxtrain.facts.children_serve import Answer, serve
+from ltxtrain.facts.children_serve import serve
 from ltxtrain.facts.media import MAX_FRAMES, MAX_PIXELS, MediaError, open_clip, video_stream
 
 if TYPE_CHECKING:
@@ -32,17 +32,22 @@ WITHOUT_TIMES = ("mpeg", "mpegvideo")
 DECODING = (OSError, ValueError, IndexError, ArithmeticError, LookupError, MemoryError, RuntimeError)
 
 
-def answer(task: dict[str, Any]) -> Answer:
-    """What ``find`` tells, or the bytes of an mp4, as ``do`` says; or ``{"failed": why}``."""
+def answer(task: dict[str, Any], room: memoryview) -> tuple[dict[str, Any], int]:
+    """What ``find`` tells, or an mp4 in ``room``, as ``do`` says; ``{"needs": bytes}`` for one that is larger than its
+    room; or ``{"failed": why}``."""
     path = Path(task["path"])
     try:
         if task["do"] == "find":
-            return find(path, task["detector"], task["threshold"]), b""
-        return {}, encode(path, Cut(**task["cut"]))
+            return find(path, task["detector"], task["threshold"]), 0
+        content = encode(path, Cut(**task["cut"]))
     except MediaError as error:
-        return {"failed": error.detail}, b""
+        return {"failed": error.detail}, 0
     except DECODING as error:
-        return {"failed": f"it cannot be decoded: {str(error) or type(error).__name__}"}, b""
+        return {"failed": f"it cannot be decoded: {str(error) or type(error).__name__}"}, 0
+    if len(content) > len(room):
+        return {"needs": len(content)}, 0
+    room[: len(content)] = content
+    return {}, len(content)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import colorsys
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -173,7 +174,7 @@ def test_the_adaptive_detector_finds_cuts_between_moving_pictures(tmp_path: Path
         stream = container.add_stream("mpeg4", rate=25)
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = WIDTH, HEIGHT, "yuv420p", 4_000_000
         for number in range(90):
-            image_HWC = picture(number // 30, 0) // 2 + rng.integers(0, 60, (HEIGHT, WIDTH, 3), np.uint8)
+            image_HWC = picture(number // 30, 0) // 2 + rng.integers(0, 12, (HEIGHT, WIDTH, 3), np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image_HWC, format="rgb24")))
         container.mux(stream.encode(None))
     done, _ = run(tmp_path / "films", None, SplitRule(detector="adaptive"))
@@ -202,6 +203,16 @@ def test_a_bad_video_is_told_and_the_others_go_on(films: Path, tmp_path: Path) -
     assert done.written == 6
     told = " ".join(event.message for event in events if isinstance(event, Notice))
     assert "text.mp4: its first bytes are of no video container" in told
+
+
+def test_a_scene_that_is_larger_than_expected_is_encoded_again_with_room(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = scenes._encoding
+    monkeypatch.setattr(scenes, "_encoding", lambda *words: replace(usual(*words), most_bytes=100))
+    done, _ = run(films, tmp_path / "out")
+    assert (done.written, done.failed) == (6, ())
+    assert numbers_of(tmp_path / "out/a-003.mp4") == list(range(70, 105))
 
 
 def test_two_videos_of_one_stem_keep_their_scenes_apart(tmp_path: Path) -> None:

@@ -1,0 +1,357 @@
+"""Each clip gets a caption from a model, or is told; what was there is kept, and keys stay where they belong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ltxtrain.config.datasets import TableRule
+from ltxtrain.errors import ConfigError, DataError, MachineError
+from ltxtrain.events import Event, Notice, StageProgress
+from ltxtrain.facts.tables import read_table
+from ltxtrain.prepare import captioner_ask
+from ltxtrain.prepare.captioner import GIVE_UP, Asked, Captioned, iter_caption
+from ltxtrain.prepare.captioner_ask import PROMPT, clean, read_answer, read_endpoint
+from tests.doctor.fake_hub import Reply
+from tests.prepare.captioner_server import CaptionServer, said, serving
+from tests.prepare.test_scenes import number_of, write_video
+
+KEY = "sk-" + "aBcDeFgH" * 4
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captioner_ask, "FIRST_WAIT_S", 0.01)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def server() -> Iterator[CaptionServer]:
+    with serving() as found:
+        yield found
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    write_video(tmp_path / "clips/a.mp4", [40])
+    write_video(tmp_path / "clips/deep/b.mkv", [20])
+    Image.fromarray(np.full((900, 1200, 3), 90, np.uint8)).save(tmp_path / "clips/c.png")
+    return tmp_path / "clips"
+
+
+def run(root: Path, server: CaptionServer, key: str = "", timeout_s: float = 20, **settings: object) -> Captioned:
+    return run_with_events(root, server, key, timeout_s, **settings)[0]
+
+
+def run_with_events(
+    root: Path, server: CaptionServer, key: str = "", timeout_s: float = 20, **settings: object
+) -> tuple[Captioned, list[Event]]:
+    endpoint = read_endpoint(server.address, "seer", None, {"OPENAI_API_KEY": key}, timeout_s)
+    events = []
+    steps = iter_caption(Asked(root, endpoint, PROMPT, **settings))  # type: ignore[arg-type]
+    while True:
+        try:
+            events.append(next(steps))
+        except StopIteration as finished:
+            return finished.value, events
+
+
+def captions(root: Path) -> dict[str, str]:
+    return {str(path.relative_to(root)): path.read_text() for path in root.rglob("*.txt")}
+
+
+def test_each_clip_gets_a_caption_beside_it(clips: Path, server: CaptionServer) -> None:
+    done, events = run_with_events(clips, server, KEY)
+    text = "A cat walks across a red carpet.\n"
+    assert captions(clips) == {"a.txt": text, "deep/b.txt": text, "c.txt": text}
+    assert (done.written, done.kept, done.failed) == (3, 0, ())
+    assert [event.done for event in events if isinstance(event, StageProgress)] == [1, 2, 3]
+    assert {question.path for question in server.asked} == {"/v1/chat/completions"}
+    assert {question.key for question in server.asked} == {f"Bearer {KEY}"}
+    assert {question.model for question in server.asked} == {"seer"}
+
+
+def test_the_model_sees_frames_of_the_whole_clip_in_order(clips: Path, server: CaptionServer) -> None:
+    run(clips, server, parallel=1, frames=4)
+    a, c, b = server.asked
+    assert [number_of(np.asarray(picture)) for picture in a.pictures] == [5, 15, 25, 35]
+    assert [number_of(np.asarray(picture)) for picture in b.pictures] == [2, 7, 12, 17]
+    assert [picture.size for picture in c.pictures] == [(768, 576)]
+    assert "4 frames of one video" in a.text and "movement" in a.text
+
+
+def test_what_is_there_is_kept_and_an_empty_file_is_not_there(clips: Path, server: CaptionServer) -> None:
+    (clips / "a.txt").write_text("by hand\n")
+    (clips / "c.txt").write_text(" \n")
+    done = run(clips, server)
+    assert (done.written, done.kept) == (2, 1) and captions(clips)["a.txt"] == "by hand\n"
+    assert (run(clips, server).written, len(server.asked)) == (0, 2)
+    assert run(clips, server, overwrite=True).written == 3
+    assert captions(clips)["a.txt"] != "by hand\n"
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_busy_server_is_asked_again(clips: Path, server: CaptionServer, status: int) -> None:
+    server.replies = [Reply(status, {"error": {"message": "busy"}})] * 2
+    done = run(clips, server, parallel=1)
+    assert done.written == 3 and len(server.asked) == 5
+
+
+def test_the_server_says_how_long_to_wait(clips: Path, server: CaptionServer) -> None:
+    server.replies = [Reply(429, {}, headers={"Retry-After": "1"})]
+    started = time.monotonic()
+    assert run(clips, server, parallel=1).written == 3
+    assert 1 <= time.monotonic() - started < 10
+
+
+def test_a_clip_that_always_fails_is_told_and_the_others_go_on(clips: Path, server: CaptionServer) -> None:
+    server.replies = [Reply(500, {"error": {"message": "no memory on the GPU"}})] * captioner_ask.TRIES
+    done, events = run_with_events(clips, server, parallel=1)
+    assert [(rejected.name, done.written) for rejected in done.failed] == [("a.mp4", 2)]
+    told = [event.message for event in events if isinstance(event, Notice)]
+    assert any("answers 500: no memory on the GPU, 5 times" in message for message in told)
+    assert run(clips, server).written == 1, "the next run asks for what failed"
+
+
+def test_a_server_that_fails_for_ever_is_given_up(tmp_path: Path, server: CaptionServer) -> None:
+    write_video(tmp_path / "clips/00.mp4", [9])
+    for number in range(1, GIVE_UP + 5):
+        (tmp_path / f"clips/{number:02d}.mp4").write_bytes((tmp_path / "clips/00.mp4").read_bytes())
+    server.usual = Reply(500, {})
+    with pytest.raises(DataError, match="failed one after the other"):
+        run(tmp_path / "clips", server, parallel=1)
+    assert len(server.asked) <= (GIVE_UP + 1) * captioner_ask.TRIES
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (Reply(body=b"<html>login</html>"), "not what this interface promises"),
+        (Reply(body=b"\xff\xfe{"), "not what this interface promises"),
+        (Reply(body=[1]), "not what this interface promises"),
+        (Reply(body={"choices": []}), "not what this interface promises"),
+        (Reply(body=b"[" * 100_000), "not what this interface promises"),
+        (said({"a": 1}), "no text"),
+        (said(""), "empty"),
+        (said(None), "empty"),
+        (said(' "" \n'), "empty"),
+        (said("A cat", "length"), "cut off"),
+        (said("", "content_filter"), "filter"),
+        (said("I'm sorry, I can't help with that."), "declined"),
+        (said("word " * 1000), "letters"),
+    ],
+)
+def test_an_answer_without_a_caption_is_told_apart(reply: Reply, why: str) -> None:
+    answer = read_answer(reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode())
+    assert why in answer.failure and not answer.caption
+
+
+def test_what_is_no_caption_is_not_written(clips: Path, server: CaptionServer) -> None:
+    server.replies = [Reply(body=b"<html>login</html>"), Reply(400, {"error": {"message": "too many images"}})]
+    done = run(clips, server, parallel=1)
+    assert [(rejected.name, rejected.detail.partition(" answers ")[2]) for rejected in done.failed] == [
+        ("a.mp4", ""),
+        ("c.png", "400: too many images"),
+    ]
+    assert set(captions(clips)) == {"deep/b.txt"}
+
+
+def test_a_slow_server_is_not_waited_for(clips: Path, server: CaptionServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captioner_ask, "TRIES", 2)
+    server.slow_s = 1.0
+    done = run(clips, server, timeout_s=0.2)
+    assert {rejected.detail for rejected in done.failed} == {"no answer within 0.2 s, 2 times"}
+    assert done.written == 0 and captions(clips) == {}
+
+
+def test_several_questions_are_asked_at_a_time(clips: Path, server: CaptionServer) -> None:
+    server.slow_s = 0.3
+    run(clips, server, parallel=3)
+    assert 2 <= server.most_at_once <= 3
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (Reply(401, {"error": {"message": "bad key"}}), "refuses the key.*bad key"),
+        (Reply(404, {"error": {"message": "no model seer"}}), "no model seer"),
+        (Reply(307, {}, headers={"Location": "http://elsewhere.example/v1"}), r"leads to elsewhere\.example"),
+    ],
+)
+def test_what_concerns_all_clips_stops_at_the_first(clips: Path, server: CaptionServer, reply: Reply, why: str) -> None:
+    server.usual = reply
+    with pytest.raises(MachineError, match=why):
+        run(clips, server, KEY, parallel=1)
+    assert len(server.asked) == 1
+
+
+def test_nobody_there_is_told_once(clips: Path, server: CaptionServer) -> None:
+    endpoint = read_endpoint("http://127.0.0.1:9/v1", "seer", None, {}, 5)
+    with pytest.raises(MachineError, match=r"nobody answers at 127\.0\.0\.1:9"):
+        list(iter_caption(Asked(clips, endpoint, PROMPT)))
+
+
+def test_a_redirect_is_not_followed_with_the_key(clips: Path, server: CaptionServer) -> None:
+    with serving() as thief:
+        server.usual = Reply(307, {}, headers={"Location": f"{thief.address}/chat/completions"})
+        with pytest.raises(MachineError, match="the pictures are not sent there"):
+            run(clips, server, KEY)
+        assert thief.asked == []
+
+
+def test_the_key_of_an_error_is_not_shown(clips: Path, server: CaptionServer) -> None:
+    server.usual = Reply(401, {"error": {"message": f"the key {KEY} is not known"}})
+    with pytest.raises(MachineError) as refused:
+        run(clips, server, KEY)
+    assert KEY not in f"{refused.value.message} {refused.value.hint}"
+    assert KEY not in repr(read_endpoint(server.address, "seer", None, {"OPENAI_API_KEY": KEY}, 5))
+
+
+@pytest.mark.parametrize(
+    ("said_text", "caption"),
+    [
+        ("  A cat.\n\nIt walks. \n", "A cat. It walks."),
+        ('"A cat walks."', "A cat walks."),
+        ("“A cat walks.”", "A cat walks."),
+        ('"Stop" says a sign, and "go" another "one"', '"Stop" says a sign, and "go" another "one"'),
+        ("Here is the caption:\n\nA cat walks.", "A cat walks."),
+        ("Sure! Here's a description of the clip: A cat walks.", "A cat walks."),
+        ("**Caption:** A cat walks.", "A cat walks."),
+        ("<think>I see a cat\n</think>\nA cat walks.", "A cat walks."),
+        ("A c\0at\x1b[31m walks\u2028here.", "A c at [31m walks here."),
+        (
+            "Eine Katze läuft über den Teppich, 猫が歩く 👩\u200d🚀.",
+            "Eine Katze läuft über den Teppich, 猫が歩く 👩\u200d🚀.",
+        ),
+        ("A sign here is red: it says stop.", "A sign here is red: it says stop."),
+        ("\ud800lone", "lone"),
+    ],
+)
+def test_a_caption_is_one_line_of_plain_text(said_text: str, caption: str) -> None:
+    assert clean(said_text) == caption
+
+
+def test_any_script_is_written_as_utf_8(clips: Path, server: CaptionServer) -> None:
+    server.usual = said("Eine Katze läuft,\n猫が歩く 👩\u200d🚀.")
+    run(clips, server, frames=1)
+    assert (clips / "a.txt").read_bytes() == "Eine Katze läuft, 猫が歩く 👩\u200d🚀.\n".encode()
+
+
+def test_a_text_in_parts_is_read_and_a_trigger_comes_first(clips: Path, server: CaptionServer) -> None:
+    server.usual = said([{"type": "text", "text": "A cat "}, {"type": "text", "text": "walks."}])
+    run(clips, server, trigger="ohwx")
+    assert set(captions(clips).values()) == {"ohwx A cat walks.\n"}
+
+
+def test_captions_that_are_cut_off_in_training_are_told(clips: Path, server: CaptionServer) -> None:
+    server.replies = [said("a large grey cat " * 40)]
+    done, events = run_with_events(clips, server, parallel=1)
+    assert done.long == ("a.mp4",) and done.written == 3
+    assert any("longer than the 128 tokens" in event.message for event in events if isinstance(event, Notice))
+
+
+def test_a_table_is_written_instead_and_gone_on_with(clips: Path, server: CaptionServer, tmp_path: Path) -> None:
+    table = tmp_path / "new/captions.jsonl"
+    server.replies = [Reply(400, {})]
+    assert run(clips, server, output=table, parallel=1).written == 2
+    with table.open("a") as stream:
+        stream.write('{"file_name": "cut o')
+    done = run(clips, server, output=table)
+    assert (done.written, done.kept) == (1, 2) and captions(clips) == {}
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    assert sorted(row["file_name"] for row in rows) == ["a.mp4", "c.png", "deep/b.mkv"]
+    assert {row.file: row.captions for row in read_table(TableRule(table))} == {
+        name: ("A cat walks across a red carpet.",) for name in ("a.mp4", "c.png", "deep/b.mkv")
+    }
+    (tmp_path / "other.jsonl").write_text('{"image": "x"}\n')
+    with pytest.raises(DataError, match="is another table"):
+        run(clips, server, output=tmp_path / "other.jsonl")
+
+
+def test_a_closed_folder_is_told_before_the_first_question(
+    clips: Path, server: CaptionServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ltxtrain.prepare.captioner.may_write", lambda folder: folder.name != "deep")
+    with pytest.raises(MachineError, match=r"nothing can be written to .*deep") as refused:
+        run(clips, server)
+    assert server.asked == [] and "--output" in str(refused.value.hint)
+
+
+def test_two_clips_of_one_stem_do_not_overwrite_each_other(clips: Path, server: CaptionServer) -> None:
+    write_video(clips / "a.mkv", [9])
+    done = run(clips, server)
+    assert [rejected.detail for rejected in done.failed] == ["a.txt is the caption of a.mkv; rename one"]
+    assert run(clips, server, output=clips.parent / "t.jsonl").written == 4
+
+
+def test_a_clip_that_cannot_be_read_is_told(clips: Path, server: CaptionServer) -> None:
+    (clips / "bad.mp4").write_bytes(b"\0" * 100)
+    (clips / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (clips / "out.mp4").symlink_to("/etc/passwd")
+    done = run(clips, server)
+    assert {rejected.name for rejected in done.failed} >= {"bad.mp4", "out.mp4"}
+    assert done.written == 3 and len(server.asked) == 3
+
+
+def test_a_key_that_travels_openly_is_warned_of(clips: Path, server: CaptionServer) -> None:
+    for address, key, warned in (
+        ("http://10.0.0.1/v1", KEY, True),
+        ("http://10.0.0.1/v1", "", False),
+        ("https://10.0.0.1/v1", KEY, False),
+        ("http://localhost:1/v1", KEY, False),
+    ):
+        assert read_endpoint(address, "m", None, {"OPENAI_API_KEY": key}, 5).open_key is warned
+
+
+@pytest.mark.parametrize(
+    ("address", "model", "variable", "env"),
+    [
+        ("localhost:8000", "m", None, {}),
+        ("ftp://host/v1", "m", None, {}),
+        ("http://", "m", None, {}),
+        (f"http://me:{KEY}@host/v1", "m", None, {}),
+        (f"http://{KEY}@host/v1", "m", None, {}),
+        (f"http://host/v1?key={KEY}", "m", None, {}),
+        ("http://host:99999/v1", "m", None, {}),
+        ("http://host/v1", " ", None, {}),
+        ("http://host/v1", "m", KEY, {}),
+        ("http://host/v1", "m", "MY_KEY", {}),
+        ("http://host/v1", "m", "MY_KEY", {"MY_KEY": f'"{KEY}\n"x'}),
+    ],
+)
+def test_an_address_or_a_key_that_cannot_be_used_is_refused_unseen(
+    address: str, model: str, variable: str | None, env: dict[str, str]
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        read_endpoint(address, model, variable, env, 5)
+    assert KEY not in f"{refused.value.message} {refused.value.hint}"
+
+
+def test_addresses_become_those_of_the_question() -> None:
+    for address in ("http://h/v1", "http://h/v1/", "http://h/v1/chat/completions"):
+        assert read_endpoint(address, "m", None, {}, 5).url == "http://h/v1/chat/completions"
+    azure = read_endpoint("https://h/deploy?api-version=1", "m", None, {}, 5)
+    assert azure.url == "https://h/deploy/chat/completions?api-version=1"
+
+
+def test_an_interrupt_ends_the_command_at_once(clips: Path, server: CaptionServer) -> None:
+    server.slow_s = 30
+    command = [sys.executable, "-m", "ltxtrain", "dataset", "caption", str(clips), "--model", "m"]
+    started = subprocess.Popen([*command, "--endpoint", server.address], stderr=subprocess.PIPE, env=os.environ)
+    until = time.monotonic() + 60
+    while not server.asked and time.monotonic() < until:
+        time.sleep(0.05)
+    started.send_signal(2)
+    began = time.monotonic()
+    assert started.wait(20) == 130 and time.monotonic() - began < 10
+    assert captions(clips) == {}
