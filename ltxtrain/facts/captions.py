@@ -63,19 +63,16 @@ class Captions:
     def of_textfile(self, path: str, name: str) -> tuple[str, ...]:
         """Of the regular file ``path``, which is no link out of the folder."""
         text = read_caption_file(path)
-        lines = (text,) if self.rule.disable_multiline_split else text.splitlines()
-        if not any(map(printable, lines)):
-            raise CaptionFault("no-caption", f"{Path(path).name} is empty")
-        return self.finished(lines, name)
+        lines = [text] if self.rule.disable_multiline_split else text.splitlines()
+        return self.finished(lines, name, f"{path.rpartition('/')[2]} is empty")
 
-    def finished(self, texts: Sequence[str], name: str) -> tuple[str, ...]:
-        """The captions that come of ``texts``, never none. Raises ``CaptionFault``."""
-        given = [text for text in map(printable, texts) if text]
-        if not given:
-            raise CaptionFault("no-caption", "its caption is empty")
-        kept = [text for text in map(self._filtered, given) if text] if self._edits else given
+    def finished(self, texts: Sequence[str], name: str, nothing: str = "its caption is empty") -> tuple[str, ...]:
+        """The captions that come of ``texts``, never none. Raises ``CaptionFault``: ``nothing`` where all are empty."""
+        kept = [text for text in map(printable, texts) if text]
         if not kept:
-            raise CaptionFault("no-caption", f"caption_filter_list leaves nothing of {_short(given[0])}")
+            raise CaptionFault("no-caption", nothing)
+        if self._edits:
+            kept = self._filtered(kept)
         shuffle = self.rule.shuffle
         if shuffle is not None:
             seed = self._seed if shuffle.seed is None else shuffle.seed
@@ -84,36 +81,41 @@ class Captions:
             return tuple(f"{self.instance} {text}" for text in kept)
         return tuple(kept)
 
-    def _filtered(self, text: str) -> str:
-        changed = text
-        for edit in self._edits:
-            changed = edit(changed)
-        return text if changed == text else _tidy(changed)
+    def _filtered(self, texts: list[str]) -> list[str]:
+        kept = []
+        for text in texts:
+            changed = text
+            for edit in self._edits:
+                changed = edit(changed)
+            if left := text if changed == text else _tidy(changed):
+                kept.append(left)
+        if not kept:
+            raise CaptionFault("no-caption", f"caption_filter_list leaves nothing of {_short(texts[0])}")
+        return kept
 
 
 def read_caption_file(path: str | Path) -> str:
     """UTF-8, with or without a byte order mark. Anything else is told with the place, not guessed."""
-    name = Path(path).name
     try:
-        # Not to wait for ever, should the file have become a FIFO since it was found.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise CaptionFault("bad-caption", f"{name} is not a regular file")
-            if status.st_size > MAX_CAPTION_BYTES:
-                raise CaptionFault("bad-caption", f"{name} has {status.st_size} bytes: too long for a caption")
-            content = os.read(descriptor, MAX_CAPTION_BYTES)
-        finally:
-            os.close(descriptor)
+        return _read(path).decode().removeprefix("\ufeff")
     except OSError as error:
-        raise CaptionFault("bad-caption", f"{name}: {error.strerror}") from error
-    try:
-        return content.decode("utf-8-sig")
+        raise CaptionFault("bad-caption", f"{Path(path).name}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        byte = content[error.start]
-        where = f"{name} is not UTF-8: byte 0x{byte:02x} at offset {error.start}"
+        where = f"{Path(path).name} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {error.start}"
         raise CaptionFault("bad-caption", f"{where}; save it again as UTF-8") from error
+
+
+def _read(path: str | Path) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # it may have become a FIFO since it was found
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise CaptionFault("bad-caption", f"{Path(path).name} is not a regular file")
+        if status.st_size > MAX_CAPTION_BYTES:
+            raise CaptionFault("bad-caption", f"{Path(path).name} has {status.st_size} bytes: too long for a caption")
+        return os.read(descriptor, status.st_size)
+    finally:
+        os.close(descriptor)
 
 
 def printable(text: str) -> str:

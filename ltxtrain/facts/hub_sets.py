@@ -140,7 +140,10 @@ def _saved(base: Path, rule: HubRule) -> datasets.Dataset:
     if isinstance(found, datasets.Dataset):
         return found
     if rule.split not in found:
-        raise DataError(f"the data set {rule.name} has no split {rule.split!r}; it has {listed(list(found))}")
+        raise DataError(
+            f"the data set {rule.name} has no split {rule.split!r}; it has {listed(list(found))}",
+            hint="name one of them: split",
+        )
     return found[rule.split]
 
 
@@ -206,6 +209,9 @@ def _chosen(dataset: Dataset, rule: HubRule, data: datasets.Dataset) -> _Columns
             f"the data set {rule.name} has no column of videos, images or names of files; it has {listed(there)}",
             hint=f"say which one it is: {dataset.kind}_column",
         )
+    check_column(media, there, f"the data set {rule.name}")
+    if media not in there:
+        raise DataError(f"the data set {rule.name}: {media!r} is inside of a column", hint="name a whole column")
     captions = rule.caption_columns
     if not captions and dataset.captions.strategy == "huggingface" and not dataset.captions.only_instance_prompt:
         usual = first_of(CAPTION_COLUMNS, there)
@@ -218,10 +224,8 @@ def _chosen(dataset: Dataset, rule: HubRule, data: datasets.Dataset) -> _Columns
     found = _Columns(
         media, captions, rule.fallback_caption_column, rule.width_column, rule.height_column, _filter_columns(rule)
     )
-    for column in (media, *found.besides_media):
+    for column in found.besides_media:
         check_column(column, there, f"the data set {rule.name}")
-    if media not in there:
-        raise DataError(f"the data set {rule.name}: {media!r} is inside of a column", hint="name a whole column")
     return found
 
 
@@ -272,7 +276,10 @@ def _stored(files: MediaFiles, index: int, media: Any, base: Path | None) -> Sto
         path, media = media.as_py(), None
     if media is not None and media.is_valid:
         if not isinstance(media, (pa.BinaryScalar, pa.LargeBinaryScalar)):
-            raise DataError(f"the column of media holds {media.type}, neither files nor their names")
+            raise DataError(
+                f"the column of media holds {media.type}, neither files nor their names",
+                hint="name another one: video_column or image_column",
+            )
         return files.of_bytes(index, media.as_buffer())
     if isinstance(path, str) and path:
         return files.of_path(index, path, base)

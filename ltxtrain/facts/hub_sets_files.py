@@ -75,7 +75,8 @@ class MediaFiles:
             return Stored(stem, self.folder, "empty", "it holds 0 bytes")
         extension = extension_of(content[:HEAD].to_pybytes(), self._kind)
         if extension is None:
-            return Stored(stem, self.folder, "not-video", f"its first bytes are of no {self._kind} that is known here")
+            reason: Reason = "not-image" if self._kind == "image" else "not-video"
+            return Stored(stem, self.folder, reason, f"its first bytes are of no {self._kind} that is known here")
         name = stem + extension
         if _size(self.folder / name) != content.size:
             self._write(name, content.to_pybytes())

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ltxtrain.config import CaptionRule, Dataset
+from ltxtrain.config import Dataset
 from ltxtrain.facts.captions import FROM_TABLE, CaptionFault, Captions
 from ltxtrain.facts.hub_sets import HubItem, HubSet, read_hub_set
 from ltxtrain.facts.hub_sets_files import inside
@@ -20,7 +20,7 @@ from ltxtrain.facts.index_walk import Rejected, Walk, stem_of, walk_folder
 from ltxtrain.facts.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 from ltxtrain.facts.tables import Row
 
-__all__ = ["FolderIndex", "FoundClip", "Rejected", "index_clips", "index_folder"]
+__all__ = ["FolderIndex", "FoundClip", "Rejected", "index_clips"]
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,6 @@ def index_clips(dataset: Dataset, *, cache_dir: Path | None = None, seed: int = 
     return _index_walk(walk, captions)
 
 
-def index_folder(root: Path, rule: CaptionRule | None = None) -> FolderIndex:
-    """The videos below ``root``."""
-    return _index_walk(walk_folder(root, VIDEO_EXTENSIONS, IMAGE_EXTENSIONS), Captions(rule or CaptionRule()))
-
-
 def _index_walk(walk: Walk, captions: Captions) -> FolderIndex:
     table = captions.rule.table
     from_table = captions.rule.strategy in FROM_TABLE
@@ -102,9 +97,7 @@ def _row_captions(rows: list[Row], captions: Captions, name: str) -> tuple[str, 
         if row.fault:
             raise CaptionFault("bad-caption", f"{row.place} of the table: {row.fault}")
     texts = [caption for row in rows for caption in row.captions]
-    if not any(text.strip() for text in texts):
-        raise CaptionFault("no-caption", f"{rows[0].place} of the table has no caption")
-    return captions.finished(texts, name)
+    return captions.finished(texts, name, f"{rows[0].place} of the table has no caption")
 
 
 def _captions(walk: Walk, name: str, path: str, captions: Captions) -> tuple[str, ...]:
@@ -156,6 +149,4 @@ def _item_captions(item: HubItem, captions: Captions, roots: tuple[str, ...]) ->
         return _own_captions(item.name, str(item.path), captions, lambda path: inside(path, roots))
     if item.fault:
         raise CaptionFault("bad-caption", item.fault)
-    if not any(text.strip() for text in item.captions):
-        raise CaptionFault("no-caption", "it has no caption")
-    return captions.finished(item.captions, item.name)
+    return captions.finished(item.captions, item.name, "it has no caption")

@@ -54,9 +54,11 @@ def read_table(rule: TableRule) -> Iterator[Row]:
 def _told(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"the table {path} cannot be read: {reason}", hint="write it again, as UTF-8") from error
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, error) from error
+    except OSError as error:
+        reason = error.strerror or str(error).splitlines()[0]
+        raise DataError(f"the table {path} cannot be read: {reason}", hint="write it again") from error
 
 
 # ------------------------------------------------------------- columns
@@ -239,8 +241,6 @@ def _read_csv(rule: TableRule) -> Iterator[Row]:
                 yield columns.row(place, dict(zip(there, cells, strict=True)), rule.path)
         except csv.Error as error:
             raise DataError(f"{rule.path}: line {lines.line_num}: {error}", hint="correct that line") from error
-        except UnicodeDecodeError as error:
-            raise _not_utf8(rule.path, error) from error
 
 
 def _delimiter(head: str) -> str:

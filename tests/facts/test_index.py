@@ -1,14 +1,26 @@
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ltxtrain.config import CaptionRule
 from ltxtrain.errors import DataError
-from ltxtrain.facts.index import index_folder
-from ltxtrain.facts.media import VIDEO_EXTENSIONS
+from ltxtrain.facts.index import FolderIndex, index_clips
+from ltxtrain.facts.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
+from tests.datasets import PLAIN
+
+
+def index_folder(root: Path, rule: CaptionRule | None = None, **changes: object) -> FolderIndex:
+    return index_clips(replace(PLAIN, root=root, captions=rule or CaptionRule(), **changes))
+
+
+def reasons(index: FolderIndex) -> dict[str, str]:
+    return {entry.name: entry.reason for entry in index.rejected}
 
 
 @pytest.fixture
@@ -148,3 +160,81 @@ def test_folder_that_is_none_is_an_error(tmp_path: Path, name: str) -> None:
     (tmp_path / "file.txt").write_text("x")
     with pytest.raises(DataError, match=name):
         index_folder(tmp_path / name)
+
+
+def test_the_other_kind_of_media_is_counted(put: Callable[..., Path], tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.png", "deep/c.JPG", "d.webp", "e.wav"):
+        put(name)
+        put(str(Path(name).with_suffix(".txt")), "a caption")
+    videos, images = (index_folder(tmp_path / "data", kind=kind) for kind in ("video", "image"))
+    assert ([clip.name for clip in videos.clips], videos.others) == (["a.mp4"], 3)
+    assert ([clip.name for clip in images.clips], images.others) == (["b.png", "d.webp", "deep/c.JPG"], 1)
+
+
+def test_all_kinds_of_images_are_found(put: Callable[..., Path], tmp_path: Path) -> None:
+    for extension in IMAGE_EXTENSIONS:
+        put(f"a{extension}")
+    put("a.txt", "one caption for two files of one stem")
+    index = index_folder(tmp_path / "data", kind="image")
+    assert {Path(clip.name).suffix for clip in index.clips} == IMAGE_EXTENSIONS
+
+
+def test_what_is_no_file_has_its_reason(put: Callable[..., Path], tmp_path: Path) -> None:
+    put("good.mp4/inside.mp4")
+    put("good.mp4/inside.txt", "a caption")
+    data = tmp_path / "data"
+    (data / "empty.mp4").mkdir()
+    os.mkfifo(data / "pipe.mp4")
+    os.mkfifo(data / "words.txt")
+    put("words.mp4")
+    (data / "loop.mp4").symlink_to("loop.mp4")
+    (data / "loop").symlink_to("loop")
+    (data / "gone.mp4").symlink_to("nothing.mp4")
+    (data / "folder.mp4").symlink_to("good.mp4")
+    index = index_folder(data)
+    assert [clip.name for clip in index.clips] == ["good.mp4/inside.mp4"]
+    assert reasons(index) == {
+        "empty.mp4": "unreadable",
+        "gone.mp4": "unreadable",
+        "loop.mp4": "unreadable",
+        "pipe.mp4": "unreadable",
+        "words.mp4": "no-caption",
+    }
+
+
+@pytest.mark.skipif(os.uname().sysname == "Darwin", reason="macOS has no names that are not UTF-8")
+def test_names_that_would_break_a_report_are_told_on_one_line(put: Callable[..., Path], tmp_path: Path) -> None:
+    put("good.mp4")
+    for name in (b"\xff\xfe.mp4", b"two\nlines.mp4", b"bell\x07.mp4", "\u2028.mp4".encode()):
+        (tmp_path / "data" / os.fsdecode(name)).touch()
+    index = index_folder(tmp_path / "data", CaptionRule("filename"))
+    assert [clip.name for clip in index.clips] == ["good.mp4"]
+    assert reasons(index) == dict.fromkeys(
+        ["\\u2028.mp4", "\\xff\\xfe.mp4", "bell\\x07.mp4", "two\\nlines.mp4"], "unreadable"
+    )
+
+
+@pytest.mark.parametrize("name", ["a b.mp4", "ünï.mp4", "日本.mp4", "👩‍🚀.mp4", "-rf.mp4", "a.b.c.mp4", "%s{}$(x).mp4"])
+def test_unusual_names_are_clips(put: Callable[..., Path], tmp_path: Path, name: str) -> None:
+    put(name)
+    put(f"{name[:-4]}.txt", "a caption")
+    assert [clip.name for clip in index_folder(tmp_path / "data").clips] == [name]
+
+
+def test_each_folder_is_listed_once_and_nothing_is_opened_for_a_name(tmp_path: Path) -> None:
+    for folder in range(5):
+        (tmp_path / str(folder)).mkdir()
+        for clip in range(200):
+            (tmp_path / str(folder) / f"{clip}.mp4").touch()
+    calls: list[str] = []
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        if watching and event in ("os.scandir", "os.listdir", "open"):
+            calls.append(event)
+
+    watching = True
+    sys.addaudithook(watch)
+    index = index_folder(tmp_path, CaptionRule("filename"))
+    watching = False
+    assert len(index.clips) == 1000
+    assert calls == ["os.scandir"] * 6

@@ -25,6 +25,13 @@ PLANTED = {
     "peft outside its file": ("model/planted.py", "import peft", "Door of peft"),
     "accelerate outside its files": ("learn/planted.py", "import accelerate", "Door of accelerate"),
     "PyAV outside its files": ("data/planted.py", "import av", "Door of PyAV"),
+    "datasets outside its file": ("facts/planted.py", "def f():\n    import datasets", "Door of datasets"),
+    "pyarrow outside its files": ("plan/planted.py", "def f():\n    import pyarrow.parquet", "Door of datasets"),
+    "Pillow outside its files": ("plan/planted.py", "def f():\n    from PIL import Image", "Door of Pillow"),
+    "OpenCV outside its file": ("plan/planted.py", "def f():\n    import cv2", "Doors of OpenCV"),
+    "PySceneDetect outside its room": ("facts/planted.py", "def f():\n    import scenedetect", "Doors of OpenCV"),
+    "httpx outside its room": ("doctor/planted.py", "def f():\n    import httpx", "Door of httpx"),
+    "torch in prepare/": ("prepare/planted.py", "def f():\n    import torch", "torch line"),
     "rich outside its rooms": ("plan/planted.py", "def f():\n    import rich", "Doors of rich"),
     "pydantic-settings outside config/": (
         "plan/planted.py",
@@ -65,7 +72,10 @@ def test_planted_import_is_found(house: Path, what: str) -> None:
     assert any(contract in line for line in broken), done.stdout
 
 
-@pytest.mark.parametrize("library", ["torch", "diffusers", "peft", "pydantic_settings", "safetensors.torch", "rich"])
+@pytest.mark.parametrize(
+    "library",
+    ["torch", "diffusers", "peft", "pydantic_settings", "safetensors.torch", "rich", "datasets", "pyarrow", "cv2"],
+)
 def test_expensive_library_at_the_top_of_a_command_is_found(house: Path, library: str) -> None:
     planted = house / "ltxtrain" / "cli" / "planted.py"
     planted.write_text(f"import {library}\n\nprint({library})\n")

@@ -10,6 +10,7 @@ import pytest
 
 HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "pydantic_settings"}
 TORCH = HEAVY - {"pydantic_settings"}
+TABLES = {"datasets", "pyarrow", "pandas", "cv2", "scenedetect"}  # for data sets that ask for them
 
 
 def imported_by(cwd: Path, *arguments: str) -> set[str]:
@@ -25,7 +26,7 @@ def imported_by(cwd: Path, *arguments: str) -> set[str]:
 def test_help_imports_nothing_heavy(tmp_path: Path, arguments: list[str]) -> None:
     packages = imported_by(tmp_path, *arguments)
     assert "ltxtrain" in packages
-    assert packages & HEAVY == set()
+    assert packages & (HEAVY | TABLES) == set()
 
 
 def test_validate_imports_no_torch(tmp_path: Path) -> None:
@@ -36,8 +37,8 @@ def test_validate_imports_no_torch(tmp_path: Path) -> None:
 
 def test_plan_imports_no_torch(tmp_path: Path, clip: Path) -> None:
     packages = imported_by(tmp_path, "plan", "--preset", "smoke", "--data", str(clip.parent))
-    assert "av" in packages
-    assert packages & TORCH == set()
+    assert "pydantic" in packages  # clips are opened by children: what decodes is imported there
+    assert packages & (TORCH | TABLES) == set()
 
 
 @pytest.fixture
