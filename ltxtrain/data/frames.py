@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
+import PIL
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 
 from ltxtrain.errors import DataError
@@ -43,7 +43,7 @@ __all__ = [
 REPAIR = "re-encode the clip, or take it out of the folder"
 # In cache keys: another version may give other pixels. The last part is ours.
 _AVCODEC = ".".join(map(str, av.library_versions["libavcodec"]))
-DECODER_VERSION = f"pyav-{av.__version__}/avcodec-{_AVCODEC}/pillow-{version('pillow')}/2"
+DECODER_VERSION = f"pyav-{av.__version__}/avcodec-{_AVCODEC}/pillow-{PIL.__version__}/2"
 # A window of the largest frames that are opened, with what their decoder keeps for reference.
 DECODE_MEMORY = 4 << 30
 DECODE_SECONDS = 60.0
@@ -87,7 +87,10 @@ def decode_window(sample: Sample) -> np.ndarray:
     also a variable one, is resampled without drift. Only the frames up to the last one used are decoded. Raises
     ``DataError`` when the file ends early or cannot be decoded.
     """
-    return decode_cut(cut_of(sample))
+    cut = cut_of(sample)
+    frames_FHWC = np.empty(cut.shape, np.uint8)
+    decode_cut(cut, frames_FHWC)
+    return frames_FHWC
 
 
 def decode_ahead(
@@ -108,11 +111,13 @@ def decode_ahead(
             yield sample, _frames_in(cut, next(replies))
 
 
-def decode_cut(cut: Cut) -> np.ndarray:
+def decode_cut(cut: Cut, frames_FHWC: np.ndarray) -> None:
+    """Fill ``frames_FHWC``. Raises ``DataError``."""
     try:
         if cut.kind == "image":
-            return _image_frames(cut)
-        return _video_frames(cut)
+            frames_FHWC[:] = _image(cut)
+        else:
+            _decode_video(cut, frames_FHWC)
     except MediaError as error:
         raise DataError(f"{cut.path} cannot be opened: {error.detail}", hint=REPAIR) from error
     except MemoryError as error:
@@ -141,18 +146,16 @@ def _frames_in(cut: Cut, reply: Reply) -> np.ndarray | DataError:
     return DataError(f"{cut.path} {printable(said.removeprefix(cut.path))}", hint=REPAIR)
 
 
-def _image_frames(cut: Cut) -> np.ndarray:
+def _image(cut: Cut) -> np.ndarray:
     from PIL.Image import Resampling
 
     with open_regular_file(Path(cut.path)) as file:
         image = read_image(file).resize(cut.resize, Resampling.LANCZOS)
     left, top = cut.crop
-    image_HWC = np.asarray(image)[top : top + cut.size[1], left : left + cut.size[0]]
-    return np.ascontiguousarray(image_HWC[None].repeat(cut.frames, axis=0))
+    return np.asarray(image)[top : top + cut.size[1], left : left + cut.size[0]]
 
 
-def _video_frames(cut: Cut) -> np.ndarray:
-    frames_FHWC = np.empty(cut.shape, np.uint8)
+def _decode_video(cut: Cut, frames_FHWC: np.ndarray) -> None:
     scaler = VideoReformatter()  # one for the window: it keeps its filters from frame to frame
     left, top = cut.crop
     width, height = cut.size
@@ -164,7 +167,6 @@ def _video_frames(cut: Cut) -> np.ndarray:
     if done < cut.frames:
         found = f"{done} of the {cut.frames} planned frames could be decoded"
         raise DataError(f"{cut.path} ends early: {found}", hint=REPAIR)
-    return frames_FHWC
 
 
 def _shown_frames(cut: Cut) -> Iterator[tuple[av.VideoFrame, int]]:

@@ -1,8 +1,8 @@
 """Processes that open media for us. A file can be made to crash, stall or take over whatever decodes it: not us.
 
 Each child runs a module that ends in ``children_serve.serve``. A task goes to it as a line of JSON, and its answer
-comes back as a line of JSON, followed by raw bytes where there are pictures. Nothing that a child says is executed or
-unpickled, and none of it is believed without a look at its size and shape.
+comes back as a line of JSON; pictures come as raw bytes, in shared memory or after that line. Nothing that a child says
+is executed or unpickled, and none of it is believed without a look at its size and shape.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import secrets
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Literal
 
+from ltxtrain.facts.children_memory import SharedMemory
 from ltxtrain.facts.children_serve import PIPE_BYTES
 from ltxtrain.facts.machine import usable_cores
 
@@ -60,7 +62,7 @@ class Reply:
     """``answer`` is None exactly where ``failure`` is set; ``detail`` then says how the child ended."""
 
     answer: dict[str, Any] | None
-    data: bytearray = field(default_factory=bytearray)
+    data: bytearray | memoryview = field(default_factory=bytearray)
     failure: Failure = ""
     detail: str = ""
 
@@ -143,6 +145,8 @@ class _Slot:
     def __init__(self, module: str, memory_bytes: int, tell: Callable[[str], None]) -> None:
         self._module, self._memory_bytes, self._tell = module, memory_bytes, tell
         self._process: subprocess.Popen[bytes] | None = None
+        self._input: socket.socket | None = None
+        self._memory = SharedMemory()
         self._rest = b""  # read already, beyond the last line
         self._answered = 0
         self._closed = self._alone = False
@@ -181,7 +185,7 @@ class _Slot:
             if self._closed:
                 return
             try:
-                self._process = start_process(self._module, self._memory_bytes)
+                self._process, self._input = start_process(self._module, self._memory_bytes)
                 if self._read_line(time.monotonic() + START_SECONDS) == {"ready": True}:
                     self._answered = 0
                     return
@@ -196,9 +200,10 @@ class _Slot:
     def stop(self) -> str:
         """End the child, if there is one. Returns how it ended, in words."""
         process, self._process, self._rest = self._process, None, b""
+        self._memory.close()  # the next child is not to find what this one can still write to
         if process is None:
             return ""
-        for stream in (process.stdin, process.stdout):
+        for stream in (self._input, process.stdout):
             if stream is not None:
                 with suppress(OSError):
                     stream.close()
@@ -208,13 +213,15 @@ class _Slot:
         process.wait()
         return "the process that opened it was stopped"
 
-    def _exchange(self, task: Task) -> tuple[dict[str, Any], bytearray]:
-        assert self._process is not None and self._process.stdin is not None
+    def _exchange(self, task: Task) -> tuple[dict[str, Any], bytearray | memoryview]:
+        assert self._input is not None
         until = time.monotonic() + task.seconds
         mark = secrets.token_hex(8)  # an answer to another question is none
-        line = json.dumps({"mark": mark, "seconds": task.seconds, "task": task.payload}, separators=(",", ":"))
-        self._process.stdin.write(line.encode() + b"\n")
-        self._process.stdin.flush()
+        asked = {"mark": mark, "seconds": task.seconds, "most": task.most_bytes, "task": task.payload}
+        line = json.dumps(asked, separators=(",", ":")).encode() + b"\n"
+        room = self._memory.room(task.most_bytes)
+        sent = socket.send_fds(self._input, [line], [room.descriptor]) if room is not None else 0
+        self._input.sendall(line[sent:])
         said = self._read_line(until)
         answer, size = said.get("answer"), said.get("bytes")
         if isinstance(said.get("defect"), str):
@@ -223,7 +230,7 @@ class _Slot:
             raise _Ended("the process that opened it says what it must not")
         if not 0 <= size <= task.most_bytes:
             raise _Ended(f"the process that opened it gives {size} bytes; at most {task.most_bytes} are asked for")
-        return answer, self._read_data(size, until)
+        return answer, self._read_data(size, until) if room is None else self._memory.look(room, size)
 
     def _read_line(self, until: float) -> dict[str, Any]:
         line = bytearray(self._rest)
@@ -275,28 +282,35 @@ def answer_here(module: str, task: Task) -> Reply:
     """Without a child: the same function, in this process, with no limits."""
     import importlib
 
-    answer, data = importlib.import_module(module).answer(task.payload)
-    return Reply(answer, bytearray(data))
+    room = memoryview(bytearray(task.most_bytes))
+    answer, size = importlib.import_module(module).answer(task.payload, room)
+    return Reply(answer, room[:size])
 
 
-def start_process(module: str, memory_bytes: int) -> subprocess.Popen[bytes]:
+def start_process(module: str, memory_bytes: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """``python -m module MEMORY``, as a new program: a copy of a process with threads and a GPU would not survive."""
     if not sys.executable:
         raise OSError("the program of this Python is not known")
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", module, str(memory_bytes), str(os.getpid())],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=child_environment(os.environ),
-        bufsize=0,
-    )
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", module, str(memory_bytes), str(os.getpid())],
+                stdin=theirs.fileno(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=child_environment(os.environ),
+                bufsize=0,
+            )
+        except OSError:
+            ours.close()
+            raise
     if sys.platform == "linux" and process.stdout is not None:
         import fcntl
 
         with suppress(OSError):  # a user may have used up the room for pipes
             fcntl.fcntl(process.stdout.fileno(), _F_SETPIPE_SZ, PIPE_BYTES)
-    return process
+    return process, ours
 
 
 def child_environment(environment: Any) -> dict[str, str]:

@@ -3,39 +3,75 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
-Answer: TypeAlias = "tuple[dict[str, Any], bytes | bytearray | memoryview]"
+# From a task, and room for the raw part of its answer, to the answer and how many bytes of the room it fills.
+Answerer: TypeAlias = "Callable[[dict[str, Any], memoryview], tuple[dict[str, Any], int]]"
 PIPE_BYTES = 1 << 20
 OPEN_FILES = 64
 GRACE_SECONDS = 5
 _PR_SET_PDEATHSIG = 1
 
 
-def serve(answer: Callable[[dict[str, Any]], Answer]) -> None:
+def serve(answer: Answerer) -> None:
     """Answer tasks until the parent goes. ``sys.argv`` holds the memory that may be used and the parent's number."""
     output = os.dup(1)
     os.dup2(2, 1)  # whatever a library prints is no answer
     end_with_parent(int(sys.argv[2]))
     limit_process(int(sys.argv[1]))
     send(output, {"ready": True})
-    for line in sys.stdin.buffer:
-        asked = json.loads(line)
-        # The clock of the system ends this process even where a decoder never comes back, and without a parent.
-        signal.setitimer(signal.ITIMER_REAL, asked["seconds"] + GRACE_SECONDS)
-        try:
-            said, data = answer(asked["task"])
-        except BaseException as error:
-            send(output, {"defect": f"{type(error).__name__}: {error}"})
-            raise
-        send(output, {"mark": asked["mark"], "answer": said, "bytes": len(data)})
-        send_bytes(output, data)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    own = bytearray()
+    with socket.socket(fileno=os.dup(0)) as input:
+        for asked, shared in _tasks(input):
+            # The clock of the system ends this process even where a decoder never comes back, and without a parent.
+            signal.setitimer(signal.ITIMER_REAL, asked["seconds"] + GRACE_SECONDS)
+            most = asked["most"]
+            if shared is None and len(own) < most:
+                own = bytearray(most)
+            with _shared_room(shared, most) if shared is not None else memoryview(own) as room:
+                try:
+                    said, size = answer(asked["task"], room[:most])
+                except BaseException as error:
+                    send(output, {"defect": f"{type(error).__name__}: {error}"})
+                    raise
+                send(output, {"mark": asked["mark"], "answer": said, "bytes": size})
+                if shared is None:
+                    send_bytes(output, room[:size])
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _tasks(input: socket.socket) -> Iterator[tuple[dict[str, Any], int | None]]:
+    """One line each, with the shared memory for the answer where there is one."""
+    line, descriptors = b"", []
+    while True:
+        more, passed, _, _ = socket.recv_fds(input, 1 << 16, 1)
+        if not more:
+            return
+        line += more
+        descriptors += passed
+        if line.endswith(b"\n"):  # the next task comes when this one is answered
+            yield json.loads(line), descriptors[0] if descriptors else None
+            line, descriptors = b"", []
+
+
+@contextmanager
+def _shared_room(descriptor: int, size: int) -> Iterator[memoryview]:
+    """All pages at once: asking the system for each as it is touched takes longer than decoding."""
+    flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+    mapped = mmap.mmap(descriptor, size, flags=flags)
+    os.close(descriptor)
+    try:
+        yield memoryview(mapped)
+    finally:
+        with suppress(BufferError):  # a defect's traceback still looks at it, and this process ends
+            mapped.close()
 
 
 def send(output: int, said: Mapping[str, Any]) -> None:

@@ -8,7 +8,6 @@ that no text file, playlist or URL hidden behind ``.mp4`` is ever followed. File
 
 from __future__ import annotations
 
-import importlib.metadata
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -103,6 +102,8 @@ def found_in(path: Path, reply: Reply) -> ClipFacts | MediaError:
 
 def program() -> str:
     """The versions of what opens media: another one may find something else."""
+    import importlib.metadata
+
     return " ".join(f"{name} {importlib.metadata.version(name)}" for name in ("av", "pillow"))
 
 

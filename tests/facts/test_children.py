@@ -17,6 +17,7 @@ import pytest
 
 from ltxtrain.facts import children
 from ltxtrain.facts.children import Children, Reply, Task, child_environment, usable_workers
+from ltxtrain.facts.children_memory import SharedMemory
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMORY = 1 << 30
@@ -26,12 +27,21 @@ CHILD = """
 import ctypes, os, signal, sys, time
 from ltxtrain.facts.children_serve import serve
 
-def answer(task):
+def answer(task, room):
+    if task["do"] == "bytes":
+        pattern = bytes(range(256)) * (task["value"] // 256)
+        room[:len(pattern)] = pattern[:len(room)]
+        return {}, len(pattern)
+    if task["do"] == "fill":
+        size, number = task["value"]
+        room[:size] = bytes([number]) * size
+        return {}, size
+    return act(task), 0
+
+def act(task):
     do, value = task["do"], task.get("value")
     if do == "say":
-        return {"said": value, "pid": os.getpid()}, b""
-    if do == "bytes":
-        return {}, bytes(range(256)) * (value // 256)
+        return {"said": value, "pid": os.getpid()}
     if do == "die":
         os.kill(os.getpid(), value)
     if do == "leave":
@@ -44,7 +54,7 @@ def answer(task):
     if do == "hang in C":
         ctypes.PyDLL(None).sleep(1000)  # never gives Python's lock back
     if do == "eat":
-        return {"got": len(bytearray(value))}, b""
+        return {"got": len(bytearray(value))}
     if do == "write":
         with open(value, "wb") as file:
             file.write(b"x")
@@ -54,22 +64,31 @@ def answer(task):
     if do == "garbage":
         os.write(OUTPUT, value.encode("latin-1"))
         time.sleep(1000)
+    if do == "truncate":
+        for name in os.listdir("/proc/self/map_files"):
+            place = "/proc/self/map_files/" + name
+            if "memfd" in os.readlink(place):
+                try:
+                    os.truncate(place, 1)
+                except PermissionError:
+                    return {"said": "refused"}
     if do == "noise":
         print("a library that prints")
         os.write(1, b"and one that writes\\n")
     if do == "environment":
-        return {"said": sorted(os.environ)}, b""
+        return {"said": sorted(os.environ)}
     if do == "limits":
         import resource
-        return {"said": [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_CORE)]}, b""
-    return {"said": "alive"}, b""
+        return {"said": [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_CORE)]}
+    return {"said": "alive"}
 
 if __name__ == "__main__":
-    real_dup = os.dup
+    real_dup, OUTPUT = os.dup, None
     def dup(number):
         global OUTPUT
-        OUTPUT = real_dup(number)
-        return OUTPUT
+        made = real_dup(number)
+        OUTPUT = made if number == 1 else OUTPUT
+        return made
     os.dup = dup
     serve(answer)
 """
@@ -106,7 +125,43 @@ def test_raw_bytes_arrive_whole(module: str) -> None:
     size = 9 << 20
     reply, small = ask(module, do("bytes", size, most=size), do("bytes", 256, most=size))
     assert reply.data == bytes(range(256)) * (size // 256)
-    assert len(small.data) == 256
+    assert small.data == bytes(range(256))
+
+
+def test_raw_bytes_arrive_whole_where_memory_cannot_be_shared(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SharedMemory, "room", lambda self, size: None)
+    test_raw_bytes_arrive_whole(module)
+
+
+def test_answers_that_are_kept_are_not_written_over_and_memory_is_used_again(module: str) -> None:
+    size = 2 << 20
+
+    def shared() -> int:
+        files = [link for link in Path("/proc/self/fd").iterdir() if "memfd" in os.path.realpath(link)]
+        return len({link.stat().st_ino for link in files})
+
+    def tasks(count: int) -> list[Task]:
+        return [do("fill", [size, number], most=size) for number in range(count)]
+
+    with Children(module, 1, MEMORY) as pool:
+        kept = [reply.data for reply in pool.run(tasks(5))]
+        assert [bytes(data[:3]) for data in kept] == [bytes([number]) * 3 for number in range(5)]
+        assert sys.platform != "linux" or shared() == 5
+        del kept[1:]
+        for number, reply in enumerate(pool.run(tasks(50))):
+            assert bytes(reply.data[-3:]) == bytes([number]) * 3
+        assert bytes(kept[0][-3:]) == bytes(3)
+        assert sys.platform != "linux" or shared() <= 6
+    assert bytes(kept[0]) == bytes(size)
+    del kept, reply
+    assert sys.platform != "linux" or shared() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is not shared here")
+def test_child_cannot_make_shared_memory_shorter(module: str) -> None:
+    size = 2 << 20
+    (reply,) = ask(module, do("truncate", most=size))
+    assert said(reply) == "refused"
 
 
 BAD: dict[str, tuple[Task, str, str]] = {
@@ -263,8 +318,6 @@ with Children("naughty_child", 1, 1 << 30) as pool:
 READ_ONLY = 'mount -o bind / / && mount -o remount,bind,ro / && exec "$@"'
 # Python may lie where only root can read it: that right is kept.
 NOBODY = "setpriv --reuid 54321 --clear-groups --inh-caps +dac_read_search --ambient-caps +dac_read_search"
-    "setpriv --reuid 54321 --regid 54321 --clear-groups --inh-caps +dac_read_search --ambient-caps +dac_read_search"
-)
 
 
 @needs_root

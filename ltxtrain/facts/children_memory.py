@@ -1,0 +1,83 @@
+"""Memory that a child writes pictures into and we read, where the system has it (Linux's memfd).
+
+A pipe would copy each window of frames twice, which costs as much as decoding it. This memory is a file without a name:
+it needs no /dev/shm, and it is sealed, so that a child cannot make it shorter under our hands.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+from dataclasses import dataclass
+
+LEAST_BYTES = 1 << 20  # less goes through the pipe
+
+
+@dataclass
+class _Room:
+    descriptor: int
+    size: int
+    seen: mmap.mmap | None = None  # by whoever has the answer that lies in it
+
+
+class SharedMemory:
+    """Rooms of one child. One is given out again when nobody looks at the answer in it any more."""
+
+    def __init__(self) -> None:
+        self._rooms: list[_Room] = []
+
+    def room(self, size: int) -> _Room | None:
+        """A room of at least ``size`` bytes; None where there is no such memory, or where a pipe will do."""
+        if size < LEAST_BYTES:
+            return None
+        for room in [room for room in self._rooms if _is_free(room)]:
+            if room.size >= size:
+                return room
+            self._forget(room)
+        try:
+            room = _Room(_sealed_memory(size), size)
+        except (OSError, AttributeError):
+            return None
+        self._rooms.append(room)
+        return room
+
+    def look(self, room: _Room, size: int) -> memoryview:
+        """The first ``size`` bytes of what the child wrote, for as long as the caller keeps them."""
+        room.seen = mmap.mmap(room.descriptor, room.size)
+        return memoryview(room.seen)[:size]
+
+    def close(self) -> None:
+        """Answers that somebody still looks at stay readable: the system keeps them until then."""
+        for room in list(self._rooms):
+            self._forget(room)
+
+    def _forget(self, room: _Room) -> None:
+        self._rooms.remove(room)
+        os.close(room.descriptor)
+
+
+def _is_free(room: _Room) -> bool:
+    """Python refuses to close a mapping that an array or a view still looks at: that is how we know."""
+    if room.seen is not None:
+        try:
+            room.seen.close()
+        except BufferError:
+            return False
+        room.seen = None
+    return True
+
+
+def _sealed_memory(size: int) -> int:
+    if sys.platform != "linux":
+        raise OSError("no such memory here")
+    import fcntl
+
+    descriptor = os.memfd_create("ltxtrain", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(descriptor, size)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
