@@ -123,7 +123,7 @@ class DatasetEntry(HubSettings):
         "conditioning",
         "eval",
         "caption",
-    ] = option("video", "What the files are.", documented="image")
+    ] = option("video", "What the files are; eval holds out clips of the kind that is trained on.", documented="image")
     default: bool = option(False, "With text_embeds: the store of validation prompts.")
     instance_data_dir: LocalPath | None = option(None, "The folder of the clips.")
     aws_bucket_name: str | None = option(None, "The bucket of an S3-compatible store.")

@@ -12,6 +12,7 @@ from ltxtrain.config.data import DataConfig
 from ltxtrain.config.entries import DatasetEntry
 from ltxtrain.config.hub_rules import FLAT_KEYS
 from ltxtrain.config.option import search_words
+from ltxtrain.config.settle import is_redrawn
 
 _OWN_CACHE = "caches are keyed by content and lie under cache_dir"
 _NO_FACTS = "facts about clips are not written beside them"
@@ -90,6 +91,11 @@ def entry_notices(entry: DatasetEntry, data: DataConfig) -> list[str]:
     ]
     if entry.dataset_type in ("video", "image") and entry.probability == 0:
         notices.append(f"data set {entry.id} is never drawn from: its probability is 0")
+    if is_redrawn(entry) and entry.vae_cache_clear_each_epoch is None:
+        notices.append(
+            f"data set {entry.id}: its random cuts are drawn anew in each epoch, so its clips are encoded anew too; "
+            "vae_cache_clear_each_epoch false keeps them"
+        )
     return notices
 
 
@@ -126,7 +132,10 @@ def _by_source(entry: DatasetEntry, data: DataConfig) -> dict[str, str]:
         reasons |= _by_column(entry)
     if entry.metadata_backend not in (strategy, entry.type):
         reasons["metadata_backend"] = "sizes are read from the clips themselves"
-    if entry.caption_shuffle is not None and not entry.caption_shuffle.enable:
+    alone = data.only_instance_prompt if entry.only_instance_prompt is None else entry.only_instance_prompt
+    if alone or strategy == "instanceprompt":
+        reasons |= dict.fromkeys(("caption_shuffle", "caption_filter_list"), "every caption is instance_prompt alone")
+    elif entry.caption_shuffle is not None and not entry.caption_shuffle.enable:
         reasons["caption_shuffle"] = "its enable is false"
     return reasons
 

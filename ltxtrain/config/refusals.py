@@ -106,8 +106,8 @@ def refuse(entry: DatasetEntry, found: EntryFaults) -> bool:
     return False
 
 
-def first_frame_is_asked(entry: DatasetEntry, found: EntryFaults) -> bool:
-    """Whether ``conditioning`` asks for first frames. Every other generator is refused by name."""
+def check_generators(entry: DatasetEntry, found: EntryFaults) -> None:
+    """``conditioning`` may ask for first frames, as ``video.is_i2v`` does. Other generators are refused by name."""
     asked = False
     for generator in _generators(entry):
         kind = generator.get("type")
@@ -123,7 +123,6 @@ def first_frame_is_asked(entry: DatasetEntry, found: EntryFaults) -> bool:
             found.add("conditioning", f"{shown('type', kind)} is no generator", meant)
     if asked and not entry.video.is_i2v:
         found.add("video.is_i2v", f"is false, but conditioning asks for {FIRST_FRAME}", "leave one of them out")
-    return asked
 
 
 def _generators(entry: DatasetEntry) -> Iterator[Mapping[str, Any]]:

@@ -13,7 +13,7 @@ from ltxtrain.config.entries import AspectWeight, DatasetEntry, VideoSettings
 from ltxtrain.config.entry_faults import EntryFaults
 from ltxtrain.config.hub_rules import fetched_folder, hub_rule
 from ltxtrain.config.option import search_words
-from ltxtrain.config.refusals import first_frame_is_asked
+from ltxtrain.config.refusals import check_generators
 
 Value = TypeVar("Value")
 
@@ -68,9 +68,9 @@ def settled(entry: DatasetEntry, fallback: Fallback, found: EntryFaults) -> Data
     data = fallback.data
     kind = kind_of(entry, fallback)
     role: Role = "eval" if is_eval(entry) else "train"
-    first_frame = first_frame_is_asked(entry, found)
+    check_generators(entry, found)
     hub = hub_rule(entry, kind, found)
-    frames = _Frames() if kind == "image" else _frames(entry.video, data, first_frame)
+    frames = _Frames() if kind == "image" else _frames(entry.video, data)
     with_aspects = entry.crop and entry.crop_aspect in ("closest", "random")
     return Dataset(
         id=entry.id,
@@ -119,7 +119,7 @@ def _first(own: Value | None, general: Value) -> Value:
     return general if own is None else own
 
 
-def _frames(video: VideoSettings, data: DataConfig, first_frame: bool) -> _Frames:
+def _frames(video: VideoSettings, data: DataConfig) -> _Frames:
     """As documented, clips must have ``num_frames`` unless ``min_frames`` says otherwise; where ``num_frames`` is left
     out with ``resolution_frames``, clips are used as long as they are, up to the global ``num_frames``."""
     num_frames = _first(video.num_frames, data.num_frames)
@@ -132,7 +132,7 @@ def _frames(video: VideoSettings, data: DataConfig, first_frame: bool) -> _Frame
         max_frames=video.max_frames,
         bucket_strategy=video.bucket_strategy,
         frame_interval=video.frame_interval,
-        is_i2v=video.is_i2v or first_frame,
+        is_i2v=video.is_i2v,
         window=window,
         windows_per_clip=_first(video.windows_per_clip, data.video_windows_per_clip),
         window_stride=_first(video.window_stride, data.video_window_stride if window == "all" else None),
@@ -175,7 +175,8 @@ def _end(written: int | None) -> int | None:
 
 def is_redrawn(entry: DatasetEntry) -> bool:
     """Random cuts are drawn anew where that is asked for, and, as documented, where ``crop`` is true."""
-    return entry.crop_style == "random" and _first(entry.vae_cache_clear_each_epoch, entry.crop) and not is_eval(entry)
+    trained = entry.dataset_type in ("video", "image")
+    return trained and entry.crop_style == "random" and _first(entry.vae_cache_clear_each_epoch, entry.crop)
 
 
 def _cache_rule(entry: DatasetEntry, fallback: Fallback, role: Role) -> CacheRule:

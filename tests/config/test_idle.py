@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ltxtrain.config import dataset_notices, load_config, resolve_datasets
+from ltxtrain.config import Dataset, dataset_notices, load_config, resolve_datasets
 from ltxtrain.config.catalogue import Option, fields_of, options
 from ltxtrain.config.data import DataConfig
 from ltxtrain.config.entries import DatasetEntry, HubSettings, RowFilter, ShuffleSettings, TableSettings
 from ltxtrain.config.idle import IDLE_WHILE
 from ltxtrain.config.read_entries import entry_options, video_options
+from ltxtrain.config.validation import ValidationConfig
 from ltxtrain.errors import ConfigError, DataError
 from ltxtrain.learn.schedule import SCHEDULES, Curve, learning_rate
 
@@ -62,7 +64,7 @@ def other_value(option: Option, now: object) -> Any:
     raise AssertionError(option.name)
 
 
-def outcome(*entries: dict[str, Any]) -> tuple[object, str]:
+def outcome(*entries: dict[str, Any]) -> tuple[tuple[Dataset, ...] | str, str]:
     """The data sets, or the faults; and the notices."""
     data = DataConfig(datasets=tuple(DatasetEntry(**entry) for entry in entries))
     try:
@@ -146,7 +148,18 @@ def test_each_key_inside_of_a_table_reaches_the_plan_or_is_refused_or_told(table
 def test_keys_that_say_what_holds_anyway_are_passed_over() -> None:
     quiet = {"hash_filenames": True, "scan_for_errors": False, "vae_batch_size": 1, "disabled": False, "type": "local"}
     assert outcome({**BASE, **quiet}) == outcome(BASE)
-    assert outcome(BASE)[1] == ""
+    assert outcome({**BASE, "crop": False})[1] == ""
+
+
+def test_cuts_that_are_drawn_anew_without_being_asked_for_are_told() -> None:
+    found, notices = outcome(BASE)
+    assert not isinstance(found, str) and found[0].cache.redrawn
+    assert notices.splitlines() == [
+        "data set a: its random cuts are drawn anew in each epoch, so its clips are encoded anew too; "
+        "vae_cache_clear_each_epoch false keeps them"
+    ]
+    for quiet in ({"vae_cache_clear_each_epoch": True}, {"vae_cache_clear_each_epoch": False}, {"crop": False}):
+        assert outcome({**BASE, **quiet})[1] == ""
 
 
 def rates(name: str, changed: dict[str, float]) -> list[float]:
@@ -187,6 +200,61 @@ def test_a_value_that_makes_another_option_idle_is_told(master: str, value: obje
     flags = {name: "1e-5" if name == "lr_end" else other_value(option, option.default)}
     loaded = load_config(env={}, flags=flags if value is None else {**flags, master: value})
     assert [notice for notice in loaded.notices if name in notice and f"no effect while {master} is" in notice]
+
+
+def test_captions_that_are_the_prompt_alone_are_neither_shuffled_nor_filtered_and_that_is_told() -> None:
+    shaped = {**BASE, "caption_filter_list": ("x",), "caption_shuffle": {"enable": True}}
+    told = "caption_shuffle, caption_filter_list have no effect: every caption is instance_prompt alone"
+    for alone in ({"only_instance_prompt": True}, {"caption_strategy": "instanceprompt"}):
+        assert told in outcome({**shaped, **alone})[1]
+    assert told not in outcome(shaped)[1]
+
+
+def test_how_eval_sets_are_measured_is_told_where_they_never_are() -> None:
+    loaded = load_config(env={}, flags={"num_eval_images": "2", "eval_timesteps": "9"})
+    neither = "while neither eval_steps_interval nor eval_epoch_interval is set"
+    assert loaded.notices == (f"num_eval_images, eval_timesteps have no effect {neither}",)
+    for interval in ("eval_steps_interval", "eval_epoch_interval"):
+        assert load_config(env={}, flags={"num_eval_images": "2", interval: "2"}).notices == ()
+
+
+def measured(*entries: dict[str, Any], **settings: Any) -> tuple[str, ...]:
+    data = DataConfig(datasets=tuple(DatasetEntry(**entry) for entry in entries))
+    return dataset_notices(data, validation=ValidationConfig(**settings))
+
+
+def test_measuring_without_an_eval_set_and_eval_sets_without_measuring_are_told() -> None:
+    plain, held_out = {**BASE, "crop": False}, {**EVAL, "crop": False}
+    assert measured(plain) == measured(plain, held_out, eval_epoch_interval=0.5) == ()
+    assert measured(plain, eval_steps_interval=5) == (
+        "eval_steps_interval has no effect: there is no data set of dataset_type eval",
+    )
+    assert "eval set e is never measured" in measured(plain, held_out)[0]
+    assert "eval_loss_disable" in measured(plain, held_out, eval_steps_interval=5, eval_loss_disable=True)[0]
+
+
+def test_fading_out_is_told_to_do_nothing_where_data_sets_are_drawn_evenly() -> None:
+    entries = (DatasetEntry(**{**BASE, "crop": False, "disable_after_epoch_step": 9}),)
+    told = "data set a: disable_after_epoch_step has no effect: data_backend_sampling is uniform"
+    assert dataset_notices(DataConfig(datasets=entries, data_backend_sampling="uniform")) == (told,)
+    assert dataset_notices(DataConfig(datasets=entries)) == ()
+
+
+def test_a_folder_named_alone_has_no_eval_set_and_that_is_told() -> None:
+    data = DataConfig(instance_data_dir=Path("c"))
+    assert (
+        "eval_steps_interval has no effect" in dataset_notices(data, None, ValidationConfig(eval_steps_interval=5))[0]
+    )
+
+
+def test_a_batch_size_under_a_budget_of_tokens_is_told() -> None:
+    notices = load_config(env={}, flags={"train_batch_size": "2", "train_batch_tokens": "4480"}).notices
+    assert notices == ("train_batch_size has no effect while train_batch_tokens is set",)
+
+
+def test_words_of_skip_file_discovery_without_effect_are_told_alone() -> None:
+    notices = load_config(env={}, flags={"skip_file_discovery": "vae, metadata"}).notices
+    assert len(notices) == 1 and notices[0].startswith("skip_file_discovery metadata has no effect: facts of clips")
 
 
 def test_small_buckets_of_a_folder_named_alone_are_always_filled_and_that_is_told() -> None:
