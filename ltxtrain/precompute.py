@@ -9,12 +9,12 @@ from typing import Any
 
 from ltxtrain.config import CacheRule, resolve_datasets
 from ltxtrain.config.data import DataConfig
-from ltxtrain.data.cache_decode import decoded
+from ltxtrain.data.cache_decode import Decoder
 from ltxtrain.data.cache_fill import Batches, Encode, Item, Task, fill, missing_keys, regrouped
 from ltxtrain.data.cache_groups import Group, Place, grouped
 from ltxtrain.data.cache_keys import PromptsRule, latents_rule, later, text_rules
 from ltxtrain.data.claims import POLL_SECONDS, Claims
-from ltxtrain.data.frames import DECODER_VERSION
+from ltxtrain.data.frames import DECODER_VERSION, cut_of
 from ltxtrain.data.prepared import OnDemand, Prepared, Source, Tensors
 from ltxtrain.data.store import Entry
 from ltxtrain.data.writer import Encoded, Writer
@@ -110,6 +110,7 @@ def iter_precompute(plan: Plan, stop: StopFlag) -> Generator[Event, None, Prepar
         yield from run.fill_prompts(stop)
         yield from run.fill_latents(stop)
     finally:
+        run.release()
         claims.release_all()
     return run.prepared()
 
@@ -131,6 +132,7 @@ class Filling:
         self.latents_rule = latents_rule(plan, digests, DECODER_VERSION)
         self.prompts_rule = PromptsRule(plan.cache_dir, digests, str(encoders.dtype), MAX_TOKENS)
         self.text_rules = text_rules(plan)
+        self.decoder: Decoder | None = None
         self.cut: list[str] = []
         self.faulty: dict[str, tuple[Sample, DataError]] = {}
         self.text_groups = grouped(self.text_rules, self.prompts_rule.entry, self._text_place)
@@ -146,6 +148,19 @@ class Filling:
 
     def _rule(self, sample: Sample) -> CacheRule:
         return self.rules.get(sample.dataset, CacheRule())
+
+    def _decoder(self) -> Decoder:
+        if self.decoder is None:
+            samples = (*self.plan.samples, *self.plan.eval_samples)
+            self.decoder = Decoder(max(cut_of(sample).bytes for sample in samples))
+        return self.decoder
+
+    def release(self) -> None:
+        """Let go of models and children. They come back when they are needed."""
+        self.encoders.release()
+        if self.decoder is not None:
+            self.decoder.close()
+            self.decoder = None
 
     def fill_prompts(self, stop: StopFlag) -> Generator[Event, None, None]:
         """The embeddings of all texts that are not left for training."""
@@ -182,7 +197,7 @@ class Filling:
                 load()
             with Writer(cache.write_batch_size, cache.compress_disk_cache, self._committed) as writer:
                 encoded = yield from fill(task, self.claims, writer, lambda: stop.check(KEPT))
-            self.encoders.release()
+            self.release()
         faulty = len(self.faulty)
         detail = f"{encoded} encoded, {total - encoded - faulty} kept" + (f", {faulty} faulty" if faulty else "")
         yield StageDone(task.stage, time.perf_counter() - started, detail)
@@ -198,7 +213,7 @@ class Filling:
 
     def encode_samples(self, groups: Iterator[Group[Sample]]) -> Iterator[tuple[Group[Sample], dict[Entry, Tensors]]]:
         """Decoding runs ahead. A clip that cannot be decoded is set aside, and the others go on."""
-        for group, clips in regrouped(groups, decoded):
+        for group, clips in regrouped(groups, self._decoder().stream):
             good = {}
             for (sample, entry), frames in zip(group, clips, strict=True):
                 if isinstance(frames, DataError):
@@ -255,7 +270,7 @@ class Filling:
             latents,
             prompts,
             self.claims,
-            release=self.encoders.release,
+            release=self.release,
             compress=compress,
             told=self.encoders.batches.told,
         )
@@ -269,12 +284,24 @@ class Filling:
         def made(group: Group[Item]) -> Mapping[Entry, Tensors]:
             ((_, tensors),) = encode(iter([group]))
             if not keeps:
-                self.encoders.release()
+                self.release()
             if self.faulty:
                 raise self._told_faulty()
             return tensors
 
         return lambda item, entry: OnDemand(group_of.get(entry.key) or Group((item,), (entry,)), made)
+
+
+def used_entries(plan: Plan) -> set[Path]:
+    """Where the entries lie that ``plan`` needs. Fetches nothing: the model has to be on this disk."""
+    model = locate_model(plan.config.model, plan.cache_dir)
+    digests = {part: model.digest(part) for part in COMPONENTS}
+    dtype = DTYPES[plan.config.precision.mixed_precision]
+    prompts = PromptsRule(plan.cache_dir, digests, str(dtype), MAX_TOKENS)
+    latents = latents_rule(plan, digests, DECODER_VERSION)
+    entries = [prompts.entry(text) for text in text_rules(plan)]
+    entries += [latents.entry(sample) for sample in (*plan.samples, *plan.eval_samples)]
+    return {entry.path for entry in entries}
 
 
 def _named(data: DataConfig) -> bool:

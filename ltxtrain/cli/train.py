@@ -11,9 +11,9 @@ import typer
 from ltxtrain.cli.options import Configs, Context, Presets, SetAside, read_config
 
 if TYPE_CHECKING:
+    from ltxtrain.cli.cache import Planned
     from ltxtrain.learn.signals import StopFlag
     from ltxtrain.listeners.heartbeat import Heartbeat
-    from ltxtrain.plan.records import Plan
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, even when the plan has warnings.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop: the same as ltxtrain plan.")]
@@ -31,7 +31,7 @@ def train(
 
     Started again with the same settings, it goes on where it was.
     """
-    from ltxtrain.cli.plan import plan_of
+    from ltxtrain.cli.cache import Planned
     from ltxtrain.cli.surroundings import look_around
     from ltxtrain.learn.signals import StopFlag, watch_signals
     from ltxtrain.listeners.heartbeat import heartbeat_listener
@@ -41,7 +41,8 @@ def train(
 
     with watch_signals(stop := StopFlag()), heartbeat_listener() as heartbeat:
         with stop.at_once("nothing was begun"):
-            plan = plan_of(read_config(ctx, preset, config, set_aside_unbuilt))
+            planned = Planned(read_config(ctx, preset, config, set_aside_unbuilt))
+            plan = planned.plan
             if not dry_run:  # what would stop the run is not to be looked for below a long plan
                 look_around()
                 refuse_without_gpu(plan)
@@ -51,24 +52,24 @@ def train(
                 return
             if plan.warnings and not yes and sys.stdin.isatty() and sys.stderr.isatty():
                 typer.confirm("The plan has warnings. Train even so?", abort=True, err=True)
-        run_training(plan, stop, heartbeat)
+        run_training(planned, stop, heartbeat)
 
 
-def run_training(plan: Plan, stop: StopFlag, heartbeat: Heartbeat) -> None:
+def run_training(planned: Planned, stop: StopFlag, heartbeat: Heartbeat) -> None:
     """Cache, train, export and report, with progress on stderr and the resulting files on stdout."""
     print("loading torch and diffusers ...", file=sys.stderr)
     # Not inside at_once: diffusers turns whatever is raised while it is imported into an import error of its own.
     from ltxtrain.cli.drive import drain
     from ltxtrain.export import iter_export
     from ltxtrain.listeners.console import console_listener
-    from ltxtrain.precompute import iter_precompute
     from ltxtrain.train import check_run_folder, iter_train
 
     with stop.at_once("nothing was begun"):
-        check_run_folder(plan)
+        check_run_folder(planned.plan)
     with console_listener() as console:
         listeners = [heartbeat, console]
-        prepared = drain(iter_precompute(plan, stop), listeners)
+        prepared = planned.fill_cache(stop, listeners)
+        plan = planned.plan
         drain(iter_train(plan, prepared, stop), listeners)
         drain(iter_export(plan.run_dir, dtype=plan.config.checkpoint.export_dtype), listeners)
     write_pages(plan.run_dir)
