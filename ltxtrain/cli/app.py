@@ -47,6 +47,7 @@ COMMANDS: dict[str, Command] = {
 
 
 HELP = ("--help", "-h", "help")
+INTERRUPTED = 130
 _LOOK_AT_DISK = "look at the disk, and at who may write there"
 
 
@@ -63,7 +64,7 @@ def run(argv: Sequence[str]) -> int:
             raise
         return _tell(error.message.splitlines(), error.hint, error.exit_code)
     except KeyboardInterrupt:
-        return _tell(["interrupted"], None, 130)
+        return _tell(["interrupted"], None, INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -205,6 +206,8 @@ def _run_typer(name: str, function: Callable[..., Any], arguments: list[str]) ->
         code = command(args=arguments, prog_name=f"ltxtrain {name}", standalone_mode=False, obj=flags)
     except typer.Abort:
         raise LtxtrainError("stopped before anything was begun", hint="--yes goes on without asking") from None
+    if code == INTERRUPTED:  # Typer's own answer to Ctrl+C, without a word
+        raise KeyboardInterrupt
     return code if isinstance(code, int) else 0
 
 

@@ -23,8 +23,8 @@ COARSE = 16
 BLACK_MEAN = 14.0
 BLACK_BRIGHTEST = 40.0
 BLOCK = 8
-STILL_STEP = 1.6  # grey levels by which a block of 8 x 8 pixels may differ through coding alone
-BAR_EVEN = 2.5
+STILL_STEP = 2.5  # grey levels by which a block of 8 x 8 pixels may differ through coding alone
+BAR_EVEN = 3.0  # grey levels, on average over a line: coding rings near the edge of the picture
 BAR_STEP = 10.0
 BAR_LEAST = 0.03
 BAR_MOST = 0.45
@@ -86,8 +86,7 @@ def bars_of(luma_FHW: Luma) -> str:
 def _bar(lines_FHW: Luma) -> int:
     """How many lines from the edge on have one even colour, if a picture clearly begins behind them; else 0."""
     edge = float(np.median(lines_FHW[:, 0]))
-    even = np.abs(lines_FHW - edge).max(axis=(0, 2)) <= BAR_EVEN + 4
-    even &= np.abs(lines_FHW.mean(axis=2) - edge).max(axis=0) <= BAR_EVEN
+    even = np.abs(lines_FHW - edge).mean(axis=2).max(axis=0) <= BAR_EVEN
     count = int(np.argmin(even)) if not even.all() else len(even)
     if not BAR_LEAST * len(even) <= count <= BAR_MOST * len(even):
         return 0
