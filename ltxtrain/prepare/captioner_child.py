@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltxtrain.facts.children_serve import serve
-from ltxtrain.facts.media import MAX_PIXELS, MediaError, open_clip, open_regular_file, video_stream
+from ltxtrain.facts.media import MediaError, open_clip, open_regular_file
 from ltxtrain.facts.media_images import read_image
-from ltxtrain.prepare.scenes_child import DECODING, WITHOUT_TIMES, shown_size, time_of
+from ltxtrain.prepare.scenes_child import DECODING, WITHOUT_TIMES, shown_size, stream_of, time_of
 
 if TYPE_CHECKING:
     import numpy as np
-    from av.container import InputContainer
-    from av.video.stream import VideoStream
 
 LONGEST_SIDE = 768  # pixels; models that see pictures scale larger ones down themselves
 QUALITY = 88
@@ -42,7 +40,7 @@ def answer(task: dict[str, Any], room: memoryview) -> tuple[dict[str, Any], int]
 def frames_of(path: Path, count: int) -> list[bytes]:
     """``count`` frames, each from the middle of its part of the clip; fewer where the clip has fewer."""
     with open_clip(path) as container:
-        stream = _stream(container)
+        stream = stream_of(container)
         ticks = {packet.pts for packet in container.demux(stream) if packet.pts is not None and not packet.is_discard}
         sought = container.format.name not in WITHOUT_TIMES
     if not ticks or stream.time_base is None:
@@ -56,7 +54,7 @@ def frames_of(path: Path, count: int) -> list[bytes]:
 def _frame_at(path: Path, second: float, sought: bool) -> bytes:
     """The frame of that timestamp, or the last one before the clip ends."""
     with open_clip(path) as container:
-        stream = _stream(container)
+        stream = stream_of(container)
         if sought and stream.time_base:
             container.seek(int(second / stream.time_base), stream=stream)
         shown = None
@@ -74,15 +72,6 @@ def _frame_at(path: Path, second: float, sought: bool) -> bytes:
         size = max(1, round(width * scale)), max(1, round(height * scale))
         coded = size[::-1] if turns % 2 else size
         return _jpeg(np.rot90(shown.reformat(*coded, format="rgb24").to_ndarray(), turns))
-
-
-def _stream(container: InputContainer) -> VideoStream:
-    stream = video_stream(container)
-    coded = stream.codec_context
-    if coded.width * coded.height > MAX_PIXELS:
-        raise MediaError("too-large", f"{coded.width}x{coded.height} pixels; at most {MAX_PIXELS} are opened")
-    coded.thread_count = 1
-    return stream
 
 
 def image_of(path: Path) -> bytes:

@@ -66,7 +66,7 @@ def find(path: Path, detector_name: str, threshold: float | None) -> dict[str, A
     times: list[float] = []
     cuts: set[int] = set()
     with open_clip(path) as container:
-        stream = _stream(container)
+        stream = stream_of(container)
         declared = stream.average_rate or stream.guessed_rate or Fraction(25)
         size = (0, 0)
         for frame in container.decode(stream):
@@ -118,7 +118,7 @@ class _Pictures:
     """Looks to the encoder like an array [F, H, W, 3], and decodes while it is gone through. To be used once."""
 
     def __init__(self, container: InputContainer, cut: Cut) -> None:
-        self._stream = _stream(container)
+        self._stream = stream_of(container)
         self._cut = cut
         self._frames = shown_frames(container, self._stream, cut)
         self._first = next(self._frames)
@@ -184,7 +184,8 @@ def _from(container: InputContainer, stream: VideoStream, start_s: float) -> Ite
         yield time_of(frame) - origin, frame
 
 
-def _stream(container: InputContainer) -> VideoStream:
+def stream_of(container: InputContainer) -> VideoStream:
+    """Its video, decoded with one thread: there are several children. Raises ``MediaError`` for far too large a one."""
     stream = video_stream(container)
     coded = stream.codec_context
     if coded.width * coded.height > MAX_PIXELS:

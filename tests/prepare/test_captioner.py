@@ -31,6 +31,9 @@ KEY = "sk-" + "aBcDeFgH" * 4
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captioner_ask, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(
+        "ltxtrain.prepare.captioner.usable_workers", lambda: 1
+    )  # a second process costs more than it brings
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
 

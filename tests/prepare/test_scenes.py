@@ -76,6 +76,12 @@ def run(
             return finished.value, events
 
 
+@pytest.fixture(autouse=True)
+def _one_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a few short films, a second process costs more than it brings."""
+    monkeypatch.setattr(scenes, "usable_workers", lambda: 1)
+
+
 @pytest.fixture
 def films(tmp_path: Path) -> Path:
     """Two films with three scenes each, one of them in a sub-folder, and a clip without a cut."""
