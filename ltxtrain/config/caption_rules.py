@@ -12,7 +12,7 @@ from ltxtrain.config.data import DataConfig
 from ltxtrain.config.datasets import CaptionRule, ShuffleRule, TableRule
 from ltxtrain.config.entries import Columns, DatasetEntry, ShuffleSettings, TableSettings
 from ltxtrain.config.entry_faults import EntryFaults
-from ltxtrain.config.secrets import shown
+from ltxtrain.config.secrets import shown, shown_key
 
 TABLES: Final = {"parquet": "parquet", "csv": "csv_file", "jsonl": "jsonl"}
 """The key that names the table of a strategy."""
@@ -102,7 +102,7 @@ def columns(written: Columns | None) -> tuple[str, ...]:
 
 def _check_suffix(key: str, path: Path, known: Sequence[str], found: EntryFaults) -> None:
     if path.suffix.lower() not in known:
-        found.add(key, f"{path.name} does not end in {' or '.join(known)}", "name the file by what it holds")
+        found.add(key, f"{shown_key(path.name)} does not end in {' or '.join(known)}", "name the file by what it holds")
 
 
 def caption_filters(entry: DatasetEntry, found: EntryFaults) -> tuple[str, ...]:
@@ -120,19 +120,27 @@ def caption_filters(entry: DatasetEntry, found: EntryFaults) -> tuple[str, ...]:
 
 def _filter_file(path: Path, found: EntryFaults) -> tuple[str, ...]:
     """The lines of a file of filters, or the list in a .json file; empty lines are passed over."""
-    file = found.found_file(path, None)
+    file, name = found.found_file(path, None), shown_key(str(path))
     try:
         if not file.is_file() or file.stat().st_size > _MOST_FILTER_BYTES:
             problem = "there is no such file" if not file.exists() else "is not a file of at most 1 MiB"
-            found.add("caption_filter_list", f"{path}: {problem}", "name a file of one filter on each line, or a list")
+            found.add(
+                "caption_filter_list",
+                f"{name}: {problem}",
+                "name a file of one filter on each line, or a list",
+            )
             return ()
         text = file.read_text(encoding="utf-8-sig")
         lines = json.loads(text) if file.suffix.lower() == ".json" else text.splitlines()
     except (OSError, ValueError, RecursionError):
-        found.add("caption_filter_list", f"{path}: cannot be read", "save it as UTF-8, one filter on each line")
+        found.add(
+            "caption_filter_list",
+            f"{name}: cannot be read",
+            "save it as UTF-8, one filter on each line",
+        )
         return ()
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
-        found.add("caption_filter_list", f"{path}: holds no list of texts", 'write ["one", "two"]')
+        found.add("caption_filter_list", f"{name}: holds no list of texts", 'write ["one", "two"]')
         return ()
     return tuple(line.strip() for line in lines if line.strip())
 

@@ -15,6 +15,7 @@ from ltxtrain.config.idle_entries import entry_notices
 from ltxtrain.config.limits import check_dataset, starts_at_once
 from ltxtrain.config.read_entries import Entries, Place, read_entries
 from ltxtrain.config.refusals import refuse
+from ltxtrain.config.secrets import shown_key
 from ltxtrain.config.settle import Fallback, Store, folder_alone, is_eval, settled
 from ltxtrain.config.text import Document, read_document
 from ltxtrain.config.validation import ValidationConfig
@@ -82,7 +83,7 @@ def _store_of(entry: DatasetEntry, stores: Mapping[str, Store], found: EntryFaul
         return next(iter(stores.values()), None)
     if entry.text_embeds not in stores:
         known = f"there is {', '.join(stores)}" if stores else "leave text_embeds out"
-        found.add("text_embeds", f"{entry.text_embeds} is no entry of dataset_type text_embeds", known)
+        found.add("text_embeds", f"{shown_key(entry.text_embeds)} is no entry of dataset_type text_embeds", known)
     return stores.get(entry.text_embeds)
 
 
@@ -110,7 +111,7 @@ def _list_faults(
     wanted = validation.eval_dataset_id if validation else None
     if wanted is not None and wanted not in measured:
         known = f"there is {', '.join(measured)}" if measured else "add an entry of dataset_type eval"
-        faults.append(Fault("eval_dataset_id", f"{wanted} is no eval set", "", known))
+        faults.append(Fault("eval_dataset_id", f"{shown_key(wanted)} is no eval set", "", known))
     return faults
 
 
