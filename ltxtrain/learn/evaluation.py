@@ -65,6 +65,8 @@ def evaluation_due(section: ValidationConfig, step: int, total: int, progress: C
 
 def inference_sigmas(scheduler: Any, settings: Mapping[str, float], count: int, tokens: int) -> list[float]:
     """The noise levels that a video of that length goes through when it is rendered in ``count`` steps."""
+    if count == 1:
+        return [1.0]  # the scheduler's stretch to its last level would divide nothing by nothing
     even = np.linspace(1.0, 1.0 / count, count)
     scheduler.set_timesteps(sigmas=even, mu=automatic_mu(tokens, settings))
     return [float(sigma) for sigma in scheduler.sigmas[:-1]]
