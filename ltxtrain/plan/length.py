@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Protocol
 
 from ltxtrain.errors import ConfigError, Fault
-from ltxtrain.plan.records import BucketPlan
+from ltxtrain.plan.order import BatchOrder
 
 DEFAULT_STEPS = 2000
-
-
-class Epochs(Protocol):
-    """What the length needs to know of ``BatchOrder``."""
-
-    def lengths(self, epochs: int) -> Iterator[tuple[int, int]]: ...
-    def progress(self, batches: int) -> Fraction: ...
 
 
 @dataclass(frozen=True)
@@ -31,7 +21,7 @@ class RunLength:
 
 
 def run_length(
-    order: Epochs | Sequence[BucketPlan], accumulation: int, max_train_steps: int | None, num_train_epochs: int | None
+    order: BatchOrder, accumulation: int, max_train_steps: int | None, num_train_epochs: int | None
 ) -> RunLength:
     """Steps from steps, or from epochs, or ``DEFAULT_STEPS``. Raises ``ConfigError`` when both are given, and when no
     data set is active up to the last step.
@@ -41,26 +31,11 @@ def run_length(
     if max_train_steps and num_train_epochs:
         problem = f"both max_train_steps ({max_train_steps}) and num_train_epochs ({num_train_epochs}) are given"
         raise ConfigError([Fault("max_train_steps", problem, suggestion="set one of them to 0")])
-    if isinstance(order, Sequence):
-        order = _Even(sum(bucket.batches for bucket in order))
     steps = max_train_steps or _steps(order, accumulation, num_train_epochs or 0) or DEFAULT_STEPS
     per_epoch = max(1, _steps(order, accumulation, 1))
     return RunLength(steps, per_epoch, float(order.progress(steps * accumulation)))
 
 
-def _steps(order: Epochs, accumulation: int, epochs: int) -> int:
+def _steps(order: BatchOrder, accumulation: int, epochs: int) -> int:
     """Each epoch's steps rounded up, as documented."""
     return sum(math.ceil(length / accumulation) * count for length, count in order.lengths(epochs))
-
-
-@dataclass(frozen=True)
-class _Even:
-    """Epochs of one length."""
-
-    length: int
-
-    def lengths(self, epochs: int) -> Iterator[tuple[int, int]]:
-        yield self.length, epochs
-
-    def progress(self, batches: int) -> Fraction:
-        return Fraction(batches, max(1, self.length))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ltxtrain.errors import DataError
+from ltxtrain.events import EVALUATIONS
 from ltxtrain.facts.models import public_name
 from ltxtrain.plan.folder import RunFolder
 from ltxtrain.report.loose import (
@@ -39,6 +40,16 @@ class Step:
     seconds: float | None
     memory_bytes: float | None
     sigma_bands: tuple[tuple[str, float], ...]
+    dataset_losses: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One line of evaluations.jsonl: the loss on a data set that is held out."""
+
+    step: int
+    dataset: str
+    loss: float
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,7 @@ class Run:
     manifest: JsonObject
     settings: tuple[Setting, ...]
     steps: tuple[Step, ...]
+    evaluations: tuple[Evaluation, ...]
     videos: tuple[Video, ...]
     exports: tuple[ExportedFile, ...]
     config_sha256: str
@@ -134,6 +146,7 @@ def read_run(root: Path) -> Run:
         manifest=manifest,
         settings=_read_settings(plan, manifest, config_bytes),
         steps=steps,
+        evaluations=_read_evaluations(folder.root / EVALUATIONS),
         videos=_read_videos(folder),
         exports=_read_exports(folder.export),
         config_sha256=hashlib.sha256(config_bytes).hexdigest() if config_bytes else "",
@@ -171,9 +184,18 @@ def _read_steps(path: Path) -> tuple[Step, ...]:
     return tuple(steps[key] for key in sorted(steps))
 
 
+def _read_evaluations(path: Path) -> tuple[Evaluation, ...]:
+    """In the order of steps; of a step and data set that stand twice, the later line holds."""
+    found = {}
+    for line in read_lines(path):
+        loss = as_number(line.get("loss"))
+        if loss is not None:
+            one = Evaluation(as_count(line.get("step")), as_text(line.get("dataset")), loss)
+            found[one.step, one.dataset] = one
+    return tuple(sorted(found.values(), key=lambda one: one.step))
+
+
 def _read_step(line: JsonObject) -> Step:
-    bands = as_object(line.get("sigma_bands"))
-    numbers = {name: as_number(value) for name, value in bands.items()}
     return Step(
         step=as_count(line.get("step")),
         epoch=as_count(line.get("epoch")),
@@ -182,8 +204,14 @@ def _read_step(line: JsonObject) -> Step:
         grad_norm=as_number(line.get("grad_norm")),
         seconds=as_number(line.get("seconds")),
         memory_bytes=as_number(line.get("memory_bytes")),
-        sigma_bands=tuple((name, number) for name, number in numbers.items() if number is not None),
+        sigma_bands=_read_numbers(line.get("sigma_bands")),
+        dataset_losses=_read_numbers(line.get("dataset_losses")),
     )
+
+
+def _read_numbers(value: object) -> tuple[tuple[str, float], ...]:
+    numbers = ((name, as_number(each)) for name, each in as_object(value).items())
+    return tuple((name, number) for name, number in numbers if number is not None)
 
 
 def _read_settings(plan: JsonObject, manifest: JsonObject, config_bytes: bytes) -> tuple[Setting, ...]:

@@ -37,6 +37,9 @@ def _facts(run: Run) -> list[tuple[str, tuple[str, ...]]]:
     if losses:
         first, last = losses
         facts.append(("Mean loss", (number(last), _small(f" from {number(first)}"))))
+    held = [one for one in run.evaluations if one.dataset == run.evaluations[-1].dataset]
+    if held:  # of all data sets together where that was asked for: its line is the last
+        facts.append(("Held-out loss", (number(held[-1].loss), _small(f" from {number(held[0].loss)}"))))
     if run.plan:
         found = f" of {as_text(run.plan.get('clips_found'))}"
         facts.append(("Clips", (str(clips_used(run.plan)), _small(found))))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from ltxtrain.report.curves import Chart, Point, Series, chart_html, smooth, smoothing_span
 from ltxtrain.report.markup import Html, el, join
 from ltxtrain.report.run import Run, Step
 
-LINES_OF_BANDS = 4
+LINES = 4  # that page.css has a colour for
 
 
 @dataclass(frozen=True)
@@ -26,8 +25,22 @@ def curves_section(run: Run) -> Html:
     """Loss first, then learning rate, loss by sigma, gradient norm and seconds per step."""
     if not run.steps:
         return el("p", "No training step has been recorded yet.", class_="empty")
-    rest = join(chart_html(chart) for chart in side_charts(run.steps))
+    rest = join(chart_html(chart) for chart in (*dataset_charts(run), *side_charts(run.steps)))
     return join((chart_html(loss_chart(run.steps)), el("div", rest, class_="charts")))
+
+
+def dataset_charts(run: Run) -> tuple[Chart, ...]:
+    """The loss on data sets that are held out, and where there are several data sets, the training loss of each."""
+    held = list(dict.fromkeys(one.dataset for one in run.evaluations))
+    measured = [tuple((float(e.step), e.loss) for e in run.evaluations if e.dataset == name) for name in held]
+    trained = _by_name([(step.step, step.dataset_losses) for step in run.steps])
+    found = []
+    if held:
+        note = "Always the same clips, noise levels and noise, so its points can be compared with each other."
+        found.append(Chart("evaluation", "Loss on held-out clips", _coloured(held, measured), note=note))
+    if len(trained) > 1:
+        found.append(Chart("datasets", "Loss by data set", trained))
+    return tuple(found)
 
 
 def loss_chart(steps: Sequence[Step]) -> Chart:
@@ -61,21 +74,28 @@ def side_charts(steps: Sequence[Step]) -> tuple[Chart, ...]:
 
 def band_series(steps: Sequence[Step]) -> tuple[Series, ...]:
     """One smoothed line for each sigma band, over the steps in which the band was drawn."""
-    names = sorted({name for step in steps for name, _ in step.sigma_bands})[:LINES_OF_BANDS]
-    series = []
-    for index, name in enumerate(names):
-        points = _points(steps, partial(_band, name))
-        series.append(Series(name, smooth(points, smoothing_span(len(points))), f"band-{index}"))
-    return tuple(series)
+    return _by_name([(step.step, step.sigma_bands) for step in steps])
+
+
+def _by_name(steps: Sequence[tuple[int, tuple[tuple[str, float], ...]]]) -> tuple[Series, ...]:
+    """A smoothed line for each name, over the steps that have a number of it."""
+    gathered: dict[str, list[Point]] = {}
+    for step, numbers in steps:
+        for name, number in numbers:
+            gathered.setdefault(name, []).append((float(step), number))
+    names = sorted(gathered)
+    return _coloured(names, [smooth(gathered[name], smoothing_span(len(gathered[name]))) for name in names])
+
+
+def _coloured(names: Sequence[str], lines: Sequence[Sequence[Point]]) -> tuple[Series, ...]:
+    """As many lines as can be told apart."""
+    pairs = list(zip(names, lines, strict=True))[:LINES]
+    return tuple(Series(name, tuple(points), f"band-{index}") for index, (name, points) in enumerate(pairs))
 
 
 def _with_mean(points: tuple[Point, ...]) -> tuple[Series, Series]:
     span = smoothing_span(len(points))
     return Series("each step", points, "raw"), Series(f"mean over about {span} steps", smooth(points, span), "main")
-
-
-def _band(name: str, step: Step) -> float | None:
-    return dict(step.sigma_bands).get(name)
 
 
 def smoothed_loss(steps: Sequence[Step]) -> tuple[float, float] | None:

@@ -14,6 +14,7 @@ import pytest
 
 from ltxtrain.events import (
     CheckpointSaved,
+    EvalLoss,
     Event,
     Exported,
     Notice,
@@ -117,6 +118,7 @@ def run_events() -> list[Event]:
         StageStarted("training", total=20, unit="steps"),
         *(step_done(step, 20, loss=1.0) for step in range(1, 11)),
         CheckpointSaved(10, "checkpoints/step-00000010", 2048, 0.2),
+        EvalLoss(10, "held-out", 0.8123, {"0.500": 0.5, "1.000": 1.1246}, 3.0),
         StageStarted("validation", total=1, unit="videos"),
         VideoRendered(
             10, "ball", "a red ball", "samples/step-00000010/ball.mp4", "samples/step-00000010/ball.png", 3.0

@@ -47,6 +47,7 @@ def test_what_is_done_stays_on_the_screen(terminal, run_events: list[Event]) -> 
         "bottles.mp4 has a variable frame rate",
         "latents: done in 12 s, 3 clips encoded",
         "checkpoint at step 10: checkpoints/step-00000010 (2.0 KiB, 0.2 s)",
+        "evaluation loss at step 10: 0.8123 (held-out, 2 sigmas, 3.0 s)",
         "video at step 10: samples/step-00000010/ball.mp4 (3.0 s)",
         "training: done in 30 s",
     ):

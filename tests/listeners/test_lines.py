@@ -104,6 +104,7 @@ def test_every_event_of_a_run_gives_whole_plain_lines(run_events: list[Event]) -
     assert "asked for 125 frames, training 121" in lines
     assert "warning: bottles.mp4 has a variable frame rate" in lines
     assert "checkpoint at step 10: checkpoints/step-00000010 (2.0 KiB, 0.2 s)" in lines
+    assert "evaluation loss at step 10: 0.8123 (held-out, 2 sigmas, 3.0 s)" in lines
     assert "video at step 10: samples/step-00000010/ball.mp4 (3.0 s)" in lines
     assert steps_of(lines) == [1, *range(2, 21, 2)]
 

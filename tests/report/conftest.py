@@ -28,6 +28,8 @@ class RunRecipe:
     prompts: Mapping[str, str] = field(default_factory=lambda: dict(PROMPTS))
     size: tuple[int, int] = (64, 48)
     caption: str = "a red ball rolls over grass"
+    datasets: Sequence[str] = ("clips",)
+    held: Sequence[str] = ()
 
 
 def write_video(path: Path, size: tuple[int, int], hue: float, frames: int = 9) -> None:
@@ -210,8 +212,18 @@ def build_run(root: Path, recipe: RunRecipe) -> Path:
     (root / "plan.txt").write_text("red-ball: 4 of 5 clips\n", encoding="utf-8")
     (root / "config.toml").write_text(CONFIG_TOML, encoding="utf-8")
     write_json(root / "run.json", manifest_json())
-    lines = [json.dumps(metrics_line(step)) for step in range(1, recipe.steps + 1)]
-    (root / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    lines = [metrics_line(step) for step in range(1, recipe.steps + 1)]
+    for line in lines:
+        name = recipe.datasets[line["step"] % len(recipe.datasets)]
+        line |= {"dataset": name, "dataset_losses": {name: line["loss"]}}
+    (root / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    measured = [
+        {"step": step, "dataset": name, "loss": 0.9 - step / 100, "by_sigma": {"1.000": 0.5}, "seconds": 1.0}
+        for step in range(0, recipe.steps + 1, 10)
+        for name in recipe.held
+    ]
+    if measured:
+        (root / "evaluations.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in measured))
     write_samples(root, recipe)
     for name in ("pytorch_lora_weights.safetensors", "red-ball_comfyui.safetensors"):
         write_safetensors(root / "export" / name, {"rank": "16", "config_sha256": "abc123"})
