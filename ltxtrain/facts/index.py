@@ -111,7 +111,7 @@ def _own_captions(name: str, path: str, captions: Captions, holds: Callable[[str
     if captions.fixed:
         return captions.of_instance()
     if captions.rule.strategy == "filename":
-        return captions.of_filename(Path(path).stem, name)
+        return captions.of_filename(stem_of(path).rpartition("/")[2], name)
     if captions.rule.strategy != "textfile":
         raise ValueError(f"caption_strategy {captions.rule.strategy!r}")
     beside = f"{stem_of(path)}.txt"
