@@ -49,7 +49,8 @@ def _dataset_notices(loaded: LoadedConfig) -> list[str]:
     """Check the list of data sets too, when there is one on this machine."""
     from ltxtrain.config import dataset_notices, resolve_datasets
 
-    data = loaded.config.data
+    config = loaded.config
+    data = config.data
     if data.data_backend_config is not None and not data.data_backend_config.exists():
         return [
             f"data_backend_config {data.data_backend_config} is not on this machine: "
@@ -58,10 +59,10 @@ def _dataset_notices(loaded: LoadedConfig) -> list[str]:
     if not data.datasets and data.data_backend_config is None:
         return []
     try:
-        resolve_datasets(data)
+        resolve_datasets(data, config.cache, config.validation)
     except DataError as error:
         return [error.message]
-    return list(dataset_notices(data))
+    return list(dataset_notices(data, config.cache, config.validation))
 
 
 def _check_targets(loaded: LoadedConfig) -> None:

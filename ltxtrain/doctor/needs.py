@@ -155,6 +155,8 @@ def data_folders(config: TrainConfig) -> list[Path] | Finding | None:
     if not named:
         return ok("data", "none is named: this run makes its own clips") if data.made_clips else None
     try:
-        return list(dict.fromkeys(dataset.root for dataset in resolve_datasets(data)))
+        found = resolve_datasets(data, config.cache, config.validation)
+        # The folder of a set that is fetched from the Hub is made with the first run.
+        return list(dict.fromkeys(dataset.root for dataset in found if dataset.hub is None))
     except (ConfigError, DataError) as error:
         return fault("data", "data-list", error.message.splitlines()[0], error.hint or "mend the list of data sets")
