@@ -56,6 +56,7 @@ def probe_image(path: Path, file: BinaryIO) -> ClipFacts:
         codec, mode = (image.format or "").lower(), image.mode
         orientation = _orientation(image)
         image.load()
+        check_mode(image)
         turned = TURNED.get(orientation, 0)
         width, height = image.size if turned % 180 == 0 else image.size[::-1]
     return ClipFacts(
@@ -115,10 +116,9 @@ def upright_rgb(image: Image) -> Image:
 
     orientation = _orientation(image)
     image.load()
+    check_mode(image)
     if image.mode in ("I", "I;16", "I;16B", "I;16L", "I;16N"):
         image = _eight_bits(image)
-    elif image.mode == "F":
-        raise MediaError("damaged", "its pixels are floating point numbers, and nothing says what is white")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         coloured = image.convert("RGBA")
         image = images.new("RGB", coloured.size)
@@ -126,6 +126,12 @@ def upright_rgb(image: Image) -> Image:
     image = image.convert("RGB")
     way = UPRIGHT.get(orientation)
     return image if way is None else image.transpose(images.Transpose[way])
+
+
+def check_mode(image: Image) -> None:
+    """Raises ``MediaError`` for floating point numbers: some files mean 1 by white, others 255, and none says it."""
+    if image.mode == "F":
+        raise MediaError("damaged", "its pixels are floating point numbers, and nothing says what is white")
 
 
 def _eight_bits(image: Image) -> Image:
