@@ -86,7 +86,8 @@ def _between(parts: Sequence[Html]) -> list[str]:
 
 def _headline(found: Inspection) -> Html:
     used = [clip for clip in found.clips if clip.used]
-    samples = sum(len(clip.samples) for clip in used)
+    trained = {dataset.id for dataset in found.verdicts.datasets if dataset.role == "train"}
+    samples = sum(len(clip.samples) for clip in used if clip.dataset in trained)
     seconds = sum(clip.facts.duration_s for clip in used if clip.facts)
     odd = len(found.findings)
     facts = [
@@ -188,6 +189,9 @@ def _filter(found: Inspection) -> Html:
     choices = [("", "All", len(found.clips)), ("used", "Used", used)]
     if used < len(found.clips):
         choices.append(("dropped", "Left out", len(found.clips) - used))
+    if len(found.verdicts.datasets) > 1:
+        sizes = Counter(clip.dataset for clip in found.clips)
+        choices += [(f"set-{n}", entry.id, sizes[entry.id]) for n, entry in enumerate(found.verdicts.datasets)]
     choices += [(reason, reason, count) for reason, count in _dropped(found).most_common()]
     choices += [(code, KINDS[code].title, count) for code, count in found.counts.items()]
     buttons = [

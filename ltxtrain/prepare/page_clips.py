@@ -34,7 +34,9 @@ def rows(found: Inspection) -> Html:
 def tags(found: Inspection, clip: JudgedClip) -> str:
     """What the buttons of the filter choose by."""
     codes = [finding.code for finding in found.of(clip)]
-    return " ".join(["used" if clip.used else "dropped", *([clip.reason] if clip.reason else []), *codes])
+    place = [entry.id for entry in found.verdicts.datasets].index(clip.dataset)
+    verdict = "used" if clip.used else "dropped"
+    return " ".join([f"set-{place}", verdict, *([clip.reason] if clip.reason else []), *codes])
 
 
 def _card(found: Inspection, clip: JudgedClip) -> Html:
@@ -47,7 +49,7 @@ def _card(found: Inspection, clip: JudgedClip) -> Html:
         "li",
         _strip(clip, strip),
         el("div", el("h3", clip.name), _verdict(clip), class_="head"),
-        el("p", _facts(clip), class_="facts-line"),
+        el("p", _set_words(found, clip), _facts(clip), class_="facts-line"),
         el("p", clip.detail, class_="detail") if clip.detail else None,
         *(el("p", f"{entry.path}: {entry.detail}", class_="detail") for entry in clip.lost[:3]),
         _captions(clip),
@@ -80,6 +82,14 @@ def _verdict(clip: JudgedClip) -> Html:
     return el("span", f"{clip.bucket.width}×{clip.bucket.height} · {clip.bucket.frames} frames{windows}", class_="chip")
 
 
+def _set_words(found: Inspection, clip: JudgedClip) -> str:
+    """The clip's data set, where there are several."""
+    sets = {entry.id: entry.role for entry in found.verdicts.datasets}
+    if len(sets) < 2:
+        return ""
+    return f"{clip.dataset}{' (evaluation)' if sets[clip.dataset] == 'eval' else ''} · "
+
+
 def _facts(clip: JudgedClip) -> str:
     if clip.facts is None:
         return "could not be read"
@@ -107,7 +117,7 @@ def _row(found: Inspection, clip: JudgedClip, several: bool) -> Html:
     facts = clip.facts
     tokens = found.tokens.get(clip.key)
     numbers = (
-        (f"{facts.width}×{facts.height}", f"{facts.duration_s:.2f} s", f"{facts.fps:.4g}") if facts else ("–", "–", "–")
+        (f"{facts.width}×{facts.height}", f"{facts.duration_s:.2f} s", f"{facts.fps:.2f}") if facts else ("–", "–", "–")
     )
     titles = ", ".join(KINDS[finding.code].title for finding in found.of(clip))
     verdict = clip.bucket.key if clip.bucket else clip.reason

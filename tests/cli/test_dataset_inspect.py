@@ -99,7 +99,7 @@ def test_the_configured_data_sets_are_taken_where_no_folder_is_named(
 
 
 def test_clips_that_no_run_could_use_give_a_page_and_exit_code_3(capsys: Captured, clips: Path, tmp_path: Path) -> None:
-    code, _, err = told(capsys, "clips", "--minimum-image-size", "2000")
+    code, _, err = told(capsys, "clips", "--minimum-image-size", "2000", "--no-pictures")
     assert code == 3 and "page: output/inspect.html" in err
     assert "3 too-small" in err and err.splitlines()[-1].startswith("hint: ")
     assert "A run could not begin." in (tmp_path / "output" / "inspect.html").read_text(encoding="utf-8")

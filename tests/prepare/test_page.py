@@ -77,7 +77,12 @@ def hostile() -> Inspection:
 
 def test_what_strangers_write_stays_text() -> None:
     page, plain = read(hostile()), read(inspection([clip("a.mp4", "a")], pictures=1))
-    assert {tag for tag, _ in page.elements} - {tag for tag, _ in plain.elements} <= {"details", "summary", "strong", "b"}
+    assert {tag for tag, _ in page.elements} - {tag for tag, _ in plain.elements} <= {
+        "details",
+        "summary",
+        "strong",
+        "b",
+    }
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
     assert sum(tag == "script" for tag, _ in page.elements) == 1
     assert any(HOSTILE in text for text in page.texts)
@@ -131,7 +136,20 @@ def test_the_filter_offers_each_verdict_reason_and_finding_with_its_count() -> N
     assert page.having("data-tag") == ["", "used", "dropped", "too-short", "frozen", "border"]
     assert page.having("data-show") == ["too-short", "frozen", "border"]
     tags = page.having("data-tags")
-    assert tags == ["used", "used frozen border", "dropped too-short"] * 2  # cards, then the table
+    assert tags == ["set-0 used", "set-0 used frozen border", "set-0 dropped too-short"] * 2  # cards, then the table
+
+
+def test_of_several_data_sets_each_clip_names_its_own_and_the_filter_offers_them() -> None:
+    train, held = clip("a.mp4", "a"), replace(clip("b.mp4", "b"), dataset="held")
+    found = inspection([train, held])
+    both = (PLAIN, replace(PLAIN, id="held", role="eval"))
+    page = read(replace(found, verdicts=replace(found.verdicts, datasets=both)))
+    assert page.having("data-tag") == ["", "used", "set-0", "set-1"]
+    assert page.having("data-tags") == ["set-0 used", "set-1 used"] * 2
+    assert any(text.startswith("clips · 640") for text in page.texts)
+    assert any(text.startswith("held (evaluation) · 640") for text in page.texts)
+    place = page.texts.index("Training samples")
+    assert page.texts[place + 1] == "1"
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -152,7 +170,7 @@ def test_of_very_many_clips_a_part_has_cards_and_rows_and_that_is_said() -> None
     cards = [attributes for tag, attributes in page.elements if tag == "li" and "data-tags" in attributes]
     rows = [attributes for tag, attributes in page.elements if tag == "tr" and "data-tags" in attributes]
     assert len(cards) == 400 and len(rows) == MOST_ROWS
-    assert "used frozen" in [card["data-tags"] for card in cards]  # what has something to say comes first
+    assert "set-0 used frozen" in [card["data-tags"] for card in cards]  # what has something to say comes first
     said = " ".join(page.texts)
     assert "400 of 2,500 clips have a card" in said and "The first 2,000 of 2,500 clips" in said
     assert len(render_page(found)) < 3_000_000
