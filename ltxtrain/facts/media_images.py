@@ -54,9 +54,9 @@ def probe_image(path: Path, file: BinaryIO) -> ClipFacts:
     """Decode the image whole: a header alone tells nothing of a file that is cut off. Raises ``MediaError``."""
     with opened_image(file) as image:
         codec, mode = (image.format or "").lower(), image.mode
-        orientation = _orientation(image)
         image.load()
         check_mode(image)
+        orientation = _orientation(image)
         turned = TURNED.get(orientation, 0)
         width, height = image.size if turned % 180 == 0 else image.size[::-1]
     return ClipFacts(
@@ -114,9 +114,9 @@ def upright_rgb(image: Image) -> Image:
     """RGB, turned as EXIF says."""
     from PIL import Image as images
 
-    orientation = _orientation(image)
     image.load()
     check_mode(image)
+    orientation = _orientation(image)
     if image.mode in ("I", "I;16", "I;16B", "I;16L", "I;16N"):
         image = _eight_bits(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -145,6 +145,7 @@ def _eight_bits(image: Image) -> Image:
 
 
 def _orientation(image: Image) -> int:
+    """Of a loaded image: Pillow turns TIFF by itself, and in PNG the word may stand behind the pixels."""
     value = image.getexif().get(ORIENTATION, 1)
     return value if isinstance(value, int) else 1
 
