@@ -6,23 +6,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ltxtrain.plan.buckets import SizeRule, covering_size, crop_offset, is_large_enough, target_size
-
-RATIOS = (1.0, 1.33, 1.5, 1.78, 2.35, 0.75, 0.67, 0.56)
-DOCUMENTED = {
-    (480, 512): "512x512 576x448 640x448 704x384 768x320 448x576 448x640 384x704",
-    (576,): "576x576 640x512 704x448 768x448 896x384 512x640 448x704 448x768",
-    (640,): "640x640 768x576 768x512 832x448 960x448 576x768 512x768 448x832",
-    (704, 720): "768x768 832x640 832x576 960x512 1088x448 640x832 576x832 512x960",
-    (768, 800): "768x768 896x640 960x640 1024x576 1152x512 640x896 640x960 576x1024",
-    (1024,): "1024x1024 1152x896 1280x832 1344x768 1600x640 896x1152 832x1280 768x1344",
-}
-VECTORS = [
-    (resolution, ratio, size)
-    for resolutions, sizes in DOCUMENTED.items()
-    for resolution in resolutions
-    for ratio, size in zip(RATIOS, sizes.split(), strict=True)
-]
+from ltxtrain.plan.buckets import (
+    SizeRule,
+    covering_size,
+    crop_around,
+    crop_offset,
+    is_large_enough,
+    reduced_size,
+    target_size,
+)
 
 sides = st.integers(16, 8192)
 rules = st.builds(
@@ -33,18 +25,6 @@ rules = st.builds(
     rounding=st.integers(1, 4),
     square=st.booleans(),
 )
-
-
-@pytest.mark.parametrize(("resolution", "ratio", "size"), VECTORS)
-def test_documented_sizes_at_alignment_64(resolution: int, ratio: float, size: str) -> None:
-    target = target_size(round(1000 * ratio), 1000, SizeRule(resolution, alignment=64))
-    assert "x".join(map(str, target)) == size
-
-
-@pytest.mark.parametrize(("resolution", "ratio", "size"), VECTORS[:8])
-def test_area_in_megapixels_is_the_same_rule(resolution: int, ratio: float, size: str) -> None:
-    rule = SizeRule(resolution**2 / 1e6, "area", alignment=64)
-    assert "x".join(map(str, target_size(round(1000 * ratio), 1000, rule))) == size
 
 
 def test_nearly_square_clips_share_the_square_bucket() -> None:
@@ -130,6 +110,39 @@ def test_crop_that_does_not_fit_or_is_not_built_is_refused() -> None:
 )
 def test_minimum_size(size: tuple[int, int], minimum: float, kind: str, enough: bool) -> None:
     assert is_large_enough(*size, minimum, kind) is enough
+
+
+@given(
+    resize=st.tuples(st.integers(64, 900), st.integers(64, 900)),
+    centre=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_cut_around_a_point_lies_inside_and_has_it_in_its_middle_where_it_can(
+    resize: tuple[int, int], centre: tuple[float, float]
+) -> None:
+    left, top = crop_around(resize, (64, 64), centre)
+    for offset, full, part in ((left, resize[0], centre[0]), (top, resize[1], centre[1])):
+        assert 0 <= offset <= full - 64
+        at_an_end = offset in (0, full - 64)
+        assert at_an_end or abs(offset + 32 - part * full) <= 0.5
+        assert offset <= part * full <= offset + 64
+
+
+@given(width=sides, height=sides, most=st.integers(100, 3000), to=st.integers(64, 2000))
+@pytest.mark.parametrize("kind", ["pixel", "pixel_area", "area"])
+def test_reduced_clips_keep_their_shape_and_others_their_size(
+    width: int, height: int, most: int, to: int, kind: str
+) -> None:
+    unit = 1e6 if kind == "area" else 1
+    limit, aim = (most**2 / unit, to**2 / unit) if kind == "area" else (most, to)
+    reduced = reduced_size(width, height, limit, aim, kind)
+    measure = min(width, height) if kind == "pixel" else math.sqrt(width * height)
+    if measure <= most * (1 - 1e-9):
+        assert reduced == (width, height)
+    if measure > most * (1 + 1e-9):
+        found = min(reduced) if kind == "pixel" else math.sqrt(reduced[0] * reduced[1])
+        scale = to / measure
+        assert reduced == (max(1, round(width * scale)), max(1, round(height * scale)))
+        assert found == pytest.approx(to, rel=0.01, abs=1 + max(width, height) / min(width, height))
 
 
 def test_area_of_a_target_is_near_the_one_asked_for() -> None:

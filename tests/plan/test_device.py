@@ -64,5 +64,5 @@ def test_nothing_is_begun_without_a_gpu_in_an_image_for_one(tmp_path: Path, comm
     assert done.returncode == 4, done.stderr
     assert "this image is for NVIDIA, and the container was given no GPU" in done.stderr
     assert "hint: docker run --gpus all" in done.stderr and "loading torch" not in done.stderr
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["index"]  # what the plan remembers of the clips
+    assert {path.name for path in (tmp_path / "cache").glob("*")} <= {"index"}  # what the plan remembers of the clips
     assert not (tmp_path / "out").exists()

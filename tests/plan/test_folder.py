@@ -218,7 +218,9 @@ def test_toml_that_was_written_reads_back(table: dict[str, object]) -> None:
     assert tomllib.loads(dump_toml(table)) == table
 
 
-def test_planning_imports_no_torch_and_opens_clips_in_other_processes(add_clip: AddClip, clips: Path, tmp_path: Path) -> None:
+def test_planning_imports_no_torch_and_opens_clips_in_other_processes(
+    add_clip: AddClip, clips: Path, tmp_path: Path
+) -> None:
     add_clip("a.mp4")
     script = f"""
 import sys

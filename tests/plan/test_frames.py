@@ -1,24 +1,12 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ltxtrain.plan.frames import floor_frames, floor_to_interval, windows
-from ltxtrain.plan.records import Bucket
-
-DOCUMENTED = {1: 1, 8: 1, 9: 9, 17: 17, 48: 41, 49: 49, 81: 81, 120: 113, 121: 121, 125: 121, 128: 121, 129: 129}
-
-
-@pytest.mark.parametrize(("asked", "trained"), DOCUMENTED.items())
-def test_documented_frame_counts(asked: int, trained: int) -> None:
-    assert floor_frames(asked) == trained
-
-
-def test_documented_latent_frames_and_tokens() -> None:
-    assert (Bucket(512, 512, 121).latent_frames, Bucket(512, 512, 49).latent_frames) == (16, 7)
-    assert Bucket(768, 512, 121).tokens == 6144
-    assert Bucket(640, 448, 121).tokens == 4480
 
 
 @given(st.integers(1, 5000))
@@ -49,9 +37,13 @@ def test_no_frame_is_no_clip() -> None:
     frames=st.integers(1, 400),
     mode=st.sampled_from(["first", "uniform", "all"]),
     per_clip=st.integers(1, 20),
+    stride=st.none() | st.integers(1, 500),
 )
-def test_windows_lie_inside_and_differ(available: int, frames: int, mode: str, per_clip: int) -> None:
-    found = windows(available, frames, mode, per_clip)
+def test_windows_lie_inside_and_differ(
+    available: int, frames: int, mode: str, per_clip: int, stride: int | None
+) -> None:
+    found = windows(available, frames, mode, per_clip, stride)
+    assert found == windows(available, frames, mode, per_clip, stride)
     assert bool(found) == (available >= frames)
     assert all(0 <= window.first_frame <= available - frames for window in found)
     starts = [window.first_frame for window in found]
@@ -59,7 +51,18 @@ def test_windows_lie_inside_and_differ(available: int, frames: int, mode: str, p
     assert [window.index for window in found] == list(range(len(found)))
 
 
+@given(available=st.integers(1, 3000), frames=st.integers(1, 400), stride=st.integers(1, 400))
+def test_all_windows_leave_nothing_but_a_rest_and_gaps_that_were_asked_for(
+    available: int, frames: int, stride: int
+) -> None:
+    starts = [window.first_frame for window in windows(available, frames, "all", stride=stride)]
+    assert all(later - earlier == stride for earlier, later in pairwise(starts))
+    assert not starts or (starts[0] == 0 and starts[-1] + stride + frames > available)
+
+
 def test_each_mode_takes_what_it_says() -> None:
+    assert [w.first_frame for w in windows(60, 25, "all", stride=10)] == [0, 10, 20, 30]
+    assert [w.first_frame for w in windows(90, 25, "all", stride=40)] == [0, 40]
     assert [w.first_frame for w in windows(100, 25, "first")] == [0]
     assert [w.first_frame for w in windows(110, 25, "all")] == [0, 25, 50, 75]
     assert [w.first_frame for w in windows(125, 25, "uniform", 3)] == [0, 50, 100]

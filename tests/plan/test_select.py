@@ -47,7 +47,15 @@ datasets = st.builds(
     resolution=st.integers(64, 1024),
     minimum_image_size=st.sampled_from([0, 300]),
     crop=st.booleans(),
-    crop_aspect=st.sampled_from(["square", "preserve"]),
+    crop_style=st.sampled_from(["random", "center", "corner", "face"]),
+    crop_aspect=st.sampled_from(["square", "preserve", "closest", "random"]),
+    aspects=st.just(((1.0, 0.5), (1.78, 0.25), (0.56, 0.25))),
+    max_upscale_threshold=st.none() | st.floats(0, 1),
+    maximum_image_size=st.none() | st.integers(300, 1500),
+    target_downsample_size=st.integers(200, 1500),
+    fps_policy=st.sampled_from(["resample", "as_is"]),
+    kind=st.sampled_from(["video", "image"]),
+    window_stride=st.none() | st.integers(1, 400),
     num_frames=st.integers(1, 300),
     min_frames=st.integers(1, 60),
     max_frames=st.none() | st.integers(60, 400),
@@ -76,12 +84,15 @@ def test_every_clip_is_used_inside_of_itself_or_dropped_with_a_reason(
         assert fitted.detail
         return
     assert fitted
+    assert fit_clip(dataset, probed_clip, RULE) == fitted
     assert len({sample.bucket for sample in fitted}) == 1
     assert len({sample.start for sample in fitted}) == len(fitted)
     for sample in fitted:
         bucket = sample.bucket
         assert bucket.frames % 8 == 1
         assert bucket.frames <= dataset.num_frames
+        assert sample.kind == dataset.kind and (bucket.frames == 1 or dataset.kind == "video")
+        assert sample.fps == (probed_clip.facts.fps if dataset.fps_policy == "as_is" else 25.0) or bucket.frames == 1
         assert bucket.width % 32 == 0 and bucket.height % 32 == 0
         assert 0 <= sample.crop[0] <= sample.resize[0] - bucket.width
         assert 0 <= sample.crop[1] <= sample.resize[1] - bucket.height
@@ -125,6 +136,40 @@ def test_crop_to_a_square_takes_the_square_bucket() -> None:
     assert not isinstance(fitted, Dropped)
     assert (fitted[0].bucket.width, fitted[0].bucket.height) == (480, 480)
     assert (fitted[0].resize, fitted[0].crop) == ((853, 480), (0, 0))
+
+
+def test_frames_as_they_are_are_counted_and_shown_at_the_clips_own_rate() -> None:
+    as_is = replace(DATASET, fps_policy="as_is", window="all", num_frames=49)
+    fast = fit_clip(as_is, clip(frames=100, fps=60.0), RULE)
+    assert not isinstance(fast, Dropped)
+    assert [(sample.fps, sample.start) for sample in fast] == [(60.0, 0.0), (60.0, 49 / 60)]
+    # At 25 fps there would be 42 of them.
+    resampled = fit_clip(replace(as_is, fps_policy="resample"), clip(frames=100, fps=60.0), RULE)
+    assert [(sample.fps, sample.bucket.frames) for sample in resampled] == [(25.0, 41)]  # type: ignore[union-attr]
+
+
+def test_an_image_is_a_clip_of_one_frame_without_a_first_frame_to_go_on_from() -> None:
+    picture = replace(clip().facts, fps=0.0, duration_s=0.0, frames=1, kind="image")
+    pictures = replace(DATASET, kind="image", window="all", min_frames=9, max_frames=None, is_i2v=True)
+    [sample] = fit_clip(pictures, ProbedClip(clip().found, picture), RULE)  # type: ignore[misc]
+    assert (sample.bucket.frames, sample.start, sample.fps, sample.i2v) == (1, 0.0, 25.0, False)
+
+
+def test_windows_of_one_clip_have_one_ratio_and_cuts_of_their_own() -> None:
+    drawn = replace(
+        DATASET,
+        crop=True,
+        crop_aspect="random",
+        aspects=((1.0, 0.5), (1.78, 0.5)),
+        window="all",
+        num_frames=9,
+        crop_style="random",
+    )
+    fitted = fit_clip(drawn, clip(1920, 1080, frames=200), RULE)
+    assert not isinstance(fitted, Dropped)
+    assert len(fitted) == 22
+    assert len({sample.bucket for sample in fitted}) == 1
+    assert fitted[0].resize == (fitted[0].bucket.width, fitted[0].bucket.height) or len({s.crop for s in fitted}) > 5
 
 
 def test_seed_configuration_gives_the_documented_buckets_at_64() -> None:
