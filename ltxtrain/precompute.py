@@ -133,6 +133,7 @@ class Filling:
         self.prompts_rule = PromptsRule(plan.cache_dir, digests, str(encoders.dtype), MAX_TOKENS)
         self.text_rules = text_rules(plan)
         self.decoder: Decoder | None = None
+        self.at_once = 1  # clips that are known to be decoded one after the other
         self.cut: list[str] = []
         self.faulty: dict[str, tuple[Sample, DataError]] = {}
         self.text_groups = grouped(self.text_rules, self.prompts_rule.entry, self._text_place)
@@ -152,7 +153,7 @@ class Filling:
     def _decoder(self) -> Decoder:
         if self.decoder is None:
             samples = (*self.plan.samples, *self.plan.eval_samples)
-            self.decoder = Decoder(max(cut_of(sample).bytes for sample in samples))
+            self.decoder = Decoder(max(cut_of(sample).bytes for sample in samples), self.at_once)
         return self.decoder
 
     def release(self) -> None:
@@ -180,8 +181,10 @@ class Filling:
             groups = [group for group in self.sample_groups if not later(self._rule(group.items[0]))]
             scanned = {entry.key for group in groups for sample, entry in group if self._rule(sample).scanned}
             missing = missing_keys((entry for group in groups for entry in group.entries), scanned)
+        self.at_once = len(missing)
         task = Task("latents", groups, missing, self.encode_samples, _sample_name, self.encoders.batches.told)
         yield from self._fill(task, "clips", self.encoders.load_vae, stop)
+        self.at_once = 1
         if self.faulty:
             raise self._told_faulty()
 

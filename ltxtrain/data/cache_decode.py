@@ -16,10 +16,11 @@ CHILD = "ltxtrain.data.decode_child"
 
 
 class Decoder:
-    """``decode_ahead`` with children that stay for the next call, for windows of at most ``most_bytes``."""
+    """``decode_ahead`` with children that stay for the next call: one for each core, for ``at_once`` windows of at most
+    ``most_bytes``."""
 
-    def __init__(self, most_bytes: int, workers: int | None = None) -> None:
-        self._children = Children(CHILD, workers or usable_workers(), DECODE_MEMORY + 2 * most_bytes)
+    def __init__(self, most_bytes: int, at_once: int) -> None:
+        self._children = Children(CHILD, min(usable_workers(), at_once), DECODE_MEMORY + 2 * most_bytes)
 
     def stream(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, np.ndarray | DataError]]:
         """Each sample with its frames, in order. ``samples`` is read only so far ahead as the children work."""
