@@ -52,8 +52,9 @@ def odd_folder(root: Path) -> Path:
     write(root / "again.mp4", moving(0), f"{CAPTION} 0", quality=9)
     write(root / "black.mp4", np.full((FRAMES, HEIGHT, WIDTH, 3), 3, np.uint8), "A room without any light")
     write(root / "frozen.mp4", np.repeat(moving(5, 1), FRAMES, axis=0), "A field that does not move at all")
-    there = moving(6, 13)
-    write(root / "loop.mp4", np.concatenate([there, there[11::-1]]), "A field that moves there and back")
+    there = moving(6, 7)
+    once = np.concatenate([there, there[5::-1]])  # twice there and back: first, middle and last frame are the same
+    write(root / "loop.mp4", np.concatenate([once, once[1:]]), "A field that moves there and back")
     barred = np.clip(moving(7), 40, 255)
     barred[:, :14] = barred[:, -14:] = 0
     write(root / "bars.mp4", barred, "A field between two black bars")

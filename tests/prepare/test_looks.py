@@ -88,6 +88,9 @@ def test_a_plain_wall_and_a_dark_edge_on_one_side_are_no_bars() -> None:
     wall = np.full((3, 90, 160, 3), 180, np.uint8)
     one_side = clip_of(1, 2, 3)
     one_side[:, :20] = 0
+    sky = np.interp(np.arange(90), [0, 15, 45, 75, 89], [200, 200, 120, 200, 200]).astype(np.uint8)
+    faded = np.broadcast_to(sky[None, :, None, None], (3, 90, 160, 3))
+    assert bars_of(luma_of(faded)) == ""
     assert bars_of(luma_of(wall)) == "" == bars_of(luma_of(one_side)) == bars_of(luma_of(clip_of(1, 2, 3)))
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ltxtrain.prepare.looks import Fingerprint
-from ltxtrain.prepare.looks_alike import MOST_BITS, alike
+from ltxtrain.prepare.looks_alike import BAND_BITS, BANDS, MOST_BITS, alike
 
 
 def prints(count: int, seed: int = 0) -> list[Fingerprint]:
@@ -31,6 +32,14 @@ def changed(entry: Fingerprint, places: set[int], step: int = 0) -> Fingerprint:
 def test_no_pair_within_the_distance_is_overlooked_wherever_its_bits_differ(places: set[int]) -> None:
     many = prints(50)
     assert alike([*many, changed(many[7], places, step=2)]) == [[7, 50]]
+
+
+@pytest.mark.parametrize("spared", range(BANDS))
+def test_one_bit_in_each_part_of_the_fingerprint_but_one_is_still_near(spared: int) -> None:
+    many = prints(50)
+    places = {BAND_BITS * band + 5 for band in range(BANDS) if band != spared}
+    assert len(places) == MOST_BITS
+    assert alike([*many, changed(many[7], places)]) == [[7, 50]]
 
 
 @given(st.sets(st.integers(0, 191), min_size=MOST_BITS + 1, max_size=40))
