@@ -171,8 +171,11 @@ def _range(unit: str, start: int, end: int | None) -> str:
 def _shares(plan: Plan) -> dict[str, float]:
     """How often each train set supplies the batch, by the rule that draws it."""
     by_size = plan.config.data.data_backend_sampling == "auto-weighting"
+    batches: Counter[str] = Counter()
+    for bucket in plan.buckets:
+        batches[bucket.dataset] += bucket.batches
     weights = {
-        entry.id: entry.schedule.weight * (entry.samples if by_size else 1)
+        entry.id: entry.schedule.weight * (batches[entry.id] if by_size else 1)
         for entry in plan.datasets
         if entry.role == "train"
     }

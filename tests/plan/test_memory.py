@@ -81,6 +81,35 @@ def test_each_knob_moves_the_estimate_its_way() -> None:
     assert _gib(training_lines(large, PUBLISHED, SETUP)) > 24
 
 
+def test_the_largest_batch_counts_and_not_the_largest_clip() -> None:
+    many, one = Bucket(480, 480, 49), Bucket(768, 512, 121)
+    phases = estimate_memory(MODEL, [many, one], replace(SETUP, batches={many: 8, one: 1}))
+    assert any("8 x 480x480@49" in name for name, _ in phases[2].lines)
+    assert estimate_memory(MODEL, [many, one], SETUP)[2].lines[-2][0].startswith("activations of 1 x 768x512@121")
+
+
+def test_clips_encoded_together_count_and_those_that_are_only_measured_do_too() -> None:
+    alone = estimate_memory(MODEL, [PUBLISHED], SETUP)[1]
+    four = estimate_memory(MODEL, [PUBLISHED], replace(SETUP, encoded={PUBLISHED: 4}))[1]
+    assert dict(four.lines)["activations of 4 x 480x480@49"] == 4 * dict(alone.lines)["activations of 480x480@49"]
+    measured = estimate_memory(MODEL, [PUBLISHED], replace(SETUP, encoded={Bucket(768, 512, 121): 1}))[1]
+    assert any("768x512@121" in name for name, _ in measured.lines)
+
+
+def test_encoding_on_demand_keeps_its_models_beside_the_transformer() -> None:
+    plain = dict(estimate_memory(MODEL, [PUBLISHED], SETUP)[2].lines)
+    latents = dict(estimate_memory(MODEL, [PUBLISHED], replace(SETUP, latents_on_demand=True))[2].lines)
+    both = dict(
+        estimate_memory(MODEL, [PUBLISHED], replace(SETUP, latents_on_demand=True, texts_on_demand=True))[2].lines
+    )
+    assert latents["VAE weights, on demand"] == MODEL.vae.params * 2
+    assert both["text encoder weights, on demand"] == MODEL.text_params * 2
+    activations = dict(encode_lines(MODEL, PUBLISHED, SETUP))["activations of 480x480@49"]
+    step = sum(size for name, size in plain.items() if name.startswith("activations"))
+    assert latents.get("activations of encoding, beyond the step's", 0) == max(0, activations - step)
+    assert plain.items() <= latents.items() <= both.items()
+
+
 def test_without_an_accelerator_everything_is_in_main_memory() -> None:
     phases = estimate_memory(MODEL, [PUBLISHED], replace(SETUP, accelerator="cpu"))
     assert {phase.device for phase in phases} == {"cpu"}
