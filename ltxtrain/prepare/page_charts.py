@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ltxtrain.facts.media import ClipFacts
-from ltxtrain.prepare.page_markup import Html, el, raw
+from ltxtrain.markup import Html, el, raw
 from ltxtrain.units import counted
 
 MOST_ROWS = 8

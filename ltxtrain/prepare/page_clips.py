@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 
+from ltxtrain.markup import Html, el, join
 from ltxtrain.prepare.findings import KINDS
 from ltxtrain.prepare.inspect_records import Inspection, JudgedClip
 from ltxtrain.prepare.looks import Strip
-from ltxtrain.prepare.page_markup import Html, el, join
 from ltxtrain.units import counted, format_duration
 
 MOST_ROWS = 2000

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ltxtrain.report.markup import Html, el, join
+from ltxtrain.markup import Html, el, join
 
 Point = tuple[float, float]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from ltxtrain.markup import Html, el
 from ltxtrain.report.loose import as_count, as_text
-from ltxtrain.report.markup import Html, el
 from ltxtrain.report.run import Run, Video
 
 MIB = 1024**2

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ltxtrain.markup import Html, el, join
 from ltxtrain.report.loose import JsonObject, as_count, as_list, as_number, as_object, as_objects, as_pairs, as_text
-from ltxtrain.report.markup import Html, el, join, table, whole
 from ltxtrain.report.run import Run
+from ltxtrain.report.tables import table, whole
 from ltxtrain.units import format_bytes
 
 LISTED_CLIPS = 200

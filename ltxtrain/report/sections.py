@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from ltxtrain.markup import Html, el, join
 from ltxtrain.report.curves import number
 from ltxtrain.report.loose import as_list, as_object, as_objects, as_text
-from ltxtrain.report.markup import Html, el, join, table, whole
 from ltxtrain.report.planned import clips_used
 from ltxtrain.report.run import ExportedFile, Run, Setting
+from ltxtrain.report.tables import table, whole
 from ltxtrain.report.training import smoothed_loss, time_in_steps
 from ltxtrain.units import format_bytes, format_duration
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ltxtrain.markup import Html, el, join
 from ltxtrain.report.curves import Chart, Point, Series, chart_html, smooth, smoothing_span
-from ltxtrain.report.markup import Html, el, join
 from ltxtrain.report.run import Run, Step
 
 LINES = 4  # that page.css has a colour for
