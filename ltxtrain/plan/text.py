@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -115,15 +116,19 @@ def _clips(plan: Plan) -> list[str]:
 
 
 def _used(plan: Plan) -> list[str]:
-    """Each window: its clip, the seconds of it that are used, its size and frames."""
-    rows = []
+    """The first windows of each set: the clip, the seconds of it that are used, its size and frames."""
     several = len(plan.datasets) > 1
-    for sample in (*plan.samples, *plan.eval_samples)[:USED_LISTED]:
-        end = sample.start + sample.bucket.frames / sample.fps
-        name = sample.id.removesuffix("#0")
-        part = "a picture" if sample.kind == "image" else f"{sample.start:.1f} to {end:.1f} s"
-        rows.append([name if several else name.removeprefix(f"{sample.dataset}/"), part, sample.bucket.key])
-    more = len(plan.samples) + len(plan.eval_samples) - len(rows)
+    each = max(LEAST_LISTED, USED_LISTED // max(1, len(plan.datasets)))
+    samples = (*plan.samples, *plan.eval_samples)
+    rows = []
+    for entry in plan.datasets[:SETS_LISTED]:
+        own = (sample for sample in samples if sample.dataset == entry.id)
+        for sample in heapq.nsmallest(each, own, key=lambda sample: (sample.path, sample.start)):
+            end = sample.start + sample.bucket.frames / sample.fps
+            name = sample.id.removesuffix("#0")
+            part = "a picture" if sample.kind == "image" else f"{sample.start:.1f} to {end:.1f} s"
+            rows.append([name if several else name.removeprefix(f"{sample.dataset}/"), part, sample.bucket.key])
+    more = len(samples) - len(rows)
     return _table(rows, indent=2) + ([f"  and {more} more, in dataset.jsonl and ltxtrain plan --json"] if more else [])
 
 

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ltxtrain.errors import ConfigError, DataError
+from ltxtrain.errors import DataError
 from ltxtrain.plan.filling import FillRule, SmallBuckets, fill_buckets, repeats_needed, uses_of
-from ltxtrain.plan.length import DEFAULT_STEPS, run_length
 from ltxtrain.plan.records import Bucket, BucketPlan, Sample
 
 WIDE, HIGH = Bucket(64, 32, 9), Bucket(32, 64, 9)
@@ -151,13 +150,3 @@ def test_repeats_that_would_do_are_enough_and_no_more(count: int, need: int) -> 
     repeats = repeats_needed(group, need)
     assert count * (repeats + 1) >= need
     assert repeats <= 0 or count * repeats < need
-
-
-def test_length_from_steps_from_epochs_and_from_neither() -> None:
-    buckets = (BucketPlan(WIDE, 10, 10, 5), BucketPlan(HIGH, 3, 3, 2))
-    from_steps = run_length(buckets, 2, 70, None)
-    assert (from_steps.steps, from_steps.steps_per_epoch, from_steps.epochs) == (70, 4, 20.0)
-    assert run_length(buckets, 2, 0, 3).steps == 12
-    assert run_length(buckets, 1, None, None).steps == DEFAULT_STEPS
-    with pytest.raises(ConfigError, match="both"):
-        run_length(buckets, 1, 10, 10)

@@ -49,3 +49,10 @@ def test_every_window_is_named_on_the_screen(add_clip: AddClip, load: Load, mach
     rows = [line.split() for line in text.splitlines() if ".mp4" in line]
     assert [row[0] for row in rows] == ["a.mp4", "a.mp4#1", "b.mp4", "b.mp4#1"]
     assert rows[1][1:5] == ["0.4", "to", "0.7", "s"]
+
+
+def test_windows_on_the_screen_are_in_the_order_of_time(add_clip: AddClip, load: Load, machine: Machine) -> None:
+    add_clip("a.mp4", frames=120)
+    text = render_plan(make_plan(load(num_frames=9, video_window="all"), machine))
+    rows = [line.split()[0] for line in text.splitlines() if ".mp4" in line]
+    assert rows[:4] == ["a.mp4", "a.mp4#1", "a.mp4#2", "a.mp4#3"] and rows[10] == "a.mp4#10"
