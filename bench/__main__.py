@@ -9,11 +9,17 @@ import platform
 import tempfile
 from pathlib import Path
 
-from bench import caching, help_time, job, planning, train_job
+from bench import caching, decoding, help_time, job, planning, train_job
 from bench.process import watch
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = {"help": help_time.measure, "train": train_job.measure, "cache": caching.measure, "planning": planning.measure}
+PARTS = {
+    "help": help_time.measure,
+    "train": train_job.measure,
+    "cache": caching.measure,
+    "decoding": decoding.measure,
+    "planning": planning.measure,
+}
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "av")
 
 
@@ -29,7 +35,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory(prefix="ltxtrain-bench-") as name:
         folder = Path(name)
-        if set(wanted) - {"help", "planning"}:
+        if set(wanted) - {"help", "planning", "decoding"}:
             print(watch(["-m", "bench.job", ".", arguments.vae], folder).output, end="", flush=True)
         for part in wanted:
             rows += PARTS[part](folder)
