@@ -14,10 +14,11 @@ from ltxtrain.errors import ConfigError, DataError, ModelError
 from ltxtrain.facts.access import nearest
 from ltxtrain.facts.models import TINY_MODEL, ModelFacts, lora_params, model_facts, transformer_facts
 from ltxtrain.plan import disk
-from ltxtrain.plan.make import run_name_of, training_setup
+from ltxtrain.plan.folder import run_name_of
 from ltxtrain.plan.memory import estimate_memory
 from ltxtrain.plan.places import inside_cache, inside_downloads, inside_run
 from ltxtrain.plan.records import Bucket
+from ltxtrain.plan.setup import training_setup
 from ltxtrain.plan.targets import lora_targets
 
 # The smallest clips that are worth training on: what a run needs whatever its clips are.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,11 @@ from ltxtrain.plan.toml import dump_toml
 if TYPE_CHECKING:
     from ltxtrain.config import TrainConfig
     from ltxtrain.plan.records import Plan
+
+
+def run_name_of(config: TrainConfig, presets: Sequence[str]) -> str:
+    """The name of the run's folder below ``output_dir``."""
+    return config.checkpoint.run_name or (presets[-1] if presets else "run")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from ltxtrain.facts.models import ModelFacts, TransformerFacts, lora_params, mod
 from ltxtrain.plan import disk, notices, set_notices
 from ltxtrain.plan.device import device_warnings
 from ltxtrain.plan.filling import Filled, FillRule, SmallBuckets, fill_buckets
+from ltxtrain.plan.folder import run_name_of
 from ltxtrain.plan.length import RunLength, run_length
 from ltxtrain.plan.loss import Place, loss_warnings
 from ltxtrain.plan.memory import TrainingSetup, estimate_memory
@@ -24,12 +25,11 @@ from ltxtrain.plan.prompts import ValidationVideo, validation_videos
 from ltxtrain.plan.records import Bucket, Dropped, PhaseMemory, Plan, Sample
 from ltxtrain.plan.select import Selection, SelectionRule, select_samples
 from ltxtrain.plan.sets import check_accounts, check_not_empty, plan_datasets
-from ltxtrain.plan.targets import check_targets, lora_targets
+from ltxtrain.plan.setup import VALUE_BYTES, training_setup
+from ltxtrain.plan.targets import check_targets
 
 if TYPE_CHECKING:
     from ltxtrain.config.data import DataConfig
-
-VALUE_BYTES = {"no": 4, "fp32": 4, "bf16": 2, "fp16": 2, "fp8": 2}
 
 
 @dataclass(frozen=True)
@@ -163,11 +163,6 @@ def gather(config: TrainConfig, data: DataConfig) -> Material:
     return Material(rule, selections, filled, tuple(sorted(eval_samples, key=lambda sample: sample.id)), dropped)
 
 
-def run_name_of(config: TrainConfig, presets: Sequence[str]) -> str:
-    """The name of the run's folder below ``output_dir``."""
-    return config.checkpoint.run_name or (presets[-1] if presets else "run")
-
-
 def _places(config: TrainConfig, run_dir: Path) -> tuple[Place, Place]:
     results, caches = config.checkpoint.output_dir, config.cache.cache_dir
     return Place("results", run_dir, results, "./out"), Place("caches", caches, caches, "./cache")
@@ -244,22 +239,6 @@ def _transformer_facts(config: TrainConfig) -> TransformerFacts | None:
         return transformer_facts(other, "" if subfolder.lower() == "none" else subfolder)
     model = model_facts(config.model.pretrained_model_name_or_path)
     return model.transformer if model else None
-
-
-def training_setup(config: TrainConfig, device: str, videos: Sequence[ValidationVideo]) -> TrainingSetup:
-    """What the memory estimate needs to know. ``device`` is the kind of the machine: cuda, rocm, mps or cpu."""
-    shapes = [Bucket(video.width, video.height, video.frames) for video in videos]
-    return TrainingSetup(
-        rank=config.adapter.lora_rank,
-        targets=lora_targets(config.adapter),
-        weight_bytes=VALUE_BYTES[config.precision.mixed_precision],
-        vae_bytes=VALUE_BYTES[config.precision.vae_dtype],
-        batch_size=config.data.train_batch_size,
-        checkpointing=config.memory.gradient_checkpointing,
-        tiling=config.cache.vae_enable_tiling,
-        accelerator=device,
-        validation=max(shapes, key=lambda shape: shape.tokens) if shapes else None,
-    )
 
 
 def _with_batches(setup: TrainingSetup, material: Material) -> TrainingSetup:

@@ -25,7 +25,7 @@ needs_root = pytest.mark.skipif(not ROOT, reason="only root can give files to ot
 _CHILD = """
 import ctypes, dataclasses, json, os, resource, sys
 from pathlib import Path
-import ltxtrain.doctor.places, ltxtrain.doctor.process
+import ltxtrain.doctor.places, ltxtrain.doctor.process, ltxtrain.plan.places
 from ltxtrain.doctor.clips import *
 from ltxtrain.doctor.places import *
 from ltxtrain.doctor.process import *

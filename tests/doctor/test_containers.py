@@ -47,15 +47,14 @@ def test_what_another_user_left_inside_is_told(open_folder: Path, check: str, cl
     for path in (folder, *folder.rglob("*")):
         os.chown(path, STRANGER, STRANGER)
     os.chown(folder / closed, owner, owner)
-    first = "import ltxtrain.plan.places"
     mounted = f"mount --bind {folder} {folder}"
-    found = in_child(check, folder, first=first, uid=STRANGER, mounts=mounted, environment=IMAGE)
+    found = in_child(check, folder, uid=STRANGER, mounts=mounted, environment=IMAGE)
     assert wrong(found) == ["volume-inside-permission"]
     assert f"uid {STRANGER}" in found[0].says and f"{folder / closed}, which belongs to {owner}:" in found[0].says
     assert f"in what is mounted at {folder}: chown -R {STRANGER}:{STRANGER} {closed}" in found[0].fix
     assert (f"PUID={owner}" in found[0].fix) == bool(owner)
     os.chown(folder / closed, STRANGER, STRANGER)
-    assert wrong(in_child(check, folder, first=first, uid=STRANGER, mounts=mounted, environment=IMAGE)) == []
+    assert wrong(in_child(check, folder, uid=STRANGER, mounts=mounted, environment=IMAGE)) == []
 
 
 @needs_root
