@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -224,7 +225,7 @@ def _step(run: Run, step: int) -> StepDone:
     losses: list[tuple[str, float, float]] = []  # data set, sigma and loss of each sample
     waited = 0.0
     for micro, batch in enumerate(batches):
-        _read_ahead(run, first + micro + READ_AHEAD)
+        waited += _read_ahead(run, first + micro + READ_AHEAD)
         place = Place(plan.config.model.seed, step, micro)
         with dropout_seed(place, run.device), memory_advice(f"training on {batch.samples[0].bucket.key}", LESS_MEMORY):
             loss_B, sigmas, seconds = _losses(run, batch, place)
@@ -232,8 +233,7 @@ def _step(run: Run, step: int) -> StepDone:
         losses += [(batch.dataset, sigma, loss) for sigma, loss in zip(sigmas, loss_B.tolist(), strict=True)]
         waited += seconds
         refuse_non_finite(step, "loss", sum(loss_B.tolist()), batch.names)
-    parameters = list(run.parameters.values())
-    norm = clip_gradients(parameters, section.grad_clip_method, section.max_grad_norm)
+    norm = clip_gradients(list(run.parameters.values()), section.grad_clip_method, section.max_grad_norm)
     refuse_non_finite(step, "gradient", norm, batch.names)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
@@ -285,10 +285,12 @@ def _compare(run: Run, clean: Clean, drawn: Drawn, *, with_base: bool = False) -
     return velocity_loss(velocity_BCFHW, noised)
 
 
-def _read_ahead(run: Run, index: int) -> None:
-    """Begin to read what the batch with that number needs, if the run gets so far."""
+def _read_ahead(run: Run, index: int) -> float:
+    """Begin to read what the batch with that number needs, if the run gets so far. Returns the seconds it took."""
+    began = time.perf_counter()
     if index < run.plan.steps * run.plan.accumulation:
         run.prepared.ahead(run.order[index].samples)
+    return time.perf_counter() - began
 
 
 def _after(run: Run, step: int) -> Generator[Event, None, None]:
@@ -296,8 +298,8 @@ def _after(run: Run, step: int) -> Generator[Event, None, None]:
     for sentence in run.prepared.told():
         yield Notice(sentence, "warning")
     if step < run.plan.steps:
-        first, after = ((step - 1) * run.plan.accumulation, step * run.plan.accumulation)
-        for epoch in range(run.order[first].epoch, run.order[after].epoch):
+        before, after = (run.order[number * run.plan.accumulation].epoch for number in (step - 1, step))
+        for epoch in range(before, after):
             run.prepared.forget(run.order.outdated(epoch))
 
 
@@ -312,10 +314,8 @@ def _evaluate(run: Run, step: int, stop: StopFlag) -> Generator[Event, None, Non
     if stop.requested or sets.keys() <= evaluated(path, step):
         return
     yield StageStarted("evaluation", sum(map(len, sets.values())), 0, "batches")
-    started, scheduler = time.perf_counter(), load_scheduler(run.model)
-
-    def sigmas_of(tokens: int) -> list[float]:
-        return inference_sigmas(scheduler, run.scheduler, section.eval_timesteps, tokens)
+    started = time.perf_counter()
+    sigmas_of = partial(inference_sigmas, load_scheduler(run.model), run.scheduler, section.eval_timesteps)
 
     def losses(clean: Clean, drawn: Drawn) -> torch.Tensor:
         run.transformer.eval()

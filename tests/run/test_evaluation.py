@@ -47,6 +47,15 @@ def test_measuring_leaves_training_bit_for_bit_as_it_is(plan_for: PlanFor, list_
     ]
 
 
+def test_the_same_weights_measure_the_same_again(plan_for: PlanFor, list_for: ListFor) -> None:
+    """No dropout is at work in it, and nothing that happened before matters."""
+    plan = plan_for(data_backend_config=list_for(**HELD), **QUICK | {"lora_dropout": 0.5})
+    once = [event for event in trained(plan) if isinstance(event, EvalLoss)][-1]
+    (plan.run_dir / "evaluations.jsonl").unlink()
+    again = [event for event in trained(plan) if isinstance(event, EvalLoss)]
+    assert [(event.step, event.loss, event.by_sigma) for event in again] == [(6, once.loss, once.by_sigma)]
+
+
 def test_the_untouched_model_measures_the_same_whatever_the_seed_and_dropout(
     plan_for: PlanFor, list_for: ListFor
 ) -> None:
