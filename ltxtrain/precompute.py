@@ -252,6 +252,7 @@ class Filling:
         """What reads all this in training, and encodes what is not there."""
         keeps_vae = any(later(rule) or rule.redrawn for rule in self.rules.values())
         keeps_text = any(later(rule) for rule in self.text_rules.values())
+        compress = self.plan.config.cache.compress_disk_cache
         planned = {sample.id for sample in self.plan.samples + self.plan.eval_samples if not later(self._rule(sample))}
         latents: Source[Sample] = Source(
             self.latents_rule.entry,
@@ -259,6 +260,7 @@ class Filling:
             expected=lambda sample: sample.id in planned and not self._rule(sample).redrawn,
             written=lambda sample: self._rule(sample).written,
             named=_sample_name,
+            compress=compress,
         )
         prompts: Source[str] = Source(
             self.prompts_rule.entry,
@@ -266,15 +268,14 @@ class Filling:
             expected=lambda text: text in self.text_rules and not later(self.text_rules[text]),
             written=lambda text: text not in self.text_rules or self.text_rules[text].written,
             named=_caption_name,
+            compress=compress,
         )
-        compress = self.plan.config.cache.compress_disk_cache
         return Prepared(
             self.digests,
             latents,
             prompts,
             self.claims,
             release=self.release,
-            compress=compress,
             told=self.encoders.batches.told,
         )
 

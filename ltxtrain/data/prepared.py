@@ -50,6 +50,7 @@ class Source(Generic[Item]):
     expected: Callable[[Item], bool]
     written: Callable[[Item], bool]
     named: Callable[[Item], str]
+    compress: bool = False
 
 
 class Prepared:
@@ -66,12 +67,11 @@ class Prepared:
         claims: Claims,
         *,
         release: Callable[[], None] = lambda: None,
-        compress: bool = False,
         told: list[str] | None = None,
     ) -> None:
         self.digests = digests
         self._latents, self._prompts = latents, prompts
-        self._claims, self._release, self._compress = claims, release, compress
+        self._claims, self._release = claims, release
         self._budget = KEPT_IN_MEMORY_BYTES
         self._kept: dict[str, Tensors] = {}
         self._coming: dict[str, Future[Tensors | None]] = {}
@@ -143,7 +143,7 @@ class Prepared:
                 for member, other in wanted.group:
                     if other == entry or not seems_whole(other):
                         label = source.named(member)
-                        write_entry(other.path, other.key, made[other], made_of=label, compress=self._compress)
+                        write_entry(other.path, other.key, made[other], made_of=label, compress=source.compress)
         return made[entry]
 
     def _tell_miss(self, source: Source[Item], item: Item, path: Path) -> None:
