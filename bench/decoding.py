@@ -19,7 +19,7 @@ from bench.process import watch
 
 ROUNDS = 3
 WIDTH, HEIGHT, FRAMES, FPS = 832, 480, 121, 25
-CLIPS, DECODED = 4, 16
+CLIPS, DECODED = 4, 32
 # The part with the VAE takes the same clips at a smaller size: encoding lasts much longer than decoding.
 SMALL, SMALL_FRAMES, ENCODED = (256, 160), 57, 12
 

@@ -19,6 +19,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 
 from ltxtrain.errors import DataError
 from ltxtrain.facts.children import Children, Reply, Task, usable_workers
+from ltxtrain.facts.children_serve import KEPT_ROOMS
 from ltxtrain.facts.media import MediaError, open_clip, open_regular_file
 from ltxtrain.facts.media_facts import printable, told
 from ltxtrain.facts.media_frames import FrameRequest, decode_frame, decode_frames, timed_frames, upright_rgb
@@ -104,7 +105,7 @@ def decode_ahead(
         return
     count = min(workers or usable_workers(), len(asked))
     cuts = [cut_of(sample) for sample in asked]
-    memory = DECODE_MEMORY + 2 * max(cut.bytes for cut in cuts)
+    memory = DECODE_MEMORY + (KEPT_ROOMS + 2) * max(cut.bytes for cut in cuts)
     with Children("ltxtrain.data.decode_child", count, memory) as pool:
         replies = pool.run(map(_task, cuts))
         for sample, cut in zip(asked, cuts, strict=True):

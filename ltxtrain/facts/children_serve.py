@@ -9,13 +9,14 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 # From a task, and room for the raw part of its answer, to the answer and how many bytes of the room it fills.
 Answerer: TypeAlias = "Callable[[dict[str, Any], memoryview], tuple[dict[str, Any], int]]"
 PIPE_BYTES = 1 << 20
 OPEN_FILES = 64
+KEPT_ROOMS = 4
 GRACE_SECONDS = 5
 _PR_SET_PDEATHSIG = 1
 
@@ -28,22 +29,23 @@ def serve(answer: Answerer) -> None:
     limit_process(int(sys.argv[1]))
     send(output, {"ready": True})
     own = bytearray()
+    shared = _SharedRooms()
     with socket.socket(fileno=os.dup(0)) as input:
-        for asked, shared in _tasks(input):
+        for asked, descriptor in _tasks(input):
             # The clock of the system ends this process even where a decoder never comes back, and without a parent.
             signal.setitimer(signal.ITIMER_REAL, asked["seconds"] + GRACE_SECONDS)
             most = asked["most"]
-            if shared is None and len(own) < most:
+            if descriptor is None and len(own) < most:
                 own = bytearray(most)
-            with _shared_room(shared, most) if shared is not None else memoryview(own) as room:
-                try:
-                    said, size = answer(asked["task"], room[:most])
-                except BaseException as error:
-                    send(output, {"defect": f"{type(error).__name__}: {error}"})
-                    raise
-                send(output, {"mark": asked["mark"], "answer": said, "bytes": size})
-                if shared is None:
-                    send_bytes(output, room[:size])
+            room = memoryview(own if descriptor is None else shared.open(descriptor))
+            try:
+                said, size = answer(asked["task"], room[:most])
+            except BaseException as error:
+                send(output, {"defect": f"{type(error).__name__}: {error}"})
+                raise
+            send(output, {"mark": asked["mark"], "answer": said, "bytes": size})
+            if descriptor is None:
+                send_bytes(output, room[:size])
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 
@@ -61,17 +63,24 @@ def _tasks(input: socket.socket) -> Iterator[tuple[dict[str, Any], int | None]]:
             line, descriptors = b"", []
 
 
-@contextmanager
-def _shared_room(descriptor: int, size: int) -> Iterator[memoryview]:
-    """All pages at once: asking the system for each as it is touched takes longer than decoding."""
-    flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-    mapped = mmap.mmap(descriptor, size, flags=flags)
-    os.close(descriptor)
-    try:
-        yield memoryview(mapped)
-    finally:
-        with suppress(BufferError):  # a defect's traceback still looks at it, and this process ends
-            mapped.close()
+class _SharedRooms:
+    """Memory that the parent passed, mapped once: it comes again and again. The oldest is let go."""
+
+    def __init__(self) -> None:
+        self._mapped: dict[int, mmap.mmap] = {}
+
+    def open(self, descriptor: int) -> mmap.mmap:
+        """All pages at once: asking the system for each as it is touched takes longer than decoding."""
+        status = os.fstat(descriptor)
+        mapped = self._mapped.pop(status.st_ino, None)
+        if mapped is None:
+            while len(self._mapped) >= KEPT_ROOMS:
+                del self._mapped[next(iter(self._mapped))]  # unmapped as soon as nothing looks at it
+            flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+            mapped = mmap.mmap(descriptor, status.st_size, flags=flags)
+        os.close(descriptor)
+        self._mapped[status.st_ino] = mapped
+        return mapped
 
 
 def send(output: int, said: Mapping[str, Any]) -> None:

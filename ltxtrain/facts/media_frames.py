@@ -179,6 +179,16 @@ def _time_of(frame: VideoFrame) -> float:
     return float(frame.time)
 
 
+def _pixels(frame: VideoFrame, channels: int) -> np.ndarray:
+    """A packed frame's own memory, without a copy; rows may be padded."""
+    import numpy as np
+
+    plane = frame.planes[0]
+    rows_HL: np.ndarray = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+    image_HWC: np.ndarray = rows_HL[: frame.height, : channels * frame.width].reshape(frame.height, -1, channels)
+    return image_HWC
+
+
 def upright_rgb(frame: VideoFrame, size: tuple[int, int], scaler: VideoReformatter) -> np.ndarray:
     """image_HWC of ``size`` (width, height). Colours go through the frame's own matrix and range to full-range RGB;
     transparent parts become black."""
@@ -188,7 +198,8 @@ def upright_rgb(frame: VideoFrame, size: tuple[int, int], scaler: VideoReformatt
     width, height = size if quarter_turns % 2 == 0 else size[::-1]
     see_through = any(component.is_alpha for component in frame.format.components)
     form = "rgba" if see_through else "rgb24"
-    image_HWC = scaler.reformat(frame, width, height, form, interpolation="LANCZOS", threads=1).to_ndarray()
+    scaled = scaler.reformat(frame, width, height, form, interpolation="LANCZOS", threads=1)
+    image_HWC = _pixels(scaled, 4 if see_through else 3)
     if see_through:
         opaque_HW1 = image_HWC[..., 3:].astype(np.uint16)
         image_HWC = ((image_HWC[..., :3] * opaque_HW1 + 127) // 255).astype(np.uint8)
