@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ltxtrain.config import TrainConfig, resolve_datasets
+from ltxtrain.config import Dataset, TrainConfig, resolve_datasets
 from ltxtrain.doctor.findings import Finding, fault, ok
 from ltxtrain.doctor.wheels import Wants
 from ltxtrain.errors import ConfigError, DataError, ModelError
@@ -149,15 +149,21 @@ def check_model(config: TrainConfig) -> Finding | None:
     return ok("model", f"{name}, {facts.transformer.params / 1e9:.1f} billion parameters")
 
 
-def data_folders(config: TrainConfig) -> list[Path] | Finding | None:
-    """The folders of the clips; None when none is named; a finding when the list of data sets cannot be read."""
+def is_listed(config: TrainConfig) -> bool:
+    """Whether there is a list of data sets, not a folder alone."""
+    return bool(config.data.datasets or config.data.data_backend_config)
+
+
+def data_sets(config: TrainConfig) -> list[Dataset] | Finding | None:
+    """The data sets, each place once; None when none is named; a finding when the list of them cannot be read."""
     data = config.data
-    named = bool(data.instance_data_dir or data.datasets or data.data_backend_config)
-    if not named:
+    if not (data.instance_data_dir or is_listed(config)):
         return ok("data", "none is named: this run makes its own clips") if data.made_clips else None
     try:
         found = resolve_datasets(data, config.cache, config.validation)
-        # The folder of a set that is fetched from the Hub is made with the first run.
-        return list(dict.fromkeys(dataset.root for dataset in found if dataset.hub is None))
     except (ConfigError, DataError) as error:
         return fault("data", "data-list", error.message.splitlines()[0], error.hint or "mend the list of data sets")
+    places: dict[object, Dataset] = {}
+    for each in found:
+        places.setdefault((each.root, each.kind, each.captions, each.hub and each.hub.name), each)
+    return list(places.values())

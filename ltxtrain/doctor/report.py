@@ -15,12 +15,12 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ltxtrain import __version__
-from ltxtrain.config import TrainConfig
+from ltxtrain.config import Dataset, TrainConfig
 from ltxtrain.config.secrets import holds_token, is_secret_key
 from ltxtrain.doctor import needs
 from ltxtrain.doctor.findings import Finding, plain
@@ -115,11 +115,11 @@ def _image(facts: Mapping[str, str]) -> str:
 
 def private_things(config: TrainConfig, env: Mapping[str, str], findings: Iterable[Finding] = ()) -> Private:
     """What this user, machine and configuration must keep to themselves."""
-    data = needs.data_folders(config)
+    data = needs.data_sets(config)
     folders = [(volume.folder, f"<{volume.name}>") for volume in needs.volumes_of(config, env)]
     local = [name for name in _models(config) if name.startswith(("/", "~")) or os.path.lexists(name)]
     folders += [(Path(os.path.expanduser(path)), "<model>") for path in local]  # noqa: PTH111 - Path's own raises
-    folders += [(folder, "<data>") for folder in (data if isinstance(data, list) else [])]
+    folders += [(place, "<data>") for dataset in (data if isinstance(data, list) else []) for place in _places(dataset)]
     folders += [(folder, "<data>") for folder in (config.data.instance_data_dir,) if folder]
     spelled = {(text, mark) for folder, mark in folders for text in _spellings(folder)}
     # What lies above is told too, as the place where a folder would be made; a blank in it would end the path early.
@@ -136,6 +136,15 @@ def private_things(config: TrainConfig, env: Mapping[str, str], findings: Iterab
         secrets=tuple(sorted({text for text in secrets if len(text) >= SHORTEST_SECRET}, key=len, reverse=True)),
         home=home if home not in ("/", "/tmp", "~") else None,
     )
+
+
+def _places(dataset: Dataset) -> Iterator[Path]:
+    """Where a data set lies, with its table, and the name by which the ``datasets`` library finds it."""
+    yield dataset.root
+    if dataset.captions.table is not None:
+        yield dataset.captions.table.path
+    if dataset.hub is not None:
+        yield Path(dataset.hub.name)
 
 
 def _spellings(folder: Path) -> tuple[str, ...]:

@@ -170,14 +170,15 @@ def _process(volumes: Sequence[tuple[needs.Volume, list[Finding]]]) -> list[Find
 
 
 def _data(config: TrainConfig) -> list[Finding]:
-    from ltxtrain.doctor.clips import check_data
+    from ltxtrain.doctor.clips import check_data, check_dataset
 
-    folders = needs.data_folders(config)
-    if isinstance(folders, Finding):
-        return [folders]
-    if folders is None:
+    sets = needs.data_sets(config)
+    if isinstance(sets, Finding):
+        return [sets]
+    if sets is None:
         return guarded("data", lambda: check_data(None))
-    findings = [finding for folder in folders for finding in guarded("data", partial(check_data, folder))]
+    listed = needs.is_listed(config)
+    findings = [finding for each in sets for finding in guarded("data", partial(check_dataset, each, listed))]
     if len(findings) == 1:
         return findings
     return [replace(finding, check=f"data {number}") for number, finding in enumerate(findings, 1)]

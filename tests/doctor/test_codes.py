@@ -16,6 +16,7 @@ PLANTING = (
     "test_planted_run",
     "test_rules",
     "test_places",
+    "test_data_sets",
     "test_containers",
     "test_process",
     "test_hub",

@@ -22,7 +22,10 @@ LAUNCH = (
     "surroundings.ROOT = Path(sys.argv.pop(1)); from ltxtrain.cli import main; main()"
 )
 # The real ones want a real torch, or take long to import. The command line itself needs the later ones, once.
-STUBS = "accelerate av diffusers google/protobuf huggingface_hub numpy peft PIL safetensors sentencepiece transformers"
+STUBS = (
+    "accelerate av datasets diffusers google/protobuf httpx huggingface_hub numpy peft PIL pyarrow safetensors "
+    "sentencepiece transformers"
+)
 STUBS_OF_A_WARM_PROCESS = "pydantic pydantic_settings rich typer"
 GIB = 1024**3
 CU129 = "sm_70 sm_75 sm_80 sm_86 sm_90 sm_100 sm_120 compute_120"
