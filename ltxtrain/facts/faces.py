@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 from ltxtrain.errors import MachineError
 from ltxtrain.facts.children import Children, Reply, Task, usable_workers
+from ltxtrain.facts.container import install_hint
 from ltxtrain.files import write_atomically
 
 MEMORY_BYTES = 4 * 1024**3
@@ -49,7 +51,7 @@ def find_faces(requests: Sequence[FaceRequest], memo: Path | None = None) -> lis
     if importlib.util.find_spec("cv2") is None:
         raise MachineError(
             "crop_style face needs the package opencv, which is not installed",
-            hint='install it: pip install "ltxtrain[faces]"; or set crop_style center',
+            hint=f"{install_hint('faces', os.environ)}; or set crop_style center",
         )
     noted = _read_notes(memo)
     stamps = [_stamp(request.path) for request in requests]

@@ -114,7 +114,11 @@ def test_the_package_that_is_missing_is_told_with_the_way_to_get_it(monkeypatch:
     with pytest.raises(MachineError) as caught:
         find_faces([FaceRequest(Path("a.mp4"), 0.0)])
     assert caught.value.exit_code == 4
-    assert caught.value.hint is not None and 'pip install "ltxtrain[faces]"' in caught.value.hint
+    assert caught.value.hint == 'install it: pip install "ltxtrain[faces]"; or set crop_style center'
+    monkeypatch.setenv("LTX_IMAGE", "/opt/ltxtrain/image.json")
+    with pytest.raises(MachineError) as caught:
+        find_faces([FaceRequest(Path("a.mp4"), 0.0)])
+    assert caught.value.hint is not None and "this image does not hold it" in caught.value.hint
     assert find_faces([]) == []
 
 
