@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 MAX_FILE_LINES = 400
@@ -36,27 +36,41 @@ def faults_in(path: Path) -> Iterator[str]:
         yield f"{path}: {lines} lines, at most {MAX_FILE_LINES}: split it by noun"
     for name in sorted({*path.parts[:-1], path.stem} & EMPTY_NAMES):
         yield f"{path}: {name!r} is no name: say what it holds"
-    for node in ast.walk(ast.parse(text)):
+    tree = ast.parse(text)
+    flags = flags_in(tree)
+    for node in ast.walk(tree):
         if isinstance(node, Function):
-            yield from faults_of_function(path, node)
+            yield from faults_of_function(path, node, flags)
 
 
-def faults_of_function(path: Path, function: Function) -> Iterator[str]:
+def flags_in(tree: ast.Module) -> set[str]:
+    """The names ``Flag`` of ``Flag = Annotated[..., typer.Option(...)]``: what the command line gives."""
+    named = [node for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
+    return {ast.unparse(node.targets[0]) for node in named if is_flag(node.value)}
+
+
+def is_flag(annotation: ast.expr) -> bool:
+    text = ast.unparse(annotation)
+    return text.startswith("Annotated[") and ("typer.Option(" in text or "typer.Argument(" in text)
+
+
+def faults_of_function(path: Path, function: Function, flags: Container[str]) -> Iterator[str]:
     length = (function.end_lineno or function.lineno) - function.lineno + 1
     if length > MAX_FUNCTION_LINES:
         yield f"{path}:{function.lineno}: {function.name} has {length} lines, at most {MAX_FUNCTION_LINES}"
-    count = parameter_count(function.args)
+    count = parameter_count(function.args, flags)
     if count > MAX_PARAMETERS:
         yield f"{path}:{function.lineno}: {function.name} takes {count} parameters, at most {MAX_PARAMETERS}"
 
 
-def parameter_count(arguments: ast.arguments) -> int:
-    """Without ``self``. A command of the command line, known by its ``Context``, has a parameter for each flag: 0."""
+def parameter_count(arguments: ast.arguments, flags: Container[str]) -> int:
+    """Without ``self`` and flags. A command of the command line, known by its ``Context``, has flags alone: 0."""
     found = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     first = found[0] if found else None
     if first and first.annotation and ast.unparse(first.annotation).endswith("Context"):
         return 0
-    return len(found) - (1 if first and first.arg in ("self", "cls") else 0)
+    counted = [each for each in found if not (each.annotation and ast.unparse(each.annotation) in flags)]
+    return len(counted) - (1 if first and first.arg in ("self", "cls") else 0)
 
 
 if __name__ == "__main__":

@@ -30,15 +30,23 @@ TOO_LARGE = {
     ),
     "seven parameters": ("wide.py", "def wide(a, b, c, d, e, f, g): ...\n", "7 parameters"),
     "seven with keywords": ("wide.py", "def wide(a, b, *, c, d, e, f, g): ...\n", "7 parameters"),
+    "seven of a type": (
+        "wide.py",
+        "Flag = Annotated[bool, 'x']\ndef f(a: Flag, b: Flag, c: Flag, d: Flag, e: Flag, f: Flag, g: Flag): ...\n",
+        "7 parameters",
+    ),
     "a nested function": ("wide.py", "def f():\n    def g(a, b, c, d, e, f, g): ...\n", "7 parameters"),
     "a name that says nothing": ("utils.py", "", "is no name"),
     "a room that says nothing": ("helpers/clips.py", "", "is no name"),
 }
 
+FLAG = "Flag = Annotated[bool, typer.Option('--flag')]\n"
+
 SMALL_ENOUGH = {
     "a full file": ("full.py", "x = 1\n" * 400),
     "a full function": ("full.py", function_of(100)),
     "a command with seven flags": ("full.py", "def f(ctx: typer.Context, a, b, c, d, e, f, g): ...\n"),
+    "seven flags": ("full.py", FLAG + "def f(a: Flag, b: Flag, c: Flag, d: Flag, e: Flag, f: Flag, g: Flag): ...\n"),
     "six parameters and self": ("full.py", "class A:\n    def f(self, a, b, c, d, e, f): ...\n"),
 }
 
