@@ -7,8 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ltxtrain.config import CacheRule, resolve_datasets
-from ltxtrain.config.data import DataConfig
+from ltxtrain.config import CacheRule
 from ltxtrain.data.cache_decode import Decoder
 from ltxtrain.data.cache_fill import Batches, Encode, Item, Task, fill, missing_keys, regrouped
 from ltxtrain.data.cache_groups import Group, Place, grouped
@@ -230,12 +229,11 @@ class Filling:
 
     def _told_faulty(self) -> DataError:
         """One error for all clips that could not be decoded, after those that may be are put on the quarantine list."""
-        data = self.plan.config.data
-        of_sets = {dataset.id: dataset.quarantine for dataset in resolve_datasets(data)} if _named(data) else {}
+        listing = {dataset.id for dataset in self.plan.settled if dataset.quarantine}
         listed = [
             quarantined(Path(path), "damaged", error.message)
             for path, (sample, error) in self.faulty.items()
-            if of_sets.get(sample.dataset, data.delete_problematic_images) and Path(path).exists()
+            if sample.dataset in listing and Path(path).exists()
         ]
         if listed:
             add_quarantine(self.plan.cache_dir, listed)
@@ -306,10 +304,6 @@ def used_entries(plan: Plan) -> set[Path]:
     entries = [prompts.entry(text) for text in text_rules(plan)]
     entries += [latents.entry(sample) for sample in (*plan.samples, *plan.eval_samples)]
     return {entry.path for entry in entries}
-
-
-def _named(data: DataConfig) -> bool:
-    return bool(data.instance_data_dir or data.datasets or data.data_backend_config)
 
 
 def _sample_name(sample: Sample) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ltxtrain.config import CaptionRule, Dataset
+from ltxtrain.config import CaptionRule, Dataset, dataset_notices, resolve_datasets
+from ltxtrain.config.data import CacheConfig, DataConfig
+from ltxtrain.config.validation import ValidationConfig
 
 PLAIN = Dataset(
     id="clips",
@@ -29,3 +31,15 @@ PLAIN = Dataset(
     maximum_aspect_ratio=None,
     max_num_samples=None,
 )
+
+
+def resolved(
+    data: DataConfig, cache: CacheConfig | None = None, validation: ValidationConfig | None = None
+) -> tuple[Dataset, ...]:
+    """The data sets of ``data``; what is not given is at its default."""
+    return resolve_datasets(data, cache or CacheConfig(), validation or ValidationConfig())
+
+
+def noticed(data: DataConfig, validation: ValidationConfig | None = None) -> tuple[str, ...]:
+    """What is told of ``data`` before a clip is looked at."""
+    return dataset_notices(data, validation or ValidationConfig())

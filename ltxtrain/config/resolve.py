@@ -24,15 +24,13 @@ from ltxtrain.errors import ConfigError, DataError, Fault
 TRAINED = ("video", "image")
 
 
-def resolve_datasets(
-    data: DataConfig, cache: CacheConfig | None = None, validation: ValidationConfig | None = None
-) -> tuple[Dataset, ...]:
+def resolve_datasets(data: DataConfig, cache: CacheConfig, validation: ValidationConfig) -> tuple[Dataset, ...]:
     """The data sets, train and eval, that ``data`` names: its ``datasets``, its file, or its folder.
 
     ``cache`` holds what their cache rules fall back on, ``validation`` what is measured on eval sets.
-    Raises ConfigError for a list that is wrong, DataError when no data is named or nothing is left to train on.
+    Raises ConfigError for a list that is wrong, DataError when no data is named or nothing is left to train on. A run
+    does this once, when it is planned: from then on the list may change or go, and ``Plan.settled`` is what holds.
     """
-    cache = cache or CacheConfig()
     listed = listed_entries(data)
     if listed is None:
         if data.instance_data_dir is None:
@@ -93,9 +91,7 @@ def _eval_kind(clips: Sequence[Found]) -> Kind:
     return "image" if kinds == {"image"} else "video"
 
 
-def _list_faults(
-    datasets: Sequence[Dataset], clips: Sequence[Found], validation: ValidationConfig | None
-) -> list[Fault]:
+def _list_faults(datasets: Sequence[Dataset], clips: Sequence[Found], validation: ValidationConfig) -> list[Fault]:
     """What the entries do not fulfil together."""
     trained = [dataset for dataset in datasets if dataset.role == "train"]
     measured = [dataset.id for dataset in datasets if dataset.role == "eval"]
@@ -108,7 +104,7 @@ def _list_faults(
         problem = "no data set is drawn from in the first step"
         hint = "leave start_epoch and start_step out of one of them, and give it a probability above 0"
         faults.append(Fault("", problem, clips[0][1].place.document.name, hint))
-    wanted = validation.eval_dataset_id if validation else None
+    wanted = validation.eval_dataset_id
     if wanted is not None and wanted not in measured:
         known = f"there is {', '.join(measured)}" if measured else "add an entry of dataset_type eval"
         faults.append(Fault("eval_dataset_id", f"{shown_key(wanted)} is no eval set", "", known))
@@ -125,19 +121,12 @@ def _folder_alone(data: DataConfig, cache: CacheConfig, root: Path) -> Dataset:
     return dataset
 
 
-def dataset_settings(data: DataConfig) -> list[dict[str, object]]:
-    """What ``data`` says of its data sets with every value settled, but not where they lie: for digests.
+def dataset_settings(dataset: Dataset) -> dict[str, object]:
+    """All values of a data set that decide the result, but not where it lies: for digests.
 
-    The same settings give the same list, whether they stand in a JSON file, in ``[[datasets]]`` or in options; it is
-    empty when no data is named. How latents are cached is left out, but for cuts that are drawn anew. Raises as
-    ``resolve_datasets`` does.
+    The same settings give the same values, whether they stand in a JSON file, in ``[[datasets]]`` or in options. How
+    latents are cached is left out, but for cuts that are drawn anew.
     """
-    if not data.datasets and data.data_backend_config is None and data.instance_data_dir is None:
-        return []
-    return [_settings(dataset) for dataset in resolve_datasets(data)]
-
-
-def _settings(dataset: Dataset) -> dict[str, object]:
     values = asdict(dataset)
     values["cache"] = {"redrawn": dataset.cache.redrawn}
     if dataset.captions.table is not None:
@@ -149,9 +138,7 @@ def _settings(dataset: Dataset) -> dict[str, object]:
     return values
 
 
-def dataset_notices(
-    data: DataConfig, cache: CacheConfig | None = None, validation: ValidationConfig | None = None
-) -> tuple[str, ...]:
+def dataset_notices(data: DataConfig, validation: ValidationConfig) -> tuple[str, ...]:
     """What is worth saying about keys that have no effect here. Raises ConfigError when the file cannot be read."""
     listed = listed_entries(data)
     entries = [entry for entry in listed.entries if not _disabled(entry)] if listed else []
@@ -159,10 +146,8 @@ def dataset_notices(
     return (*notices, *_eval_notices(entries, validation))
 
 
-def _eval_notices(entries: Sequence[DatasetEntry], validation: ValidationConfig | None) -> list[str]:
+def _eval_notices(entries: Sequence[DatasetEntry], validation: ValidationConfig) -> list[str]:
     """Eval sets that are never measured, and measuring without an eval set."""
-    if validation is None:
-        return []
     measured = [entry.id for entry in entries if is_eval(entry)]
     asked = [name for name in ("eval_steps_interval", "eval_epoch_interval") if getattr(validation, name) is not None]
     if measured and not asked:

@@ -36,8 +36,8 @@ def told_settings(plan: Plan) -> dict[str, Any]:
     settings = {name: value for section in sections.values() for name, value in section.items() if name not in PLACES}
     settings.pop("datasets")
     if config.data.datasets or config.data.data_backend_config is not None:
-        for dataset in dataset_settings(config.data):
-            settings |= dict(_flat(str(dataset.pop("id")), dataset))
+        for dataset in plan.settled:
+            settings |= dict(_flat(dataset.id, dataset_settings(dataset)))
     plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
     return plain
 
@@ -64,6 +64,6 @@ def about(plan: Plan, spec: Any, model: Any, digest: str) -> dict[str, Any]:
         "rank": spec.rank,
         "alpha": spec.alpha,
         "peft_config": spec.peft_config(),
-        "config_sha256": config_sha256(plan.config),
+        "config_sha256": config_sha256(plan),
         "resolutions": sorted({planned.bucket.key for planned in plan.buckets}),
     }

@@ -92,6 +92,7 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
         cache_dir=config.cache.cache_dir,
         made_clips=data_dir is not None,
         clips_found=sum(selection.found for selection in material.selections),
+        settled=tuple(selection.dataset for selection in material.selections),
         datasets=datasets,
         samples=material.filled.samples,
         eval_samples=material.eval_samples,
@@ -107,7 +108,7 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
         memory=needs.memory,
         notices=(
             *loaded.notices,
-            *dataset_notices(data, config.cache, config.validation),
+            *dataset_notices(data, config.validation),
             *(text for found in material.selections for text in set_notices.selection_notices(found, material.rule)),
             *set_notices.quarantine_notices(material.selections),
             *notices.bucket_notices(material.filled),

@@ -18,9 +18,9 @@ from ltxtrain.facts.digests import file_sha256, sha256_of
 from ltxtrain.facts.image import image_facts
 from ltxtrain.files import write_atomically
 from ltxtrain.plan.folder import RunFolder
+from ltxtrain.plan.records import plain
 
 if TYPE_CHECKING:
-    from ltxtrain.config import TrainConfig
     from ltxtrain.plan.records import Plan
 
 SCHEMA = 1
@@ -55,6 +55,7 @@ def write_manifest(
         "samples": len(plan.samples),
         "eval_samples": len(plan.eval_samples),
         "clips": plan.clips_used,
+        "sets": [plain(dataset) for dataset in plan.settled],
     }
     events = [*read_events(folder), {"time": datetime.now(UTC).isoformat(timespec="seconds"), **event}]
     image = image_facts().facts
@@ -109,13 +110,13 @@ def dataset_fingerprint(plan: Plan) -> str:
     return sha256_of("samples-2", roles)
 
 
-def config_sha256(config: TrainConfig) -> str:
+def config_sha256(plan: Plan) -> str:
     """A digest of the settings that decide the result. Where files lie and what a run is called do not count."""
-    values = config.model_dump(mode="json")
+    values = plan.config.model_dump(mode="json")
     for name in PLACES:
         for section in values.values():
             section.pop(name, None)
-    values["data"]["datasets"] = dataset_settings(config.data)  # also where a file lists them
+    values["data"]["datasets"] = [dataset_settings(dataset) for dataset in plan.settled]
     return sha256_of("config-2", values)
 
 

@@ -5,13 +5,13 @@ Sizes are pixels, times are seconds, memory and disk are bytes. A step is an opt
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltxtrain.config import CacheRule, Schedule
+from ltxtrain.config import CacheRule, Dataset, Schedule
 from ltxtrain.facts.machine import Machine
 from ltxtrain.plan.prompts import ValidationVideo
 
@@ -130,6 +130,10 @@ class PhaseMemory:
 
 @dataclass(frozen=True)
 class Plan:
+    """``settled`` are the data sets with all their settings as they were when this was planned, in the order of
+    ``datasets``: a list that is changed or removed afterwards changes nothing.
+    """
+
     config: TrainConfig
     sources: dict[str, str]
     run_name: str
@@ -137,6 +141,7 @@ class Plan:
     cache_dir: Path
     made_clips: bool
     clips_found: int
+    settled: tuple[Dataset, ...]
     datasets: tuple[DatasetPlan, ...]
     samples: tuple[Sample, ...]
     eval_samples: tuple[Sample, ...]
@@ -164,19 +169,26 @@ class Plan:
         names = [name for name in self.__dataclass_fields__ if name != "config"]
         whole = {name: getattr(self, name) for name in names}
         whole |= {"clips_used": self.clips_used, "config": self.config.model_dump(mode="json")}
-        plain: dict[str, Any] = json.loads(json.dumps(whole, default=_plain))
-        for entry, bucket in zip(plain["buckets"], self.buckets, strict=True):
+        values: dict[str, Any] = plain(whole)
+        for entry, bucket in zip(values["buckets"], self.buckets, strict=True):
             entry["bucket"] |= _derived(bucket.bucket)
-        return plain
+        return values
 
 
 def _derived(bucket: Bucket) -> dict[str, Any]:
     return {"key": bucket.key, "latent_frames": bucket.latent_frames, "tokens": bucket.tokens}
 
 
-def _plain(value: object) -> object:
+def plain(value: Any) -> Any:
+    """``value`` as JSON has it: records and mappings are objects, sequences are lists, paths are text."""
+    if value is None or isinstance(value, (str, int, float)):
+        return value
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, (Sample, Dropped, BucketPlan, DatasetPlan, PhaseMemory, Machine, ValidationVideo)):
-        return asdict(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    if is_dataclass(value):
+        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
     raise TypeError(f"no JSON form for {type(value).__name__}")

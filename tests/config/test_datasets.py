@@ -8,23 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from ltxtrain.config import CacheRule, Dataset, Schedule, TextRule, dataset_settings, load_config, resolve_datasets
+from ltxtrain.config import CacheRule, Dataset, Schedule, TextRule, dataset_settings, load_config
 from ltxtrain.config.data import CacheConfig, DataConfig
 from ltxtrain.config.entries import DatasetEntry
 from ltxtrain.config.validation import ValidationConfig
 from ltxtrain.errors import ConfigError, DataError
-from tests.datasets import PLAIN
+from tests.datasets import PLAIN, resolved
 
 
 def from_entries(tmp_path: Path, *entries: dict[str, object], **general: object) -> tuple[Dataset, ...]:
     path = tmp_path / "backend.json"
     path.write_text(json.dumps(entries), encoding="utf-8")
-    return resolve_datasets(DataConfig(data_backend_config=path, **general))  # type: ignore[arg-type]
+    return resolved(DataConfig(data_backend_config=path, **general))  # type: ignore[arg-type]
 
 
 def test_a_folder_alone_takes_clips_as_long_as_they_are() -> None:
-    assert resolve_datasets(DataConfig(instance_data_dir=Path("c"))) == (PLAIN,)
-    short = resolve_datasets(DataConfig(instance_data_dir=Path("c"), num_frames=1, video_window="uniform"))
+    assert resolved(DataConfig(instance_data_dir=Path("c"))) == (PLAIN,)
+    short = resolved(DataConfig(instance_data_dir=Path("c"), num_frames=1, video_window="uniform"))
     assert short == (replace(PLAIN, num_frames=1, min_frames=1, window="uniform"),)
 
 
@@ -98,14 +98,14 @@ def test_disabled_entries_and_text_stores_are_left_out_even_when_they_hold_what_
 
 def test_nothing_to_train_on_is_a_matter_of_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no clips are named"):
-        resolve_datasets(DataConfig())
+        resolved(DataConfig())
     with pytest.raises(DataError, match="no data set is left"):
         from_entries(tmp_path, {"id": "a", "instance_data_dir": "c", "disabled": True})
 
 
 def test_a_list_that_is_not_there_is_named() -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.json: there is no such file"):
-        resolve_datasets(DataConfig(data_backend_config=Path("nowhere.json")))
+        resolved(DataConfig(data_backend_config=Path("nowhere.json")))
 
 
 def test_the_same_entries_may_stand_in_toml(tmp_path: Path) -> None:
@@ -114,23 +114,25 @@ def test_the_same_entries_may_stand_in_toml(tmp_path: Path) -> None:
         '[[datasets]]\nid = "a"\ninstance_data_dir = "c"\nrepeats = 2\n[datasets.video]\nnum_frames = 49\n',
         encoding="utf-8",
     )
-    (from_toml,) = resolve_datasets(load_config(files=[file], env={}).config.data)
+    (from_toml,) = resolved(load_config(files=[file], env={}).config.data)
     (from_json,) = from_entries(
         tmp_path, {"id": "a", "instance_data_dir": "c", "repeats": 2, "video": {"num_frames": 49}}
     )
     assert from_toml == from_json
     (tmp_path / "other.toml").write_text(file.read_text(encoding="utf-8").replace("2", "3"), encoding="utf-8")
     settings = [
-        dataset_settings(load_config(files=[name], env={}).config.data) for name in (file, tmp_path / "other.toml")
+        [dataset_settings(found) for found in resolved(load_config(files=[name], env={}).config.data)]
+        for name in (file, tmp_path / "other.toml")
     ]
-    assert settings[0] == dataset_settings(DataConfig(data_backend_config=tmp_path / "backend.json")) != settings[1]
+    assert settings[0] == [dataset_settings(from_json)] != settings[1]
 
 
 def test_settings_for_digests_are_those_that_decide_the_result(tmp_path: Path) -> None:
-    here, there = (DataConfig(instance_data_dir=Path(name)) for name in ("here", "there"))
-    assert dataset_settings(here) == dataset_settings(there)
-    assert dataset_settings(here)[0]["min_frames"] == 9
-    assert dataset_settings(DataConfig(made_clips=4)) == []
+    here, there = (
+        dataset_settings(found) for name in "ab" for found in resolved(DataConfig(instance_data_dir=Path(name)))
+    )
+    assert here == there
+    assert here["min_frames"] == 9
 
 
 def test_without_num_frames_clips_are_sorted_by_the_frames_that_they_hold(tmp_path: Path) -> None:
@@ -193,10 +195,10 @@ def test_an_eval_set_stands_beside_the_train_sets_and_holds_what_they_hold(tmp_p
 
 def test_the_eval_set_that_is_to_be_measured_is_one() -> None:
     data = DataConfig(datasets=(DatasetEntry(**entry()), DatasetEntry(**entry(id="e", dataset_type="eval"))))
-    assert len(resolve_datasets(data, None, ValidationConfig(eval_dataset_id="e"))) == 2
+    assert len(resolved(data, validation=ValidationConfig(eval_dataset_id="e"))) == 2
     for wrong in ("a", "x"):
         with pytest.raises(ConfigError, match=rf"eval_dataset_id: {wrong} is no eval set \(there is e\)"):
-            resolve_datasets(data, None, ValidationConfig(eval_dataset_id=wrong))
+            resolved(data, validation=ValidationConfig(eval_dataset_id=wrong))
 
 
 def test_when_a_data_set_is_drawn_from(tmp_path: Path) -> None:
@@ -229,7 +231,7 @@ def test_sizes_come_from_the_entry_and_from_the_general_options(tmp_path: Path) 
     (own,) = from_entries(tmp_path, entry(target_downsample_size=640, resolution_type="pixel"), **general)
     assert (plain.maximum_image_size, plain.target_downsample_size) == (1024, 768)
     assert (own.maximum_image_size, own.target_downsample_size) == (1024, 640)
-    assert resolve_datasets(DataConfig(instance_data_dir=Path("c"), **general)) == (
+    assert resolved(DataConfig(instance_data_dir=Path("c"), **general)) == (
         replace(PLAIN, maximum_image_size=1024, target_downsample_size=768),
     )
 
@@ -296,7 +298,7 @@ CACHES: list[tuple[dict[str, object], dict[str, object], CacheRule]] = [
 @pytest.mark.parametrize(("keys", "general", "expected"), CACHES)
 def test_how_a_data_set_is_cached(keys: dict[str, object], general: dict[str, object], expected: CacheRule) -> None:
     data = DataConfig(datasets=(DatasetEntry(**entry(**keys)),))
-    (found,) = resolve_datasets(data, CacheConfig(**general))
+    (found,) = resolved(data, CacheConfig(**general))
     assert found.cache == expected
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from ltxtrain.config import CaptionRule, Dataset, dataset_notices, load_config, resolve_datasets
+from ltxtrain.config import CaptionRule, Dataset, load_config
 from ltxtrain.config.catalogue import options
 from ltxtrain.config.data import DataConfig
 from ltxtrain.config.unbuilt import UNBUILT
 from ltxtrain.errors import ConfigError
+from tests.datasets import noticed, resolved
 
 GUIDES = Path(__file__).parent / "documented"
 
@@ -59,7 +60,7 @@ def test_the_complete_example_loads_value_by_value_once_that_is_set_aside() -> N
 
 def test_the_list_of_data_sets_gives_the_data_set_of_the_guides() -> None:
     data = DataConfig(data_backend_config=GUIDES / "multidatabackend.json", resolution=800)
-    (found,) = resolve_datasets(data)
+    (found,) = resolved(data)
     assert found == Dataset(
         id="disney-black-and-white",
         root=Path("datasets/disney-black-and-white"),
@@ -85,7 +86,7 @@ def test_the_list_of_data_sets_gives_the_data_set_of_the_guides() -> None:
         maximum_image_size=480,
         target_downsample_size=480,
     )
-    assert dataset_notices(data) == (
+    assert noticed(data) == (
         "data set disney-black-and-white: cache_dir_vae has no effect: "
         "caches are keyed by content and lie under cache_dir",
         "data set text-embeds: cache_dir has no effect: caches are keyed by content and lie under cache_dir",
@@ -106,7 +107,7 @@ def test_pictures_may_stand_beside_the_videos_of_the_guides(tmp_path: Path) -> N
         "repeats": 2,
     }
     (tmp_path / "list.json").write_text(json.dumps([*entries, stills]), encoding="utf-8")
-    video, image = resolve_datasets(DataConfig(data_backend_config=tmp_path / "list.json"))
+    video, image = resolved(DataConfig(data_backend_config=tmp_path / "list.json"))
     assert (video.kind, image.kind, image.num_frames, image.is_i2v) == ("video", "image", 1, False)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ltxtrain.config import Dataset, dataset_notices, load_config, resolve_datasets
+from ltxtrain.config import Dataset, load_config
 from ltxtrain.config.catalogue import Option, fields_of, options
 from ltxtrain.config.data import DataConfig
 from ltxtrain.config.entries import DatasetEntry, HubSettings, RowFilter, ShuffleSettings, TableSettings
@@ -17,6 +17,7 @@ from ltxtrain.config.read_entries import entry_options, video_options
 from ltxtrain.config.validation import ValidationConfig
 from ltxtrain.errors import ConfigError, DataError
 from ltxtrain.learn.schedule import SCHEDULES, Curve, learning_rate
+from tests.datasets import noticed, resolved
 
 BASE: dict[str, object] = {"id": "a", "instance_data_dir": "c", "crop": True, "instance_prompt": "TOK"}
 IMAGE = {**BASE, "dataset_type": "image"}
@@ -68,7 +69,7 @@ def outcome(*entries: dict[str, Any]) -> tuple[tuple[Dataset, ...] | str, str]:
     """The data sets, or the faults; and the notices."""
     data = DataConfig(datasets=tuple(DatasetEntry(**entry) for entry in entries))
     try:
-        return resolve_datasets(data), "\n".join(dataset_notices(data))
+        return resolved(data), "\n".join(noticed(data))
     except (ConfigError, DataError) as error:
         return str(error), ""
 
@@ -220,7 +221,7 @@ def test_how_eval_sets_are_measured_is_told_where_they_never_are() -> None:
 
 def measured(*entries: dict[str, Any], **settings: Any) -> tuple[str, ...]:
     data = DataConfig(datasets=tuple(DatasetEntry(**entry) for entry in entries))
-    return dataset_notices(data, validation=ValidationConfig(**settings))
+    return noticed(data, ValidationConfig(**settings))
 
 
 def test_measuring_without_an_eval_set_and_eval_sets_without_measuring_are_told() -> None:
@@ -236,15 +237,13 @@ def test_measuring_without_an_eval_set_and_eval_sets_without_measuring_are_told(
 def test_fading_out_is_told_to_do_nothing_where_data_sets_are_drawn_evenly() -> None:
     entries = (DatasetEntry(**{**BASE, "crop": False, "disable_after_epoch_step": 9}),)
     told = "data set a: disable_after_epoch_step has no effect: data_backend_sampling is uniform"
-    assert dataset_notices(DataConfig(datasets=entries, data_backend_sampling="uniform")) == (told,)
-    assert dataset_notices(DataConfig(datasets=entries)) == ()
+    assert noticed(DataConfig(datasets=entries, data_backend_sampling="uniform")) == (told,)
+    assert noticed(DataConfig(datasets=entries)) == ()
 
 
 def test_a_folder_named_alone_has_no_eval_set_and_that_is_told() -> None:
     data = DataConfig(instance_data_dir=Path("c"))
-    assert (
-        "eval_steps_interval has no effect" in dataset_notices(data, None, ValidationConfig(eval_steps_interval=5))[0]
-    )
+    assert "eval_steps_interval has no effect" in noticed(data, ValidationConfig(eval_steps_interval=5))[0]
 
 
 def test_a_batch_size_under_a_budget_of_tokens_is_told() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ltxtrain.config import load_config, resolve_datasets
+from ltxtrain.config import load_config
 from ltxtrain.errors import ConfigError
+from tests.datasets import resolved
 
 IMAGE = {"LTX_DATA_DIR": "/data", "LTX_CACHE_DIR": "/cache", "LTX_OUTPUT_DIR": "/output"}
 SETS = [{"id": "mine", "instance_data_dir": "/mine", "crop_style": "center"}]
@@ -71,7 +72,7 @@ def test_data_named_in_another_way_replace_the_image_s_and_nothing_is_told(tmp_p
     assert loaded.config.data == without.config.data
     assert loaded.sources["instance_data_dir"] == "default"
     assert loaded.notices == without.notices
-    assert [dataset.root for dataset in resolve_datasets(loaded.config.data)] == [Path("/mine")]
+    assert [dataset.root for dataset in resolved(loaded.config.data)] == [Path("/mine")]
 
 
 def test_other_layers_still_tell_what_they_replace(tmp_path: Path) -> None:

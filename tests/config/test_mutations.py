@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ltxtrain.config import load_config, resolve_datasets
+from ltxtrain.config import load_config
 from ltxtrain.config.data import DataConfig
 from ltxtrain.config.presets import preset_names, read_preset
 from ltxtrain.errors import ConfigError, DataError
+from tests.datasets import resolved
 
 HERE = Path(__file__).parent
 MUTATIONS = 250
@@ -45,7 +46,7 @@ def test_a_mutated_file_is_read_or_refused(tmp_path: Path, monkeypatch: pytest.M
         path.write_bytes(mutated(text, draw).encode())
         try:
             if name == "list.json":
-                resolve_datasets(DataConfig(data_backend_config=path))
+                resolved(DataConfig(data_backend_config=path))
             else:
                 load_config(files=[path], env={}, set_aside_unbuilt=True)
             read += 1

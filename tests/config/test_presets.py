@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ltxtrain.config import load_config, resolve_datasets
+from ltxtrain.config import load_config
 from ltxtrain.config import presets as room
 from ltxtrain.config.presets import preset_chain, preset_names, presets_folder, read_preset
 from ltxtrain.errors import ConfigError
+from tests.datasets import resolved
 
 DOCUMENTED = {
     "smoke",
@@ -48,7 +49,7 @@ def test_a_preset_tells_what_it_is_for(name: str) -> None:
 
 def test_smoke_asks_for_nothing_that_is_not_built_and_works_with_named_clips() -> None:
     loaded = load_config(["smoke"], env={}, flags={"data": "clips"})
-    (dataset,) = resolve_datasets(loaded.config.data)
+    (dataset,) = resolved(loaded.config.data)
     assert (dataset.root, dataset.num_frames, dataset.min_frames) == (Path("clips"), 17, 9)
     assert loaded.config.model.pretrained_model_name_or_path == "ltxtrain/tiny"
     assert loaded.config.data.made_clips == 4

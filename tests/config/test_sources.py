@@ -15,16 +15,16 @@ from ltxtrain.config import (
     ShuffleRule,
     TableRule,
     dataset_settings,
-    resolve_datasets,
 )
 from ltxtrain.config.data import CacheConfig, DataConfig
 from ltxtrain.errors import ConfigError
+from tests.datasets import resolved
 
 
 def from_entry(tmp_path: Path, **keys: Any) -> Dataset:
     path = tmp_path / "backend.json"
     path.write_text(json.dumps([{"id": "a", **keys}]), encoding="utf-8")
-    (found,) = resolve_datasets(DataConfig(data_backend_config=path), CacheConfig(cache_dir=Path("kept")))
+    (found,) = resolved(DataConfig(data_backend_config=path), CacheConfig(cache_dir=Path("kept")))
     return found
 
 
@@ -153,9 +153,8 @@ def test_a_bad_line_of_a_file_of_filters_is_told(tmp_path: Path) -> None:
 
 
 def test_where_a_table_or_a_set_lies_is_no_matter_of_the_result(tmp_path: Path) -> None:
-    def settings(**keys: Any) -> list[dict[str, object]]:
-        from_entry(tmp_path, **keys)
-        return dataset_settings(DataConfig(data_backend_config=tmp_path / "backend.json"))
+    def settings(**keys: Any) -> dict[str, object]:
+        return dataset_settings(from_entry(tmp_path, **keys))
 
     table = {"path": "t.parquet", "caption_column": "c"}
     first = settings(instance_data_dir="c", parquet=table)

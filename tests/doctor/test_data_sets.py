@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from ltxtrain.config import TrainConfig, resolve_datasets
+from ltxtrain.config import TrainConfig
 from ltxtrain.config.data import DataConfig
 from ltxtrain.doctor.clips import check_data, check_dataset
 from ltxtrain.doctor.findings import Finding
 from ltxtrain.doctor.needs import data_sets
+from tests.datasets import resolved
 from tests.doctor.children import STRANGER, folder_for_all, in_child, needs_root, wrong
 from tests.doctor.world import World
 
@@ -35,7 +36,7 @@ def sets_of(tmp_path: Path, *entries: dict[str, Any]) -> DataConfig:
 
 def look(tmp_path: Path, **entry: Any) -> Finding:
     """What is told of the one data set that ``entry`` describes."""
-    (dataset,) = resolve_datasets(sets_of(tmp_path, entry))
+    (dataset,) = resolved(sets_of(tmp_path, entry))
     return check_dataset(dataset, listed=True)
 
 
@@ -70,7 +71,7 @@ def test_an_eval_set_holds_what_is_trained_on(tmp_path: Path) -> None:
         {"instance_data_dir": str(train), "dataset_type": "image"},
         {"instance_data_dir": str(held_out), "dataset_type": "eval"},
     )
-    first, second = (check_dataset(dataset, listed=True) for dataset in resolve_datasets(data))
+    first, second = (check_dataset(dataset, listed=True) for dataset in resolved(data))
     assert first.state == "ok"
     assert wrong(second) == ["data-no-clips"] and second.fix.startswith("name a folder of images")
 
