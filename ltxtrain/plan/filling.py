@@ -25,7 +25,7 @@ Key = tuple[str, Bucket]  # of one bucket: its data set, and its size
 class FillRule:
     """``batch_sizes`` are those of data sets that have one of their own; others take ``batch_tokens`` latent tokens
     of clips to a batch where that is not 0, else ``batch_size`` clips. One step draws ``accumulation * processes``
-    batches.
+    batches; ``processes`` is 1 until training on several devices is built.
 
     ``small`` is what happens to a bucket with fewer uses than one step draws: ``drop`` leaves its clips out,
     ``refuse`` raises ``DataError``, ``keep`` makes short batches of it. ``pad`` raises ``repeats`` to what would do,
