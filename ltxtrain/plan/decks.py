@@ -5,9 +5,11 @@ Random numbers come from Philox, a counter-based generator whose raw output nump
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, TypeVar
 
@@ -30,7 +32,7 @@ KEPT_EPOCHS = 2  # the one being read and, for what is read ahead, the next
 class Deck:
     """The batches of one data set, in each epoch in another order."""
 
-    def __init__(self, dataset: DatasetPlan, groups: Sequence[Group], weight: float, seed: int) -> None:
+    def __init__(self, dataset: DatasetPlan, groups: Sequence[BucketUses], weight: float, seed: int) -> None:
         self.id = dataset.id
         self.schedule = dataset.schedule
         self.samples = [sample for group in groups for sample in group.samples]
@@ -39,8 +41,8 @@ class Deck:
         self._weight = weight * self.schedule.weight
         self._seed = seed
         self._orders: dict[int, tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]] = {}
-        offsets = accumulate((group.uses for group in groups), initial=0)
-        self._bounds = np.concatenate([group.bounds(offset) for group, offset in zip(groups, offsets, strict=False)])
+        self._first_uses = list(accumulate((group.uses for group in groups), initial=0))
+        self._first_batches = list(accumulate((group.batches for group in groups), initial=0))
 
     def weights(self, steps: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """The weight of the data set in each of these steps."""
@@ -49,9 +51,16 @@ class Deck:
         return self._weight * np.maximum(0.0, 1.0 - steps / self.schedule.fade_out_step)
 
     def batch(self, epoch: int, position: int) -> list[Sample]:
-        uses, order = kept(self._orders, epoch, lambda: self._shuffled(epoch))
-        start, end = self._bounds[order[position]]
+        uses, order = of_epoch(self._orders, epoch, lambda: self._shuffled(epoch))
+        start, end = self._bounds(int(order[position]))
         return [self.samples[use] for use in uses[start:end]]
+
+    def _bounds(self, batch: int) -> tuple[int, int]:
+        """Where the batch of that number begins and ends among the uses: batches lie in them bucket by bucket."""
+        number = bisect.bisect_right(self._first_batches, batch) - 1
+        size = self._groups[number].batch_size
+        start = self._first_uses[number] + (batch - self._first_batches[number]) * size
+        return start, min(start + size, self._first_uses[number + 1])
 
     def _shuffled(self, epoch: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
         """Places in ``samples`` in the order of their uses, and the numbers of the batches in the order of showing."""
@@ -66,25 +75,20 @@ class Deck:
 
 
 @dataclass(frozen=True)
-class Group:
-    """The samples of one bucket of one data set, in the order of their ids."""
+class BucketUses:
+    """The samples of one bucket of one data set, in the order of their ids. A batch holds ``batch_size`` uses."""
 
     bucket: Bucket
     samples: tuple[Sample, ...]
     batch_size: int
 
-    @property
+    @cached_property
     def uses(self) -> int:
         return sum(sample.repeats + 1 for sample in self.samples)
 
     @property
     def batches(self) -> int:
         return math.ceil(self.uses / self.batch_size)
-
-    def bounds(self, offset: int) -> list[tuple[int, int]]:
-        """Where each batch begins and ends among the uses, which begin at ``offset``."""
-        starts, end = range(offset, offset + self.uses, self.batch_size), offset + self.uses
-        return [(start, min(start + self.batch_size, end)) for start in starts]
 
 
 def decks_of(rule: OrderRule) -> list[Deck]:
@@ -93,10 +97,10 @@ def decks_of(rule: OrderRule) -> list[Deck]:
     for sample in sorted(rule.samples, key=lambda sample: sample.id):
         gathered.setdefault((sample.dataset, sample.bucket), []).append(sample)
     planned = {(found.dataset, found.bucket): found for found in rule.buckets}
-    groups: dict[str, list[Group]] = {}
+    groups: dict[str, list[BucketUses]] = {}
     for place in sorted(gathered):
         dataset_id, bucket = place
-        group = Group(bucket, tuple(gathered[place]), planned[place].batch_size * rule.world)
+        group = BucketUses(bucket, tuple(gathered[place]), planned[place].batch_size * rule.world)
         groups.setdefault(dataset_id, []).append(group)
     decks = []
     for dataset in sorted(rule.datasets, key=lambda dataset: dataset.id):
@@ -143,7 +147,7 @@ def fractions(key: int, first: int, count: int) -> npt.NDArray[np.float64]:
     return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def kept(store: dict[int, Made], epoch: int, make: Callable[[], Made]) -> Made:
+def of_epoch(store: dict[int, Made], epoch: int, make: Callable[[], Made]) -> Made:
     """What ``store`` has of ``epoch``; made anew, in place of the oldest, where it has none."""
     if epoch not in store:
         made = make()

@@ -19,7 +19,17 @@ import numpy.typing as npt
 from ltxtrain.errors import ConfigError, Fault
 from ltxtrain.facts.digests import sha256_of
 from ltxtrain.plan.buckets import crop_offset
-from ltxtrain.plan.decks import ENDLESS, Deck, decks_of, epoch_changes, fractions, is_active, kept, key_of, step_changes
+from ltxtrain.plan.decks import (
+    ENDLESS,
+    Deck,
+    decks_of,
+    epoch_changes,
+    fractions,
+    is_active,
+    key_of,
+    of_epoch,
+    step_changes,
+)
 from ltxtrain.plan.records import Bucket, BucketPlan, DatasetPlan, Plan, Sample
 
 DRAWN_AT_ONCE = 1 << 14
@@ -44,7 +54,7 @@ class Batch:
 @dataclass(frozen=True)
 class OrderRule:
     """All that the order depends on. ``buckets`` and ``datasets`` are the plan's; ``world`` counts the processes, and
-    a batch holds ``batch_size`` samples for each."""
+    a batch holds ``batch_size`` samples for each. Training knows one process so far, so no recipe sets it."""
 
     samples: Sequence[Sample]
     buckets: Sequence[BucketPlan]
@@ -66,7 +76,7 @@ class BatchOrder:
         self._changes = sorted((step - 1) * rule.accumulation for step in starts if step > 1)
         self._gates = sorted({epoch for deck in self._decks for epoch in epoch_changes(deck.schedule) if epoch > 0})
         self._stretches: list[_Stretch] = []
-        self._turns: dict[int, _Turns] = {}
+        self._supplies: dict[int, _Supply] = {}
 
     def __getitem__(self, index: int) -> Batch:
         stretch = self._stretch(lambda last: last.end > index, lambda each: each.first <= index)
@@ -74,8 +84,8 @@ class BatchOrder:
         first, epoch = index - position, stretch.epoch + epoch
         deck = self._decks[0]
         if len(self._decks) > 1:
-            turns = kept(self._turns, epoch, lambda: self._take_turns(epoch, first))
-            deck, position = self._decks[turns.supplier[position]], int(turns.turn[position])
+            supply = of_epoch(self._supplies, epoch, lambda: self._drawn_supply(epoch, first))
+            deck, position = self._decks[supply.deck[position]], int(supply.position[position])
         samples = tuple(self._cut(sample, epoch) for sample in deck.batch(epoch, position))
         return Batch(index, epoch, samples, deck.id)
 
@@ -135,7 +145,7 @@ class BatchOrder:
         count = min((change - 1 - first) // length, gate - epoch)  # what begins with the next batch prolongs an epoch
         if count:
             return _Stretch(epoch, first, length, count)
-        return _Stretch(epoch, first, len(self._take_turns(epoch, first).supplier), 1)
+        return _Stretch(epoch, first, len(self._drawn_supply(epoch, first).deck), 1)
 
     def _epoch_with_data(self, epoch: int, first: int) -> int:
         """``epoch``, or the next one in which a data set is active when that one is over before it begins."""
@@ -153,7 +163,7 @@ class BatchOrder:
     def _step(self, index: int) -> int:
         return index // self.rule.accumulation + 1
 
-    def _take_turns(self, epoch: int, first: int) -> _Turns:
+    def _drawn_supply(self, epoch: int, first: int) -> _Supply:
         """Draw, batch for batch, which data set comes next, until all that are active are through."""
         left = [deck.batches for deck in self._decks]
         key, index = key_of("data set", self.rule.seed), first
@@ -176,12 +186,12 @@ class BatchOrder:
                 left[place] -= int(np.count_nonzero(chosen == number))
             drawn.append(np.asarray(live, dtype=np.int32)[chosen])
             index += len(chosen)
-        supplier = np.concatenate(drawn)
-        turn = np.zeros_like(supplier)
+        deck = np.concatenate(drawn)
+        position = np.zeros_like(deck)
         for place in range(len(self._decks)):
-            mine = np.flatnonzero(supplier == place)
-            turn[mine] = np.arange(len(mine))
-        return _Turns(supplier, turn)
+            mine = np.flatnonzero(deck == place)
+            position[mine] = np.arange(len(mine))
+        return _Supply(deck, position)
 
 
 @dataclass(frozen=True)
@@ -203,16 +213,16 @@ class _Stretch:
 
 
 @dataclass(frozen=True)
-class _Turns:
-    """For each batch of an epoch: which data set supplies it, and the how many-th batch of that set it is."""
+class _Supply:
+    """For each batch of an epoch: the deck that supplies it, and the batch's position in that deck's own order."""
 
-    supplier: npt.NDArray[np.int32]
-    turn: npt.NDArray[np.int32]
+    deck: npt.NDArray[np.int32]
+    position: npt.NDArray[np.int32]
 
 
 def share(batch: Batch, rank: int, world: int) -> Batch:
     """The part of a batch that one of ``world`` processes computes. The parts differ by at most one sample, make up
-    the whole together, and may be empty."""
+    the whole together, and may be empty. For training on several devices: no recipe calls it before that is built."""
     count = len(batch.samples)
     return replace(batch, samples=batch.samples[rank * count // world : (rank + 1) * count // world])
 
