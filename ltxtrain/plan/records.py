@@ -77,6 +77,11 @@ class Sample:
     kind: str = "video"
 
 
+def clip_name(sample: Sample) -> str:
+    """The clip's path inside its data set. Two clips may be one file: a set may have two rows for it."""
+    return sample.id.removeprefix(f"{sample.dataset}/").rpartition("#")[0]
+
+
 @dataclass(frozen=True)
 class Dropped:
     """A clip that is not trained on, and why. ``path`` is inside the dataset; ``a.mp4#3`` is one window."""
@@ -162,7 +167,7 @@ class Plan:
     @cached_property
     def clips_used(self) -> int:
         """Clips with at least one sample, in all data sets. ``clips_found`` = ``clips_used`` + clips that gave none."""
-        return len({(sample.dataset, sample.path) for sample in (*self.samples, *self.eval_samples)})
+        return len({(sample.dataset, clip_name(sample)) for sample in (*self.samples, *self.eval_samples)})
 
     def to_json(self) -> dict[str, Any]:
         """The whole plan as plain JSON values, the resolved configuration and its sources included."""

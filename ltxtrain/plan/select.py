@@ -15,6 +15,7 @@ from ltxtrain.facts.quarantine import Quarantined, read_quarantine
 from ltxtrain.plan.buckets import Size, SizeRule, crop_around, crop_offset
 from ltxtrain.plan.frames import floor_frames, floor_to_interval, windows
 from ltxtrain.plan.records import Bucket, Dropped, Sample
+from ltxtrain.plan.records import clip_name as clip_name
 from ltxtrain.plan.shapes import Shape, fit_shape, input_size
 from ltxtrain.plan.size_map import NO_MAP, SizeMap, read_size_map
 
@@ -50,7 +51,7 @@ class Selection:
 
     ``size_map`` is the user's, ``faceless`` counts samples in which no face was found to cut around, ``others`` files
     of the other kind in the set's folder, ``filtered`` items that the set's own filter leaves out, ``reduced`` are the
-    paths of clips above ``maximum_image_size``.
+    names of clips above ``maximum_image_size``.
     """
 
     dataset: Dataset
@@ -106,15 +107,15 @@ def select_samples(dataset: Dataset, rule: SelectionRule) -> Selection:
         faceless=faceless,
         others=index.others,
         filtered=index.filtered,
-        reduced=_reduced(dataset, probed, {sample.path for sample in chosen}),
+        reduced=_reduced(dataset, probed, {clip_name(sample) for sample in chosen}),
     )
 
 
 def _reduced(dataset: Dataset, probed: Sequence[ProbedClip], used: set[str]) -> tuple[str, ...]:
     if dataset.maximum_image_size is None:
         return ()
-    paths = ((str(clip.found.path), (clip.facts.width, clip.facts.height)) for clip in probed)
-    return tuple(path for path, size in paths if path in used and input_size(dataset, size) != size)
+    sizes = ((clip.found.name, (clip.facts.width, clip.facts.height)) for clip in probed)
+    return tuple(name for name, size in sizes if name in used and input_size(dataset, size) != size)
 
 
 def _quarantined(dataset: Dataset, clip: FoundClip, entry: Quarantined) -> Dropped:
@@ -231,8 +232,3 @@ def _cut_around_faces(samples: Sequence[Sample], memo: Path | None) -> tuple[tup
 
 def _size_of(bucket: Bucket) -> Size:
     return bucket.width, bucket.height
-
-
-def clip_name(sample: Sample) -> str:
-    """The clip's path inside its data set."""
-    return sample.id.removeprefix(f"{sample.dataset}/").rpartition("#")[0]

@@ -14,7 +14,7 @@ from ltxtrain.facts.media import ClipFacts, frames_at
 from ltxtrain.facts.reasons import FAULTY
 from ltxtrain.plan.buckets import computed_size, ratio_of, target_of_ratio
 from ltxtrain.plan.frames import floor_frames
-from ltxtrain.plan.records import Dropped, Sample
+from ltxtrain.plan.records import Dropped, Sample, clip_name
 from ltxtrain.plan.select import ProbedClip, Selection, SelectionRule, sample_rate, size_rule
 
 # Below this part of the training rate, frames are shown twice or more often, and the model learns stutter.
@@ -71,8 +71,8 @@ def quarantine_notices(selections: Sequence[Selection]) -> list[str]:
 
 
 def _used_clips(selection: Selection) -> list[ProbedClip]:
-    used = {sample.path for sample in selection.samples}
-    return [clip for clip in selection.probed if str(clip.found.path) in used]
+    used = {clip_name(sample) for sample in selection.samples}
+    return [clip for clip in selection.probed if clip.found.name in used]
 
 
 def _found(selection: Selection) -> list[str]:
@@ -113,7 +113,7 @@ def _frame_counts(dataset: Dataset, samples: Sequence[Sample]) -> list[str]:
     least = floor_frames(dataset.min_frames)
     if least != dataset.min_frames != dataset.num_frames:
         told.append(f"min_frames {dataset.min_frames} was asked, {least} is the least that is used")
-    shorter = {sample.path for sample in samples if sample.bucket.frames < trained}
+    shorter = {clip_name(sample) for sample in samples if sample.bucket.frames < trained}
     if shorter:
         told.append(f"{_clips(len(shorter))} shorter than {trained} frames and used at what they hold")
     return told
@@ -145,9 +145,9 @@ def _rates(dataset: Dataset, clips: Sequence[ProbedClip], framerate: float) -> l
 
 def _sizes(selection: Selection, clips: Sequence[ProbedClip]) -> list[str]:
     told = []
-    widths = {str(clip.found.path): clip.facts.width for clip in clips}
-    first = {sample.path: sample for sample in selection.samples}
-    enlarged = [path for path, sample in first.items() if sample.resize[0] > ENLARGED * widths[path]]
+    widths = {clip.found.name: clip.facts.width for clip in clips}
+    first = {clip_name(sample): sample for sample in selection.samples}
+    enlarged = [name for name, sample in first.items() if sample.resize[0] > ENLARGED * widths[name]]
     if enlarged:
         told.append(
             f"{_clips(len(enlarged))} smaller than the training size and enlarged; a lower resolution costs less and "
@@ -155,7 +155,7 @@ def _sizes(selection: Selection, clips: Sequence[ProbedClip]) -> list[str]:
         )
     if selection.reduced:
         sizes = "above maximum_image_size and reduced to target_downsample_size"
-        kept = [_part_kept(first[path]) for path in selection.reduced if path in first]
+        kept = [_part_kept(first[name]) for name in selection.reduced if name in first]
         share = mean(kept) if kept else 1.0
         part = f"; about {100 * share:.0f} % of each picture is in the cut" if share < CUT_OFF else ""
         told.append(f"{_clips(len(selection.reduced))} {sizes}{part}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ltxtrain.errors import DataError
 from ltxtrain.facts.reasons import EXPLANATIONS
-from ltxtrain.plan.records import DatasetPlan, Dropped, Sample
+from ltxtrain.plan.records import DatasetPlan, Dropped, Sample, clip_name
 from ltxtrain.plan.select import Selection
 
 LISTED = 20  # clips that one error names
@@ -106,4 +106,4 @@ def _longest(selections: Sequence[Selection]) -> list[str]:
 
 
 def _clips_used(samples: Sequence[Sample]) -> Counter[str]:
-    return Counter(dataset for dataset, _ in {(sample.dataset, sample.path) for sample in samples})
+    return Counter(dataset for dataset, _ in {(sample.dataset, clip_name(sample)) for sample in samples})

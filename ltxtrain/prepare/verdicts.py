@@ -12,8 +12,8 @@ from ltxtrain.errors import DataError
 from ltxtrain.facts.media import ClipFacts, probe_clips
 from ltxtrain.plan import set_notices
 from ltxtrain.plan.make import Material, gather
-from ltxtrain.plan.records import Dropped, Sample
-from ltxtrain.plan.select import Selection, SelectionRule, clip_name, select_samples
+from ltxtrain.plan.records import Dropped, Sample, clip_name
+from ltxtrain.plan.select import Selection, SelectionRule, select_samples
 from ltxtrain.prepare.inspect_records import JudgedClip, Key, Verdicts
 
 # Dropped before anybody looked into the file: what is in it is worth seeing all the same.

@@ -12,8 +12,8 @@ from ltxtrain.config import Dataset
 from ltxtrain.facts.index import FoundClip
 from ltxtrain.facts.media import ClipFacts
 from ltxtrain.facts.reasons import REASONS
-from ltxtrain.plan.records import Dropped
-from ltxtrain.plan.select import ProbedClip, SelectionRule, clip_name, fit_clip
+from ltxtrain.plan.records import Dropped, clip_name
+from ltxtrain.plan.select import ProbedClip, SelectionRule, fit_clip
 from tests.datasets import PLAIN
 
 DATASET = replace(PLAIN, id="d", root=Path("/data"), resolution=480, crop_style="random")

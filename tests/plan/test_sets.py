@@ -224,6 +224,31 @@ def test_files_of_the_other_kind_and_wrong_tables_are_told(
     assert "b.mp4 1920x48, not 64x48" in warning and "a.mp4" not in warning
 
 
+def test_two_rows_for_one_file_are_two_clips_with_a_caption_each(
+    load: Load, machine: Machine, add_image: Callable[..., Path], clips: Path
+) -> None:
+    for name in ("a.png", "b.png"):
+        add_image(name, size=(512, 512), caption=None)
+    rows = [{"file": name, "text": text} for name, text in (("a.png", "one"), ("a.png", "two"), ("b.png", "three"))]
+    (clips / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    entry = {
+        "id": "d",
+        "type": "huggingface",
+        "dataset_type": "image",
+        "dataset_name": str(clips),
+        "image_column": "file",
+        "caption_column": "text",
+        "caption_strategy": "huggingface",
+        "maximum_image_size": 200,
+        "target_downsample_size": 128,
+    }
+    plan = make_plan(load(datasets=[entry], train_batch_size=1), machine)
+    assert plan.clips_found == plan.clips_used == 3
+    assert sorted(sample.captions[0] for sample in plan.samples) == ["one", "three", "two"]
+    assert len({sample.path for sample in plan.samples}) == 2
+    assert any("3 clips above maximum_image_size" in notice for notice in plan.notices)
+
+
 def test_a_clip_that_is_lost_is_a_defect(
     add_clip: AddClip, load: Load, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
