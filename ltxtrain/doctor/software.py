@@ -36,6 +36,7 @@ PACKAGES = (
     Package("httpx", "httpx", "0.28"),
     Package("huggingface-hub", "huggingface_hub", "1.32"),
     Package("numpy", "numpy", "2.0"),
+    Package("opencv-python-headless", "cv2", "4.10"),
     Package("peft", "peft", "0.18"),
     Package("pillow", "PIL", "11"),
     Package("protobuf", "google.protobuf", "5"),

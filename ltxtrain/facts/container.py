@@ -46,14 +46,6 @@ def clips_place(env: Mapping[str, str], mounts: Path = MOUNTS) -> Path:
     return plain
 
 
-def install_hint(extra: str, env: Mapping[str, str]) -> str:
-    """How to come by packages that most runs do without: our images hold neither them nor pip."""
-    command = f'pip install "ltxtrain[{extra}]"'
-    if env.get("LTX_IMAGE"):
-        return f"this image does not hold it, nor pip: do this outside of the image, after {command}"
-    return f"install it: {command}"
-
-
 def is_empty(folder: Path) -> bool:
     """Whether there is nothing in ``folder`` but hidden files. One that cannot be looked into is not empty."""
     try:

@@ -23,13 +23,16 @@ NEIGHBOURS = 6  # overlapping finds that confirm one another; with fewer, leaves
 def answer(task: dict[str, Any], room: memoryview) -> tuple[dict[str, Any], int]:
     """``{"face": [x, y]}``: the middle of the largest face, as parts of the displayed width and height, or None.
 
-    ``{"failed": ...}`` where there is no such picture.
+    ``{"failed": ...}`` where there is no such picture, ``{"unloaded": ...}`` where OpenCV cannot be loaded.
     """
     try:
         picture_HWC = picture_at(Path(task["path"]), float(task["seconds"]), task["kind"], SEARCHED)
     except MediaError as error:
         return {"failed": error.detail}, 0
-    return {"face": largest_face(picture_HWC)}, 0
+    try:
+        return {"face": largest_face(picture_HWC)}, 0
+    except ImportError as error:
+        return {"unloaded": str(error)}, 0
 
 
 def largest_face(picture_HWC: npt.NDArray[np.uint8]) -> list[float] | None:

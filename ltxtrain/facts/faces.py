@@ -6,9 +6,7 @@ so it is remembered, by the file's size and times.
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from typing import Any
 
 from ltxtrain.errors import MachineError
 from ltxtrain.facts.children import Children, Reply, Task, usable_workers
-from ltxtrain.facts.container import install_hint
+from ltxtrain.facts.media_facts import printable
 from ltxtrain.files import write_atomically
 
 MEMORY_BYTES = 4 * 1024**3
@@ -44,15 +42,10 @@ class FaceRequest:
 def find_faces(requests: Sequence[FaceRequest], memo: Path | None = None) -> list[Centre | None]:
     """The middle of the largest face of each frame, in the order given; None where none is found.
 
-    ``memo`` is a folder of remembered facts. Raises ``MachineError`` when the package that looks is not installed.
+    ``memo`` is a folder of remembered facts. Raises ``MachineError`` where OpenCV, which looks, cannot be loaded.
     """
     if not requests:
         return []
-    if importlib.util.find_spec("cv2") is None:
-        raise MachineError(
-            "crop_style face needs the package opencv, which is not installed",
-            hint=f"{install_hint('faces', os.environ)}; or set crop_style center",
-        )
     noted = _read_notes(memo)
     stamps = [_stamp(request.path) for request in requests]
     known = {
@@ -64,6 +57,7 @@ def find_faces(requests: Sequence[FaceRequest], memo: Path | None = None) -> lis
     with Children("ltxtrain.facts.face_child", min(usable_workers(), max(1, len(todo))), MEMORY_BYTES) as children:
         tasks = (_task(requests[index]) for index in todo)
         for index, reply in zip(todo, children.run(tasks), strict=True):
+            _check_loaded(reply)
             known[index] = _face_of(reply)
             if reply.answer is not None and "face" in reply.answer and stamps[index] is not None:
                 noted[requests[index].key] = {"stamp": stamps[index], "face": known[index]}
@@ -75,6 +69,16 @@ def find_faces(requests: Sequence[FaceRequest], memo: Path | None = None) -> lis
 
 def _task(request: FaceRequest) -> Task:
     return Task({"path": str(request.path), "seconds": request.seconds, "kind": request.kind}, SECONDS)
+
+
+def _check_loaded(reply: Reply) -> None:
+    """Without this, an incomplete installation would look like clips that show no face."""
+    unloaded = (reply.answer or {}).get("unloaded")
+    if isinstance(unloaded, str):
+        raise MachineError(
+            f"crop_style face: OpenCV cannot be loaded: {printable(unloaded)}",
+            hint="make setup, or install ltxtrain's packages again",
+        )
 
 
 def _face_of(reply: Reply) -> list[float] | None:

@@ -7,7 +7,6 @@ is overwritten; what an earlier run wrote is left alone.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import time
 from collections import Counter
@@ -23,7 +22,6 @@ from uuid import uuid4
 from ltxtrain.errors import ConfigError, DataError, Fault, MachineError
 from ltxtrain.events import Event, Notice, StageDone, StageProgress, StageStarted
 from ltxtrain.facts.children import Children, Reply, Task, usable_workers
-from ltxtrain.facts.container import install_hint
 from ltxtrain.facts.index_walk import Rejected, walk_folder
 from ltxtrain.facts.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 from ltxtrain.files import make_folder, room_at, sync_folder, write_atomically
@@ -105,8 +103,8 @@ def iter_split(asked: Asked) -> Generator[Event, None, Split]:
     A video that cannot be read is told and in ``failed``; the others go on. Raises ``ConfigError``, ``DataError`` and
     ``MachineError`` for what concerns all of them.
     """
-    if find_spec("scenedetect") is None or find_spec("cv2") is None:
-        raise MachineError("the package scenedetect is missing", hint=install_hint("scenes", os.environ))
+    if find_spec("scenedetect") is None:
+        raise MachineError("the package scenedetect is missing", hint='pip install "ltxtrain[scenes]"')
     sources, failed = find_sources(asked.root)
     if asked.to is not None:
         _check_apart(asked.root, asked.to)

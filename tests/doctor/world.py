@@ -23,7 +23,7 @@ LAUNCH = (
 )
 # The real ones want a real torch, or take long to import. The command line itself needs the later ones, once.
 STUBS = (
-    "accelerate av datasets diffusers google/protobuf httpx huggingface_hub numpy peft PIL pyarrow safetensors "
+    "accelerate av cv2 datasets diffusers google/protobuf httpx huggingface_hub numpy peft PIL pyarrow safetensors "
     "sentencepiece transformers"
 )
 STUBS_OF_A_WARM_PROCESS = "pydantic pydantic_settings rich typer"

@@ -86,7 +86,7 @@ def test_the_two_lists_do_not_overlap() -> None:
 def test_the_lock_satisfies_what_the_project_asks_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lock = {**read("lock.txt"), **read("torch-cpu.txt")}
-    for text in project["dependencies"]:
+    for text in [*project["dependencies"], *project["optional-dependencies"]["scenes"]]:
         asked = Requirement(text)
         requirement, _ = lock[canonicalize_name(asked.name)]
         assert asked.specifier.contains(str(requirement.specifier).removeprefix("=="), prereleases=True), text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from fractions import Fraction
@@ -18,8 +17,6 @@ from ltxtrain.errors import MachineError
 from ltxtrain.facts.faces import NOTE, FaceRequest, find_faces
 from ltxtrain.facts.machine import Machine
 from ltxtrain.plan.make import make_plan
-
-pytest.importorskip("cv2")
 
 AddClip = Callable[..., Path]
 Load = Callable[..., LoadedConfig]
@@ -108,18 +105,18 @@ def test_what_cannot_be_decoded_has_no_face_and_is_not_remembered(tmp_path: Path
     assert json.loads((tmp_path / "memo" / NOTE).read_text()) == {}
 
 
-def test_the_package_that_is_missing_is_told_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "cv2" else find(name, *rest))
-    with pytest.raises(MachineError) as caught:
-        find_faces([FaceRequest(Path("a.mp4"), 0.0)])
-    assert caught.value.exit_code == 4
-    assert caught.value.hint == 'install it: pip install "ltxtrain[faces]"; or set crop_style center'
-    monkeypatch.setenv("LTX_IMAGE", "/opt/ltxtrain/image.json")
-    with pytest.raises(MachineError) as caught:
-        find_faces([FaceRequest(Path("a.mp4"), 0.0)])
-    assert caught.value.hint is not None and "this image does not hold it" in caught.value.hint
-    assert find_faces([]) == []
+def test_an_opencv_that_cannot_be_loaded_is_told_and_not_taken_for_clips_without_faces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site/cv2").mkdir(parents=True)
+    (tmp_path / "site/cv2/__init__.py").write_text("raise ImportError('libz.so.1: cannot open\\nshared object file')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    drawn(240).save(tmp_path / "a.png")
+    with pytest.raises(MachineError, match=r"OpenCV cannot be loaded: libz\.so\.1: cannot open") as caught:
+        find_faces([FaceRequest(tmp_path / "a.png", 0.0, "image")], tmp_path / "memo")
+    assert caught.value.exit_code == 4 and "\n" not in caught.value.message
+    assert caught.value.hint == "make setup, or install ltxtrain's packages again"
+    assert not (tmp_path / "memo" / NOTE).exists()
 
 
 def test_plan_cuts_around_faces_and_counts_windows_without_one(
