@@ -70,6 +70,7 @@ from ltxtrain.model.render import RenderSettings, make_render_pipeline, render_v
 from ltxtrain.model.text import PromptEmbedding
 from ltxtrain.model.transformer import predict_velocity
 from ltxtrain.plan.folder import RunFolder, write_plan_files
+from ltxtrain.plan.length import batches_of_run
 from ltxtrain.plan.manifest import write_manifest
 from ltxtrain.plan.order import Batch, BatchOrder, order_of
 from ltxtrain.plan.prompts import validation_due
@@ -91,6 +92,7 @@ class Run:
     parameters: dict[str, torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
     order: BatchOrder
+    batches: int  # in all steps together
     datasets: dict[str, DatasetPlan]
     scheduler: dict[str, Any]
     identity: dict[str, str]
@@ -169,6 +171,7 @@ def _load(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Event, No
         if config.memory.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
         transformer.to(device).train()
+    order = order_of(plan)
     run = Run(
         plan=plan,
         prepared=prepared,
@@ -179,7 +182,8 @@ def _load(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Event, No
         transformer=transformer,
         parameters=parameters,
         optimizer=make_optimizer(list(parameters.values()), config.optimizer),
-        order=order_of(plan),
+        order=order,
+        batches=batches_of_run(plan, order),
         datasets={dataset.id: dataset for dataset in plan.datasets},
         scheduler=scheduler_config(model),
         identity=identity_of(plan, spec) | {"base model": prepared.digests["transformer"]},
@@ -220,7 +224,7 @@ def _step(run: Run, step: int) -> StepDone:
     rate = learning_rate(plan.config.schedule.lr_scheduler, curve, step - 1)
     set_learning_rate(run.optimizer, rate)
     first = (step - 1) * plan.accumulation
-    batches = [run.order[first + micro] for micro in range(plan.accumulation)]
+    batches = [run.order[index] for index in range(first, min(first + plan.accumulation, run.batches))]
     count = sum(len(batch.samples) for batch in batches)
     losses: list[tuple[str, float, float]] = []  # data set, sigma and loss of each sample
     waited = 0.0
@@ -288,7 +292,7 @@ def _compare(run: Run, clean: Clean, drawn: Drawn, *, with_base: bool = False) -
 def _read_ahead(run: Run, index: int) -> float:
     """Begin to read what the batch with that number needs, if the run gets so far. Returns the seconds it took."""
     began = time.perf_counter()
-    if index < run.plan.steps * run.plan.accumulation:
+    if index < run.batches:
         run.prepared.ahead(run.order[index].samples)
     return time.perf_counter() - began
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ltxtrain.errors import ConfigError, Fault
 from ltxtrain.plan.order import BatchOrder
+from ltxtrain.plan.records import Plan
 
 DEFAULT_STEPS = 2000
 
@@ -26,16 +27,18 @@ def run_length(
     """Steps from steps, or from epochs, or ``DEFAULT_STEPS``. Raises ``ConfigError`` when both are given, and when no
     data set is active up to the last step.
 
-    Batches of the next epoch fill up an accumulation that an epoch's end leaves open, so ``epochs`` counts batches.
+    Batches of the next epoch fill up an accumulation that an epoch's end leaves open. Only the run's last step may be
+    short: a run of so many epochs shows exactly those.
     """
     if max_train_steps and num_train_epochs:
         problem = f"both max_train_steps ({max_train_steps}) and num_train_epochs ({num_train_epochs}) are given"
         raise ConfigError([Fault("max_train_steps", problem, suggestion="set one of them to 0")])
-    steps = max_train_steps or _steps(order, accumulation, num_train_epochs or 0) or DEFAULT_STEPS
-    per_epoch = max(1, _steps(order, accumulation, 1))
-    return RunLength(steps, per_epoch, float(order.progress(steps * accumulation)))
+    batches = order.batches_of(num_train_epochs or 0) or (max_train_steps or DEFAULT_STEPS) * accumulation
+    per_epoch = max(1, math.ceil(order.batches_of(1) / accumulation))
+    return RunLength(math.ceil(batches / accumulation), per_epoch, float(order.progress(batches)))
 
 
-def _steps(order: BatchOrder, accumulation: int, epochs: int) -> int:
-    """Each epoch's steps rounded up, as documented."""
-    return sum(math.ceil(length / accumulation) * count for length, count in order.lengths(epochs))
+def batches_of_run(plan: Plan, order: BatchOrder) -> int:
+    """All batches that the plan's steps are made of."""
+    epochs = plan.config.schedule.num_train_epochs
+    return order.batches_of(epochs) if epochs else plan.steps * plan.accumulation

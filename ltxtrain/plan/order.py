@@ -94,18 +94,12 @@ class BatchOrder:
         stretch = self._stretch(lambda last: last.next_epoch > epoch, lambda each: each.epoch <= epoch)
         return stretch.length if stretch.epoch <= epoch < stretch.next_epoch else 0
 
-    def lengths(self, epochs: int) -> Iterator[tuple[int, int]]:
-        """The lengths of the first ``epochs`` epochs, each with how many epochs in a row have it."""
-        if epochs > 0:
-            self._stretch(lambda last: last.next_epoch >= epochs, lambda each: each.epoch < epochs)
-        for stretch in self._stretches:
-            count = min(stretch.next_epoch, epochs) - stretch.epoch
-            if count > 0:
-                yield stretch.length, count
-
     def batches_of(self, epochs: int) -> int:
         """Batches in the first ``epochs`` epochs."""
-        return sum(length * count for length, count in self.lengths(epochs))
+        if epochs > 0:
+            self._stretch(lambda last: last.next_epoch >= epochs, lambda each: each.epoch < epochs)
+        counted = ((each.length, min(each.next_epoch, epochs) - each.epoch) for each in self._stretches)
+        return sum(length * count for length, count in counted if count > 0)
 
     def progress(self, batches: int) -> Fraction:
         """How many epochs that many batches are, exactly."""

@@ -6,7 +6,7 @@ import pytest
 
 from ltxtrain.config import Schedule
 from ltxtrain.errors import ConfigError
-from ltxtrain.plan.length import DEFAULT_STEPS, run_length
+from ltxtrain.plan.length import DEFAULT_STEPS, RunLength, run_length
 from tests.plan.test_order import clips, order_of
 
 
@@ -14,7 +14,7 @@ def test_length_from_steps_from_epochs_and_from_neither() -> None:
     order = order_of(clips(7), accumulation=2)
     from_steps = run_length(order, 2, 70, None)
     assert (from_steps.steps, from_steps.steps_per_epoch, from_steps.epochs) == (70, 4, 20.0)
-    assert run_length(order, 2, 0, 3).steps == 12, "each epoch is rounded up, as documented"
+    assert run_length(order, 2, 0, 3) == RunLength(11, 4, 3.0), "21 batches: the last step has one"
     assert run_length(order, 2, None, None).steps == DEFAULT_STEPS
     with pytest.raises(ConfigError, match="both"):
         run_length(order, 2, 10, 10)
@@ -22,6 +22,14 @@ def test_length_from_steps_from_epochs_and_from_neither() -> None:
 
 def test_a_remainder_is_a_batch_of_its_own() -> None:
     assert run_length(order_of(clips(7), batch_size=4), 1, None, 5).steps == 10
+
+
+@pytest.mark.parametrize("accumulation", [1, 2, 3, 8])
+def test_a_run_of_so_many_epochs_shows_no_more_than_those(accumulation: int) -> None:
+    order = order_of(clips(9), {"clips": Schedule(end_epoch=10)}, accumulation=accumulation)
+    length = run_length(order, accumulation, None, 10)
+    assert length.epochs == 10.0
+    assert (length.steps - 1) * accumulation < 90 <= length.steps * accumulation
 
 
 def test_data_sets_that_come_later_make_later_epochs_longer() -> None:

@@ -112,6 +112,20 @@ def test_each_sample_of_a_step_counts_the_same(plan_for: PlanFor, homes: dict[st
     assert step.grad_norm == pytest.approx(norm, rel=1e-5)
 
 
+def test_a_run_of_epochs_ends_with_a_short_step_and_shows_nothing_once_more(
+    plan_for: PlanFor, homes: dict[str, Path]
+) -> None:
+    options = {"max_train_steps": 0, "num_train_epochs": 3, "train_batch_size": 1, "gradient_accumulation_steps": 2}
+    straight = plan_for(output="straight", data=homes["clips"], **options)
+    events = steps(trained(straight))
+    assert [round(event.samples_per_second * event.seconds) for event in events] == [2, 2, 2, 2, 1]
+    assert events[-1].epoch == 2
+    broken = plan_for(output="broken", data=homes["clips"], **options)
+    killed_after(broken, 4)
+    trained(broken)
+    assert adapter_bytes(broken) == adapter_bytes(straight)
+
+
 def test_regularisation_holds_the_model_where_it_was(plan_for: PlanFor, list_for: ListFor) -> None:
     """At the start the adapter changes nothing, so there is nothing to hold back; afterwards it is drawn back."""
     options = {"max_train_steps": 4, "checkpoint_step_interval": 0, "lr_scheduler": "constant"}
