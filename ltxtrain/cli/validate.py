@@ -46,7 +46,7 @@ def validate(
 
 
 def _dataset_notices(loaded: LoadedConfig) -> list[str]:
-    """Check the list of data sets too, when there is one on this machine."""
+    """Check the data sets too: a list where it is on this machine, or a folder, which need not be."""
     from ltxtrain.config import dataset_notices, resolve_datasets
 
     config = loaded.config
@@ -56,7 +56,7 @@ def _dataset_notices(loaded: LoadedConfig) -> list[str]:
             f"data_backend_config {data.data_backend_config} is not on this machine: "
             "it is checked when a run is planned"
         ]
-    if not data.datasets and data.data_backend_config is None:
+    if not data.datasets and data.data_backend_config is None and data.instance_data_dir is None:
         return []
     try:
         resolve_datasets(data, config.cache, config.validation)

@@ -107,6 +107,11 @@ IDLE_WHILE: Final[tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...]] = (
     ("pretrained_transformer_model_name_or_path", (None,), ("pretrained_transformer_subfolder",)),
     ("allow_dataset_oversubscription", (True,), ("disable_bucket_pruning",)),
     (
+        "eval_loss_disable",
+        (True,),
+        ("eval_steps_interval", "eval_epoch_interval", "num_eval_images", "eval_timesteps", "eval_dataset_pooling"),
+    ),
+    (
         "validation_disable",
         (True,),
         (
@@ -124,15 +129,6 @@ IDLE_WHILE: Final[tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...]] = (
 
 SMALL_BUCKETS: Final = ("disable_bucket_pruning", "allow_dataset_oversubscription")
 """What to do with small buckets; the documented rules, which hold for a list of data sets."""
-
-MEASURED: Final = (
-    "num_eval_images",
-    "eval_timesteps",
-    "eval_dataset_id",
-    "eval_dataset_pooling",
-    "eval_loss_disable",
-)
-"""How the loss on eval sets is measured; when, one of two intervals says."""
 
 GUIDED: Final = ("validation_negative_prompt", "validation_guidance_rescale")
 """What shapes guidance, which there is none of at 1 and below."""
@@ -163,9 +159,6 @@ def idle_notices(config: TrainConfig, sources: Mapping[str, str]) -> list[str]:
     idle = [name for name in SMALL_BUCKETS if name in given]
     if idle and not _listed(config):
         notices.append(_idle(idle, "for a folder named alone: its small buckets are always filled"))
-    idle = [name for name in MEASURED if name in given]
-    if idle and not (tree["eval_steps_interval"] or tree["eval_epoch_interval"]):
-        notices.append(_idle(idle, "while neither eval_steps_interval nor eval_epoch_interval is set"))
     if "train_batch_size" in given and config.data.train_batch_tokens:
         notices.append(_idle(["train_batch_size"], "while train_batch_tokens is set"))
     if "target_downsample_size" in given and config.data.maximum_image_size is None and not _listed(config):

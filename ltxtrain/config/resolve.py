@@ -21,7 +21,15 @@ from ltxtrain.config.text import Document, read_document
 from ltxtrain.config.validation import ValidationConfig
 from ltxtrain.errors import ConfigError, DataError, Fault
 
-TRAINED = ("video", "image")
+MEASURING = (
+    "eval_steps_interval",
+    "eval_epoch_interval",
+    "num_eval_images",
+    "eval_timesteps",
+    "eval_dataset_pooling",
+    "eval_loss_disable",
+)
+"""How the loss on eval sets is measured. Without an interval that is before the first step and after the last."""
 
 
 def resolve_datasets(data: DataConfig, cache: CacheConfig, validation: ValidationConfig) -> tuple[Dataset, ...]:
@@ -35,7 +43,8 @@ def resolve_datasets(data: DataConfig, cache: CacheConfig, validation: Validatio
     if listed is None:
         if data.instance_data_dir is None:
             raise DataError("no clips are named", hint="say --data FOLDER, a folder of clips with a .txt beside each")
-        return (_folder_alone(data, cache, data.instance_data_dir),)
+        faults = _not_measured(validation, [])
+        return (_folder_alone(data, cache, data.instance_data_dir, faults),)
     faults = list(listed.faults)
     used = [
         (entry, EntryFaults(entry.id, place))
@@ -104,20 +113,24 @@ def _list_faults(datasets: Sequence[Dataset], clips: Sequence[Found], validation
         problem = "no data set is drawn from in the first step"
         hint = "leave start_epoch and start_step out of one of them, and give it a probability above 0"
         faults.append(Fault("", problem, clips[0][1].place.document.name, hint))
+    return faults + _not_measured(validation, measured)
+
+
+def _not_measured(validation: ValidationConfig, measured: Sequence[str]) -> list[Fault]:
+    """An eval set that is asked for and is none."""
     wanted = validation.eval_dataset_id
-    if wanted is not None and wanted not in measured:
-        known = f"there is {', '.join(measured)}" if measured else "add an entry of dataset_type eval"
-        faults.append(Fault("eval_dataset_id", f"{shown_key(wanted)} is no eval set", "", known))
-    return faults
+    if wanted is None or wanted in measured:
+        return []
+    known = f"there is {', '.join(measured)}" if measured else "add an entry of dataset_type eval"
+    return [Fault("eval_dataset_id", f"{shown_key(wanted)} is no eval set", "", known)]
 
 
-def _folder_alone(data: DataConfig, cache: CacheConfig, root: Path) -> Dataset:
+def _folder_alone(data: DataConfig, cache: CacheConfig, root: Path, others: Sequence[Fault]) -> Dataset:
     found = EntryFaults("clips", Place(Document("", None, {})))
     dataset = folder_alone(root, Fallback(data, cache), found)
-    if found.faults:
-        raise ConfigError(
-            [Fault(fault.key.partition(".")[2], fault.problem, "", fault.suggestion) for fault in found.faults]
-        )
+    own = [Fault(fault.key.partition(".")[2], fault.problem, "", fault.suggestion) for fault in found.faults]
+    if faults := [*own, *others]:
+        raise ConfigError(faults)
     return dataset
 
 
@@ -147,17 +160,20 @@ def dataset_notices(data: DataConfig, validation: ValidationConfig) -> tuple[str
 
 
 def _eval_notices(entries: Sequence[DatasetEntry], validation: ValidationConfig) -> list[str]:
-    """Eval sets that are never measured, and measuring without an eval set."""
-    measured = [entry.id for entry in entries if is_eval(entry)]
-    asked = [name for name in ("eval_steps_interval", "eval_epoch_interval") if getattr(validation, name) is not None]
-    if measured and not asked:
-        return [f"eval set {', '.join(measured)} is never measured: set eval_steps_interval or eval_epoch_interval"]
-    if measured and validation.eval_loss_disable:
-        return [f"eval set {', '.join(measured)} is never measured: eval_loss_disable is true"]
-    if asked and not measured:
-        verb = "has" if len(asked) == 1 else "have"
-        return [f"{' and '.join(asked)} {verb} no effect: there is no data set of dataset_type eval"]
-    return []
+    """Eval sets that are never measured, and settings of measuring without an eval set."""
+    sets = [entry.id for entry in entries if is_eval(entry)]
+    if sets:
+        if validation.eval_loss_disable:
+            return [f"eval set {', '.join(sets)} is never measured: eval_loss_disable is true"]
+        wanted = validation.eval_dataset_id
+        others = [name for name in sets if wanted not in (None, name)]
+        return [f"eval set {', '.join(others)} is never measured: eval_dataset_id is {wanted}"] if others else []
+    fields = type(validation).model_fields
+    asked = [name for name in MEASURING if getattr(validation, name) != fields[name].default]
+    if not asked:
+        return []
+    verb = "has" if len(asked) == 1 else "have"
+    return [f"{', '.join(asked)} {verb} no effect: there is no data set of dataset_type eval"]
 
 
 def listed_entries(data: DataConfig) -> Entries | None:

@@ -73,6 +73,15 @@ def test_options_before_the_command_are_answered_with_the_order(capsys: Captured
     assert code == 2 and "options come after the command" in err
 
 
+@pytest.mark.parametrize("command", ["validate", "plan"])
+def test_an_eval_set_that_is_asked_for_and_is_none_is_a_fault(
+    command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = told(capsys, command, "--preset", "smoke", "--data", "clips", "--eval-dataset-id", "held")
+    assert code == 2 and "eval_dataset_id: held is no eval set" in err
+
+
 @pytest.mark.parametrize("name", ["validate", "presets", "options", "schema"])
 def test_each_command_has_its_own_help(capsys: Captured, name: str) -> None:
     code, out, _ = told(capsys, name, "--help")

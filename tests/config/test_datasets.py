@@ -199,6 +199,8 @@ def test_the_eval_set_that_is_to_be_measured_is_one() -> None:
     for wrong in ("a", "x"):
         with pytest.raises(ConfigError, match=rf"eval_dataset_id: {wrong} is no eval set \(there is e\)"):
             resolved(data, validation=ValidationConfig(eval_dataset_id=wrong))
+    with pytest.raises(ConfigError, match=r"eval_dataset_id: e is no eval set \(add an entry of dataset_type eval\)"):
+        resolved(DataConfig(instance_data_dir=Path("c")), validation=ValidationConfig(eval_dataset_id="e"))
 
 
 def test_when_a_data_set_is_drawn_from(tmp_path: Path) -> None:

@@ -212,11 +212,10 @@ def test_captions_that_are_the_prompt_alone_are_neither_shuffled_nor_filtered_an
 
 
 def test_how_eval_sets_are_measured_is_told_where_they_never_are() -> None:
-    loaded = load_config(env={}, flags={"num_eval_images": "2", "eval_timesteps": "9"})
-    neither = "while neither eval_steps_interval nor eval_epoch_interval is set"
-    assert loaded.notices == (f"num_eval_images, eval_timesteps have no effect {neither}",)
-    for interval in ("eval_steps_interval", "eval_epoch_interval"):
-        assert load_config(env={}, flags={"num_eval_images": "2", interval: "2"}).notices == ()
+    flags = {"num_eval_images": "2", "eval_timesteps": "9"}
+    assert load_config(env={}, flags=flags).notices == (), "without an interval: before the first step and at the end"
+    told = "num_eval_images, eval_timesteps have no effect while eval_loss_disable is true"
+    assert load_config(env={}, flags=flags | {"eval_loss_disable": "true"}).notices == (told,)
 
 
 def measured(*entries: dict[str, Any], **settings: Any) -> tuple[str, ...]:
@@ -226,11 +225,13 @@ def measured(*entries: dict[str, Any], **settings: Any) -> tuple[str, ...]:
 
 def test_measuring_without_an_eval_set_and_eval_sets_without_measuring_are_told() -> None:
     plain, held_out = {**BASE, "crop": False}, {**EVAL, "crop": False}
-    assert measured(plain) == measured(plain, held_out, eval_epoch_interval=0.5) == ()
+    assert measured(plain) == measured(plain, held_out, eval_epoch_interval=0.5) == measured(plain, held_out) == ()
     assert measured(plain, eval_steps_interval=5) == (
         "eval_steps_interval has no effect: there is no data set of dataset_type eval",
     )
-    assert "eval set e is never measured" in measured(plain, held_out)[0]
+    assert "num_eval_images has no effect" in measured(plain, num_eval_images=2)[0]
+    two = (plain, held_out, {**held_out, "id": "f"})
+    assert measured(*two, eval_dataset_id="f") == ("eval set e is never measured: eval_dataset_id is f",)
     assert "eval_loss_disable" in measured(plain, held_out, eval_steps_interval=5, eval_loss_disable=True)[0]
 
 

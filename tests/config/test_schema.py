@@ -24,12 +24,13 @@ from ltxtrain.config import (
 )
 from ltxtrain.config.catalogue import options, section_names
 from ltxtrain.config.conflicts import conflict_faults
-from ltxtrain.config.idle import GUIDED, IDLE_WHILE, MEASURED, NO_EFFECT, SMALL_BUCKETS, WITHOUT_MASTER
+from ltxtrain.config.idle import GUIDED, IDLE_WHILE, NO_EFFECT, SMALL_BUCKETS, WITHOUT_MASTER
 from ltxtrain.config.idle_entries import ENTRY_NO_EFFECT, TEXT_STORE
 from ltxtrain.config.json_schema import json_schema
 from ltxtrain.config.read_entries import entry_options, video_options
 from ltxtrain.config.refusals import KEYS
 from ltxtrain.config.renames import IGNORED, NOT_THE_NAME, RENAMED
+from ltxtrain.config.resolve import MEASURING
 from ltxtrain.config.schema import TrainConfig
 from ltxtrain.config.secrets import is_secret_key, shown
 from ltxtrain.config.unbuilt import UNBUILT
@@ -65,7 +66,7 @@ def test_every_name_in_the_tables_is_an_option() -> None:
     assert {rename.new for rename in RENAMED.values()} <= set(options())
     assert not {*RENAMED, *IGNORED, *NOT_THE_NAME} & set(options())
     assert {*KEYS, *ENTRY_NO_EFFECT, *TEXT_STORE} <= set(entry_options())
-    assert {*GUIDED, *MEASURED} <= set(options())
+    assert {*GUIDED, *MEASURING} <= set(options())
 
 
 def test_every_option_is_read_by_the_program_or_told_to_be_not_built_or_without_effect() -> None:
