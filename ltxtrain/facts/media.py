@@ -27,6 +27,8 @@ __all__ = [
     "VIDEO_EXTENSIONS",
     "ClipFacts",
     "MediaError",
+    "bounded_stream",
+    "displayed_size",
     "frames_at",
     "new_scaler",
     "open_clip",
@@ -165,6 +167,24 @@ def video_stream(container: InputContainer) -> VideoStream:
     raise MediaError("no-video", "it holds no video stream")
 
 
+def bounded_stream(container: InputContainer) -> VideoStream:
+    """``video_stream``, decoded with one thread: there are several children. Raises ``MediaError`` for one whose
+    pictures are far too large."""
+    stream = video_stream(container)
+    coded = stream.codec_context
+    if coded.width * coded.height > MAX_PIXELS:
+        raise MediaError("too-large", f"{coded.width}x{coded.height} pixels; at most {MAX_PIXELS} are opened")
+    coded.thread_count = 1
+    return stream
+
+
+def displayed_size(frame: VideoFrame, pixel_shape: Fraction | None) -> tuple[int, int]:
+    """Width and height with the shape of pixels and the rotation applied."""
+    shape = float(pixel_shape) if pixel_shape and 0.1 < pixel_shape < 10 else 1.0
+    width, height = max(1, round(frame.width * shape)), frame.height
+    return (height, width) if frame.rotation % 180 == 90 else (width, height)
+
+
 def new_scaler() -> VideoReformatter:
     """It keeps its filters from frame to frame."""
     from av.video.reformatter import VideoReformatter
@@ -194,11 +214,8 @@ def open_regular_file(path: Path) -> BinaryIO:
 
 
 def _probe_container(path: Path, container: InputContainer) -> ClipFacts:
-    stream = video_stream(container)
+    stream = bounded_stream(container)
     coded = stream.codec_context
-    if coded.width * coded.height > MAX_PIXELS:
-        raise MediaError("too-large", f"{coded.width}x{coded.height} pixels; at most {MAX_PIXELS} are opened")
-    coded.thread_count = 1
     picture, ticks = _read_packets(container, stream)
     if picture is None or not ticks:
         raise MediaError("damaged", "not one frame could be decoded")
@@ -209,7 +226,7 @@ def _probe_container(path: Path, container: InputContainer) -> ClipFacts:
     rate = _declared_rate(stream)
     frame_s, variable = _spacing(times, tick, rate)
     last_s = min(frame_s, 1 / rate, median(_gaps(times) or [frame_s]))  # nobody tells how long the last one is shown
-    width, height = _displayed_size(picture, stream.sample_aspect_ratio)
+    width, height = displayed_size(picture, stream.sample_aspect_ratio)
     return ClipFacts(
         path=path,
         bytes=path.stat().st_size,
@@ -266,9 +283,3 @@ def _spacing(times: list[float], tick: float, declared_rate: float) -> tuple[flo
 
 def _gaps(times: list[float]) -> list[float]:
     return [later - earlier for earlier, later in pairwise(times)]
-
-
-def _displayed_size(picture: VideoFrame, pixel_shape: Fraction | None) -> tuple[int, int]:
-    shape = float(pixel_shape) if pixel_shape and 0.1 < pixel_shape < 10 else 1.0
-    width, height = max(1, round(picture.width * shape)), picture.height
-    return (height, width) if picture.rotation % 180 == 90 else (width, height)

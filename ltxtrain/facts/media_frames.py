@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ltxtrain.facts.children import Children, Task, usable_workers
 from ltxtrain.facts.media import (
     PROBE_MEMORY,
+    displayed_size,
     found_in,
     new_scaler,
     open_clip,
@@ -22,6 +23,20 @@ from ltxtrain.facts.media import (
 )
 from ltxtrain.facts.media_facts import Kind, MediaError, told
 from ltxtrain.facts.media_images import read_image
+
+__all__ = [
+    "WITHOUT_TIMES",
+    "FrameRequest",
+    "decode_frame",
+    "decode_frames",
+    "displayed_size",
+    "fitted",
+    "frame_time",
+    "frames_from",
+    "picture_at",
+    "timed_frames",
+    "upright_rgb",
+]
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,18 +141,28 @@ def fitted(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
     return max(1, math.floor(size[0] * part)), max(1, math.floor(size[1] * part))
 
 
-def displayed_size(frame: VideoFrame, pixel_shape: Any) -> tuple[int, int]:
-    """Width and height with the shape of pixels and the rotation applied."""
-    shape = float(pixel_shape) if pixel_shape and 0.1 < pixel_shape < 10 else 1.0
-    width, height = max(1, round(frame.width * shape)), frame.height
-    return (height, width) if frame.rotation % 180 == 90 else (width, height)
-
-
 def timed_frames(container: InputContainer, start: float) -> Iterator[tuple[VideoFrame, float]]:
     """Frames from ``start`` or earlier on, each with the time until which it is shown.
 
-    Times are seconds since the clip's first frame. That frame is decoded to know its time: what containers declare is
-    wrong where frames are reordered.
+    Times are seconds since the clip's first frame.
+    """
+    shown: VideoFrame | None = None
+    began = 0.0
+    for frame, time in frames_from(container, start):
+        if shown is not None:
+            yield shown, time - TIMESTAMP_SLACK_S
+        shown, began = frame, time
+    if shown is not None:
+        # Nobody tells how long the last frame is shown. The facts count on no more than this.
+        stream = video_stream(container)
+        rate = stream.average_rate or stream.guessed_rate or 25
+        yield shown, began + float(1 / rate)
+
+
+def frames_from(container: InputContainer, start: float) -> Iterator[tuple[VideoFrame, float]]:
+    """Frames from ``start`` or earlier on, each with its own time, in seconds since the clip's first frame.
+
+    That frame is decoded to know its time: what containers declare is wrong where frames are reordered.
     """
     stream = video_stream(container)
     stream.thread_type = "NONE"  # a short window decodes faster without the threads' start-up
@@ -145,16 +170,12 @@ def timed_frames(container: InputContainer, start: float) -> Iterator[tuple[Vide
     first = next(frames, None)
     if first is None:
         return
-    origin = _time_of(first)
-    shown = first
+    origin = frame_time(first)
     if start > SEEK_BEYOND_S and container.format.name not in WITHOUT_TIMES:
-        shown, frames = _sought_frames(container, stream, origin, origin + start)
-    for following in frames:
-        yield shown, _time_of(following) - origin - TIMESTAMP_SLACK_S
-        shown = following
-    # Nobody tells how long the last frame is shown. The facts count on no more than this.
-    rate = stream.average_rate or stream.guessed_rate or 25
-    yield shown, _time_of(shown) - origin + float(1 / rate)
+        first, frames = _sought_frames(container, stream, origin, origin + start)
+    yield first, frame_time(first) - origin
+    for frame in frames:
+        yield frame, frame_time(frame) - origin
 
 
 def _sought_frames(
@@ -168,12 +189,13 @@ def _sought_frames(
         container.seek(int(target / (stream.time_base or 1)), stream=stream)
         frames = container.decode(stream)
         shown = next(frames, None)
-        if shown is not None and _time_of(shown) <= time:
+        if shown is not None and frame_time(shown) <= time:
             return shown, frames
     raise ValueError(f"no frame is found at {time - origin:.3f} s")
 
 
-def _time_of(frame: VideoFrame) -> float:
+def frame_time(frame: VideoFrame) -> float:
+    """In seconds of the container's own clock. Raises ``ValueError`` where it has none."""
     if frame.time is None:
         raise ValueError("a frame has no timestamp")
     return float(frame.time)
