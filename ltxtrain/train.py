@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -33,10 +32,10 @@ from ltxtrain.learn.batch import Clean, Drawn, DrawRule, draw_captions, draw_noi
 from ltxtrain.learn.checkpoint import Checkpoint, checkpoint_due, checkpoint_name, prune_checkpoints, save_checkpoint
 from ltxtrain.learn.device import DTYPES, check_dtype, find_device, memory_advice, peak_memory, release_memory
 from ltxtrain.learn.draws import Place, dropout_seed
-from ltxtrain.learn.evaluation import evaluation_events, inference_sigmas, measure_sets, sets_due
+from ltxtrain.learn.evaluation import Measuring, evaluate, inference_sigmas
 from ltxtrain.learn.identity import about, identity_of, told_settings
 from ltxtrain.learn.lock import only_process
-from ltxtrain.learn.metrics import append_evaluations, append_step, evaluated, told_losses, truncate_metrics
+from ltxtrain.learn.metrics import append_step, told_losses, truncate_metrics
 from ltxtrain.learn.objective import add_noise, refuse_non_finite, velocity_loss
 from ltxtrain.learn.optimizer import (
     clip_gradients,
@@ -299,27 +298,19 @@ def _read_ahead(run: Run, index: int) -> float:
 
 def _after(run: Run, step: int) -> Generator[Event, None, None]:
     """Tell what reading the step's data met, and drop the cuts of an epoch that is over."""
-    for sentence in run.prepared.told():
-        yield Notice(sentence, "warning")
+    yield from _told(run)
     if step < run.plan.steps:
         before, after = (run.order[number * run.plan.accumulation].epoch for number in (step - 1, step))
         for epoch in range(before, after):
             run.prepared.forget(run.order.outdated(epoch))
 
 
-def _evaluate(run: Run, step: int, stop: StopFlag) -> Generator[Event, None, None]:
-    """Measure the data sets that are held out, if that is due and not in evaluations.jsonl already.
+def _told(run: Run) -> Generator[Notice, None, None]:
+    yield from (Notice(sentence, "warning") for sentence in run.prepared.told())
 
-    Changes no weight and no random state. Leaves early, without it, when ``stop`` is set: the next start makes it up.
-    """
-    plan, section = run.plan, run.plan.config.validation
-    path = run.folder.root / EVALUATIONS
-    sets = sets_due(plan, run.order, step)
-    if stop.requested or sets.keys() <= evaluated(path, step):
-        return
-    yield StageStarted("evaluation", sum(map(len, sets.values())), 0, "batches")
-    started = time.perf_counter()
-    sigmas_of = partial(inference_sigmas, load_scheduler(run.model), run.scheduler, section.eval_timesteps)
+
+def _evaluate(run: Run, step: int, stop: StopFlag) -> Generator[Event, None, None]:
+    """Measure the data sets that are held out, if that is due. Changes no weight and no random state."""
 
     def losses(clean: Clean, drawn: Drawn) -> torch.Tensor:
         run.transformer.eval()
@@ -328,13 +319,13 @@ def _evaluate(run: Run, step: int, stop: StopFlag) -> Generator[Event, None, Non
         run.transformer.train()
         return loss_B
 
-    found = yield from measure_sets(sets, run.prepared, sigmas_of, losses, stop)
-    if found is None:
-        return
-    events = evaluation_events(step, found, pooled=section.eval_dataset_pooling)
-    append_evaluations(path, events)
-    yield from events
-    yield StageDone("evaluation", time.perf_counter() - started, f"step {step}")
+    def sigmas_of(tokens: int) -> list[float]:
+        count = run.plan.config.validation.eval_timesteps
+        return inference_sigmas(load_scheduler(run.model), run.scheduler, count, tokens)
+
+    measuring = Measuring(run.prepared, sigmas_of, losses, run.folder.root / EVALUATIONS)
+    yield from evaluate(measuring, run.plan, run.order, step, stop)
+    yield from _told(run)
 
 
 def _prompt(run: Run, text: str) -> PromptEmbedding:

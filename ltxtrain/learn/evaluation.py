@@ -6,18 +6,23 @@ state and leaves none changed.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from ltxtrain.config.validation import ValidationConfig
-from ltxtrain.events import POOLED, EvalLoss, StageProgress
+from ltxtrain.errors import LtxtrainError
+from ltxtrain.events import POOLED, EvalLoss, Event, StageDone, StageProgress, StageStarted
 from ltxtrain.learn.batch import Clean, Drawn, Reader, read_batch
 from ltxtrain.learn.draws import Place
+from ltxtrain.learn.metrics import append_evaluations, evaluated
 from ltxtrain.learn.sigmas import automatic_mu
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.plan.order import Batch, BatchOrder, eval_batches
@@ -26,6 +31,49 @@ from ltxtrain.plan.records import Plan
 SEED = 0  # whatever the run's seed is
 Measured = list[tuple[float, float]]  # sigma and loss, for each sample at each sigma
 Losses = Callable[[Clean, Drawn], torch.Tensor]  # [B]
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What measuring takes. ``sigmas_of`` gives the noise levels for a number of tokens; ``path`` is of the file that
+    keeps what was measured."""
+
+    reader: Reader
+    sigmas_of: Callable[[int], list[float]]
+    losses: Losses
+    path: Path
+
+
+def evaluate(
+    measuring: Measuring, plan: Plan, order: BatchOrder, step: int, stop: StopFlag
+) -> Generator[Event, None, None]:
+    """Measure the data sets that are due after ``step`` and are not in the file already.
+
+    Leaves early, without any of them, when ``stop`` is set: the next start makes it up. The figure of all together is
+    left out where some were measured by an earlier start. Raises ``LtxtrainError`` for a loss that is not finite.
+    """
+    before = evaluated(measuring.path, step)
+    sets = {name: batches for name, batches in sets_due(plan, order, step).items() if name not in before}
+    if stop.requested or not sets:
+        return
+    yield StageStarted("evaluation", sum(map(len, sets.values())), 0, "batches")
+    started = time.perf_counter()
+    found = yield from measure_sets(sets, measuring, step, stop)
+    if found is None:
+        return
+    events = evaluation_events(step, found, pooled=plan.config.validation.eval_dataset_pooling and not before)
+    append_evaluations(measuring.path, events)
+    yield from events
+    yield StageDone("evaluation", time.perf_counter() - started, f"step {step}")
+
+
+def sets_due(plan: Plan, order: BatchOrder, step: int) -> dict[str, tuple[Batch, ...]]:
+    """The data sets that are to be measured after ``step``."""
+
+    def progress(steps: int) -> Fraction:
+        return order.progress(steps * plan.accumulation)
+
+    return evaluation_sets(plan) if evaluation_due(plan.config.validation, step, plan.steps, progress) else {}
 
 
 def evaluation_sets(plan: Plan) -> dict[str, tuple[Batch, ...]]:
@@ -37,15 +85,6 @@ def evaluation_sets(plan: Plan) -> dict[str, tuple[Batch, ...]]:
     wanted = [name for name in names if section.eval_dataset_id in (None, name)]
     found = {name: eval_batches(plan.eval_samples, name, plan.batch_size, section.num_eval_images) for name in wanted}
     return {name: batches for name, batches in found.items() if batches}
-
-
-def sets_due(plan: Plan, order: BatchOrder, step: int) -> dict[str, tuple[Batch, ...]]:
-    """The data sets that are to be measured after ``step``."""
-
-    def progress(steps: int) -> Fraction:
-        return order.progress(steps * plan.accumulation)
-
-    return evaluation_sets(plan) if evaluation_due(plan.config.validation, step, plan.steps, progress) else {}
 
 
 def evaluation_due(section: ValidationConfig, step: int, total: int, progress: Callable[[int], Fraction]) -> bool:
@@ -73,16 +112,9 @@ def inference_sigmas(scheduler: Any, settings: Mapping[str, float], count: int, 
 
 
 def measure_sets(
-    sets: Mapping[str, Sequence[Batch]],
-    reader: Reader,
-    sigmas_of: Callable[[int], list[float]],
-    losses: Losses,
-    stop: StopFlag,
+    sets: Mapping[str, Sequence[Batch]], measuring: Measuring, step: int, stop: StopFlag
 ) -> Generator[StageProgress, None, dict[str, tuple[Measured, float]] | None]:
-    """What each data set measured, and the seconds that it took; None when ``stop`` came in between.
-
-    ``sigmas_of`` gives the noise levels for a number of tokens.
-    """
+    """What each data set measured, and the seconds that it took; None when ``stop`` came in between."""
     found, done = {}, 0
     for name, batches in sets.items():
         began = time.perf_counter()
@@ -90,11 +122,25 @@ def measure_sets(
         for batch in batches:
             if stop.requested:
                 return None
-            measured += measure(batch, reader, sigmas_of(batch.samples[0].bucket.tokens), losses)
+            sigmas = measuring.sigmas_of(batch.samples[0].bucket.tokens)
+            pairs = measure(batch, measuring.reader, sigmas, measuring.losses)
+            _refuse_non_finite(step, batch, pairs)
+            measured += pairs
             done += 1
             yield StageProgress("evaluation", done, name)
         found[name] = (measured, time.perf_counter() - began)
     return found
+
+
+def _refuse_non_finite(step: int, batch: Batch, pairs: Measured) -> None:
+    for sigma, loss in pairs:
+        if not math.isfinite(loss):
+            raise LtxtrainError(
+                f"the evaluation loss of {batch.dataset} after step {step} is {loss} at sigma {sigma:.3f} "
+                f"(batch: {batch.names})",
+                hint="go back to a checkpoint before this step, with a lower learning_rate; "
+                "--eval-loss-disable goes on without measuring",
+            )
 
 
 @torch.no_grad()

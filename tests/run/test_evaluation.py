@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ltxtrain.errors import Interrupted
-from ltxtrain.events import POOLED, EvalLoss, Event, StageProgress, StepDone
+from ltxtrain.errors import Interrupted, LtxtrainError
+from ltxtrain.events import POOLED, EvalLoss, Event, Notice, StageProgress, StepDone
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.plan.records import Plan
 from ltxtrain.train import iter_train
@@ -115,3 +115,46 @@ def test_a_stop_in_an_evaluation_saves_the_step_and_the_next_start_makes_it_up(
     assert measured(seen) == [(0, "held")]
     assert measured(trained(plan)) == [(3, "held"), (6, "held")]
     assert [line["step"] for line in written(plan)] == [0, 3, 6]
+
+
+def test_a_set_that_is_added_at_a_later_start_is_measured_and_the_others_not_again(
+    plan_for: PlanFor, list_for: ListFor
+) -> None:
+    options = QUICK | {"max_train_steps": 2, "eval_timesteps": 1, "eval_dataset_pooling": "true"}
+    trained(plan_for(data_backend_config=list_for(clips={}, held={"dataset_type": "eval"}), **options))
+    more = list_for(clips={}, held={"dataset_type": "eval"}, late={"dataset_type": "eval"})
+    plan = plan_for(data_backend_config=more, **options)
+    assert measured(trained(plan)) == [(2, "late")]
+    lines = [(line["step"], line["dataset"]) for line in written(plan)]
+    assert lines == [(0, "held"), (0, POOLED), (2, "held"), (2, POOLED), (2, "late")]
+    assert measured(trained(plan)) == []
+
+
+def test_a_loss_that_is_not_finite_is_refused_and_no_line_of_it_is_written(
+    plan_for: PlanFor, list_for: ListFor
+) -> None:
+    plan = plan_for(data_backend_config=list_for(**HELD), **QUICK | {"eval_steps_interval": 2})
+    training = iter_train(plan, cached(plan), StopFlag())
+    with pytest.raises(LtxtrainError, match=r"evaluation loss of held after step 2 is (nan|inf)") as caught:
+        for event in training:
+            if isinstance(event, StepDone) and event.step == 2:
+                transformer = training.gi_frame.f_locals["run"].transformer  # type: ignore[attr-defined]
+                transformer.proj_out.bias.data.fill_(float("inf"))
+    assert "held/" in caught.value.message and caught.value.hint
+    assert [line["step"] for line in written(plan)] == [0]
+
+
+def test_what_the_last_measurement_met_is_told(plan_for: PlanFor, list_for: ListFor, tmp_path: Path) -> None:
+    options = QUICK | {"max_train_steps": 1, "num_eval_images": 1}
+    plan = plan_for(data_backend_config=list_for(**HELD), cache_dir=tmp_path / "cache", **options)
+    trained(plan)
+    (plan.run_dir / "evaluations.jsonl").unlink()
+    prepared = cached(plan)
+    for path in (tmp_path / "cache" / "latents").rglob("*.safetensors"):
+        content = bytearray(path.read_bytes())
+        content[-9] ^= 1
+        path.write_bytes(content)
+    events = list(iter_train(plan, prepared, StopFlag()))
+    told = [event.message for event in events if isinstance(event, Notice) and event.level == "warning"]
+    assert measured(events) == [(1, "held")]
+    assert told and all(line.startswith("the cache entry of held/") for line in told)
