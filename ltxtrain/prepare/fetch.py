@@ -7,12 +7,11 @@ because that library throws a part of a file away when its process ends, and com
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,13 +22,14 @@ from typing import Any
 from ltxtrain.errors import ConfigError, DataError, Fault, MachineError
 from ltxtrain.events import Event, Notice, StageDone, StageProgress, StageStarted
 from ltxtrain.facts.access import may_write, nearest, owner_text
+from ltxtrain.facts.hub_login import hub_endpoint
 from ltxtrain.files import make_folder, room_at, sync_folder
-from ltxtrain.prepare.fetch_list import HubFile, HubSet, full_name, hub_endpoint, hub_host, look_up, told_by_hub
-from ltxtrain.prepare.fetch_record import Record, Sorted, compare, inside, read_record, right
+from ltxtrain.prepare.fetch_list import HubFile, HubSet, full_name, hub_host, look_up, told_by_hub
+from ltxtrain.prepare.fetch_part import PARTS, Part, bytes_there, open_part, part_path, parts_folder
+from ltxtrain.prepare.fetch_record import Record, Sorted, compare, inside, read_record
 from ltxtrain.units import counted, format_bytes
 
 STAGE = "fetch"
-PARTS = ".ltxtrain-fetch"  # parts of files; hidden, so that no command takes them for clips
 MIB = 1 << 20
 CHUNK = 256 << 10
 AT_ONCE = 4
@@ -112,7 +112,7 @@ def _writable(to: Path) -> Path:
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
     """One at a time fetches into a folder. The system lets go of the lock however the process ends."""
-    make_folder(inside_parts(root))
+    make_folder(parts_folder(root))
     descriptor = os.open(root / PARTS / "lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         try:
@@ -124,26 +124,8 @@ def _alone(root: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def inside_parts(root: Path) -> Path:
-    folder = root / PARTS
-    if folder.is_symlink():
-        raise DataError(f"{folder} is a link, and nothing is fetched through one", hint="remove it")
-    return folder
-
-
-def part_path(root: Path, file: HubFile) -> Path:
-    """Named by the content too: a part of an older version is never gone on with."""
-    digest = hashlib.sha256(f"{file.name}\n{file.sha256 or file.blob}".encode()).hexdigest()
-    return root / PARTS / f"{digest[:32]}.part"
-
-
-def _there_of(root: Path, file: HubFile) -> int:
-    path = part_path(root, file)
-    return min(path.stat().st_size, file.bytes) if path.is_file() else 0
-
-
 def _check_room(root: Path, sorted_: Sorted) -> None:
-    need = sum(file.bytes - _there_of(root, file) for file in sorted_.fetch)
+    need = sum(file.bytes - bytes_there(root, file) for file in sorted_.fetch)
     free = shutil.disk_usage(root).free
     if sorted_.fetch and free < need + ROOM_LEFT:
         raise MachineError(
@@ -174,7 +156,7 @@ def _fetch_all(root: Path, found: HubSet, sorted_: Sorted, record: Record) -> It
     started = time.monotonic()
     before = sum(file.bytes for file in sorted_.there)
     total = before + sum(file.bytes for file in sorted_.fetch)
-    meter = _Meter(before + sum(_there_of(root, file) for file in sorted_.fetch))
+    meter = _Meter(before + sum(bytes_there(root, file) for file in sorted_.fetch))
     yield StageStarted(STAGE, -(-total // MIB), meter.done // MIB, "MiB")
     pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix=STAGE)
     try:
@@ -197,49 +179,45 @@ def _fetch_all(root: Path, found: HubSet, sorted_: Sorted, record: Record) -> It
 
 def _fetch_one(root: Path, found: HubSet, file: HubFile, meter: _Meter) -> None:
     """Fetch, compare the digest, and only then put the file in its place."""
-    target, part = inside(root, file.name), part_path(root, file)
-    for fresh in (False, True):
-        if fresh:
-            meter.add(-_there_of(root, file))
-            part.unlink(missing_ok=True)
-        with room_at(root, file.bytes, file.name):
-            _read_into(part, found, file, meter)
-        if right(part, file):
-            make_folder(target.parent)
-            inside(root, file.name)
-            part.replace(target)
-            return
-    part.unlink(missing_ok=True)
+    inside(root, file.name)
+    with open_part(root, file) as part:
+        for fresh in (False, True):
+            if fresh:
+                meter.add(-min(part.size, file.bytes))
+                part.clear()
+            with room_at(root, file.bytes, file.name):
+                _read_into(part, found, file, meter)
+            if part.is_right():
+                return part.put(root)
+    part_path(root, file).unlink(missing_ok=True)
     raise DataError(
         f"{file.name} came twice with another content than {hub_host()} says it has",
         hint="run again later, or set HF_ENDPOINT to another mirror",
     )
 
 
-def _read_into(part: Path, found: HubSet, file: HubFile, meter: _Meter) -> None:
+def _read_into(part: Part, found: HubSet, file: HubFile, meter: _Meter) -> None:
     """Read the rest of a file, several times over when the connection is cut, each time from where it was."""
     from huggingface_hub.errors import HTTPError
 
     failures = 0
     while True:
-        there = part.stat().st_size if part.is_file() else 0
-        if there > file.bytes:
-            part.unlink()
-            there = 0
-        if there == file.bytes and part.exists():
+        if part.size > file.bytes:
+            part.clear()
+        there = part.size
+        if there == file.bytes:
             return
         try:
             with told_by_hub(found.name, found.commit):
-                _read_rest(part, there, found, file, meter)
+                _read_rest(part, found, file, meter)
         except MachineError as error:
-            grown = part.is_file() and part.stat().st_size > there
-            failures = 1 if grown else failures + 1
+            failures = 1 if part.size > there else failures + 1
             if not isinstance(error.__cause__, HTTPError) or failures >= TRIES:
                 raise
             if meter.stop.wait(max(FIRST_WAIT_S * 2 ** (failures - 1), _asked_wait(error.__cause__))):
                 raise
             continue
-        if part.stat().st_size < file.bytes:
+        if part.size < file.bytes:
             failures += 1
             if failures >= TRIES:
                 raise MachineError(f"{file.name} ends early again and again", hint="run again later: it goes on")
@@ -252,32 +230,38 @@ def _asked_wait(error: BaseException) -> float:
     return min(float(after), MOST_WAIT_S) if after.isascii() and after.isdigit() else 0.0
 
 
-def _read_rest(part: Path, there: int, found: HubSet, file: HubFile, meter: _Meter) -> None:
+def _read_rest(part: Part, found: HubSet, file: HubFile, meter: _Meter) -> None:
     """One request. A server that ignores the range begins anew, and so does the part."""
     from huggingface_hub import constants, hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
+    there = part.size
     url = hf_hub_url(found.name, file.name, repo_type="dataset", revision=found.commit, endpoint=hub_endpoint())
     headers: dict[str, Any] = build_hf_headers(library_name="ltxtrain") | {"Accept-Encoding": "identity"}
     if there:
         headers["Range"] = f"bytes={there}-"
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     with get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response:
-        if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        past_its_end = response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+        if not past_its_end:
+            hf_raise_for_status(response)
+        goes_on = there > 0 and response.headers.get("Content-Range", "").startswith(f"bytes {there}-")
+        if not goes_on:
             meter.add(-there)
-            part.unlink()
-            return
-        hf_raise_for_status(response)
-        goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {there}-")
-        if there and not goes_on:
-            meter.add(-there)
-        with part.open("ab" if there and goes_on else "wb") as stream:
-            size = there if goes_on else 0
-            for piece in response.iter_bytes(CHUNK):
-                size += len(piece)
-                if size > file.bytes:
-                    break  # more than it has: the digest tells
-                stream.write(piece)
-                meter.add(len(piece))
-            stream.flush()
-            os.fsync(stream.fileno())
+            part.clear()
+        if not past_its_end:
+            _keep(response.iter_bytes(CHUNK), part, file, meter)
+
+
+def _keep(pieces: Iterable[bytes], part: Part, file: HubFile, meter: _Meter) -> None:
+    size = part.size
+    try:
+        for piece in pieces:
+            size += len(piece)
+            if size > file.bytes:
+                break  # more than it has: the digest tells
+            part.stream.write(piece)
+            meter.add(len(piece))
+    finally:
+        part.stream.flush()
+    os.fsync(part.stream.fileno())

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from ltxtrain.errors import DataError
 from ltxtrain.files import write_atomically
@@ -124,11 +125,16 @@ def inside(root: Path, name: str) -> Path:
 
 
 def right(path: Path, file: HubFile) -> bool:
-    """Whether the file's content is what the Hub says: its SHA-256, or Git's digest where there is no other."""
+    """Whether the file's content is what the Hub says."""
     if path.stat().st_size != file.bytes:
         return False
-    digest = hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % file.bytes, usedforsecurity=False)
     with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
+        return right_content(stream, file)
+
+
+def right_content(stream: BinaryIO, file: HubFile) -> bool:
+    """By its SHA-256, or by Git's digest where there is no other."""
+    digest = hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % file.bytes, usedforsecurity=False)
+    while chunk := stream.read(CHUNK):
+        digest.update(chunk)
     return digest.hexdigest() == (file.sha256 or file.blob)

@@ -15,8 +15,9 @@ from huggingface_hub.utils import close_session
 from ltxtrain.errors import ConfigError, DataError, LtxtrainError, MachineError
 from ltxtrain.events import Event, Notice, StageDone, StageProgress, StageStarted
 from ltxtrain.prepare import fetch
-from ltxtrain.prepare.fetch import PARTS, Fetched, iter_fetch, part_path
+from ltxtrain.prepare.fetch import Fetched, iter_fetch
 from ltxtrain.prepare.fetch_list import full_name, look_up, usual_folder
+from ltxtrain.prepare.fetch_part import PARTS, part_path
 from ltxtrain.prepare.fetch_record import RECORD
 from tests.doctor.fake_hub import Reply
 from tests.prepare.fetch_hub import NAME, DataHub, serving
@@ -77,7 +78,7 @@ def test_videos_captions_and_papers_come_and_nothing_else(hub: DataHub, tmp_path
     done, events = run(tmp_path / "set")
     assert visible(done.root) == DATA
     assert all((done.root / name).read_bytes() == FILES[name] for name in DATA)
-    assert set(hub.fetched()) == DATA
+    assert set(hub.fetched()) == DATA - {"empty.txt"}, "nothing is asked for a file without content"
     assert "licence: mit" in told(events) and "6 files, 3.0 MiB" in told(events)
     assert "load.py" in told(events) and "weights.pkl" in told(events)
 
@@ -120,7 +121,8 @@ def test_what_the_hub_changed_is_fetched_and_what_the_user_changed_is_kept(hub: 
     (done.root / "empty.txt").unlink()
     hub.large = {name for name in hub.files if name.endswith(".mp4")}
     again, events = run(tmp_path / "set")
-    assert hub.fetched() == ["empty.txt", "folder/two.mp4", "new.txt"]
+    assert hub.fetched() == ["folder/two.mp4", "new.txt"]
+    assert (done.root / "empty.txt").read_bytes() == b""
     assert again.changed == ("folder/one.txt",)
     assert (done.root / "folder/one.txt").read_text() == "a cat walks, by hand\n"
     assert (done.root / "folder/two.mp4").read_bytes() == b"a better video"
@@ -218,6 +220,27 @@ def test_no_link_is_followed(hub: DataHub, tmp_path: Path, link: str) -> None:
     with pytest.raises(DataError, match="is a link"):
         run(tmp_path / "set")
     assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["link", "second name", "fifo", "folder"])
+def test_a_part_that_is_no_plain_file_of_its_own_is_not_written_to(hub: DataHub, tmp_path: Path, kind: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"")
+    file = next(file for file in look_up(NAME, None).files if file.name == "folder/one.txt")
+    part = part_path((tmp_path / "set").resolve(), file)
+    part.parent.mkdir(parents=True)
+    if kind == "link":
+        part.symlink_to(victim)
+    elif kind == "second name":
+        part.hardlink_to(victim)
+    elif kind == "fifo":
+        os.mkfifo(part)
+    else:
+        part.mkdir()
+    with pytest.raises(DataError, match="is a link or no plain file") as refused:
+        run(tmp_path / "set")
+    assert refused.value.hint == "remove it"
+    assert victim.read_bytes() == b"" and "folder/one.txt" not in visible(tmp_path / "set")
 
 
 REFUSALS = [
