@@ -8,7 +8,6 @@ is executed or unpickled, and none of it is believed without a look at its size 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import secrets
 import select
@@ -16,17 +15,19 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Literal
 
+from ltxtrain.errors import MachineError
 from ltxtrain.facts.children_memory import SharedMemory
 from ltxtrain.facts.children_serve import PIPE_BYTES
 from ltxtrain.facts.machine import usable_cores
@@ -34,6 +35,7 @@ from ltxtrain.facts.machine import usable_cores
 MOST_CHILDREN = 8
 START_SECONDS = 60.0  # a process on a cold network disk, on a busy machine
 START_ATTEMPTS = 2
+START_PAUSE_SECONDS = 0.2
 TASKS_OF_A_CHILD = 500  # then a fresh one: what a decoder leaks on damaged files must not add up
 MOST_LINE_BYTES = 1 << 20
 READ_BYTES = 1 << 20
@@ -71,15 +73,15 @@ class Children:
     """Up to ``count`` processes of ``python -m module``, each with at most ``memory_bytes`` of address space.
 
     They start when first needed; one that died or was too slow is replaced. A task whose child died is tried once more
-    in a fresh one: the system may have killed it for the memory of others. Where no process can be started at all,
-    tasks are answered in this one, and that is told.
+    in a fresh one: the system may have killed it for the memory of others. Nothing is ever opened in this process:
+    ``run`` raises ``MachineError`` where not one child can be started.
     """
 
     def __init__(self, module: str, count: int, memory_bytes: int) -> None:
         self._count = max(1, count)
         self._slots: SimpleQueue[_Slot] = SimpleQueue()
-        self._told = False
-        self._all = [_Slot(module, memory_bytes, self._tell) for _ in range(self._count)]
+        self._first = _First()
+        self._all = [_Slot(module, memory_bytes, self._first) for _ in range(self._count)]
         for slot in self._all:
             self._slots.put(slot)
         # A thread for each child, kept to the end: Linux ends a child when the thread that started it ends.
@@ -117,18 +119,39 @@ class Children:
             for future, _ in waiting:
                 future.cancel()
 
-    def _tell(self, text: str) -> None:
-        if not self._told:
-            self._told = True
-            logging.getLogger(__name__).warning(text)
-
     def _answer(self, task: Task) -> Reply:
-        slot = self._slots.get()
-        try:
-            reply = slot.ask(task)
-            return slot.ask(task) if reply.failure == "crashed" else reply
-        finally:
-            self._slots.put(slot)
+        """A child that cannot be replaced just now leaves its tasks to the others."""
+        why = ""
+        for _ in self._all:
+            slot = self._slots.get()
+            try:
+                return _asked_twice(slot, task)
+            except _NoStart as error:
+                why = str(error)
+            finally:
+                self._slots.put(slot)
+        return Reply(None, failure="crashed", detail=f"no process to open it can be started now: {why}")
+
+
+def _asked_twice(slot: _Slot, task: Task) -> Reply:
+    """What has just ended a child is given to no other than a fresh one. Raises ``_NoStart``."""
+    reply = slot.ask(task)
+    if reply.failure == "crashed":
+        with suppress(_NoStart):
+            return slot.ask(task)
+    return reply
+
+
+@dataclass
+class _First:
+    """The first child starts alone: whether it can be is known before another is tried."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    started: bool = False
+
+
+class _NoStart(Exception):
+    """No child could be started in this slot, though others have been."""
 
 
 class _Ended(Exception):
@@ -142,22 +165,21 @@ class _TooSlow(Exception):
 class _Slot:
     """The place of one child: starts it, speaks with it, ends it."""
 
-    def __init__(self, module: str, memory_bytes: int, tell: Callable[[str], None]) -> None:
-        self._module, self._memory_bytes, self._tell = module, memory_bytes, tell
+    def __init__(self, module: str, memory_bytes: int, first: _First) -> None:
+        self._module, self._memory_bytes, self._first = module, memory_bytes, first
         self._process: subprocess.Popen[bytes] | None = None
         self._input: socket.socket | None = None
         self._memory = SharedMemory()
         self._rest = b""  # read already, beyond the last line
         self._answered = 0
-        self._closed = self._alone = False
+        self._closed = False
 
     def ask(self, task: Task) -> Reply:
-        if not self._alone and (self._process is None or self._answered >= TASKS_OF_A_CHILD):
+        """Raises ``_NoStart`` when there is no child and none can be started, ``MachineError`` when none ever could."""
+        if self._process is None or self._answered >= TASKS_OF_A_CHILD:
             self._start()
         if self._closed:
             return Reply(None, failure="crashed", detail="it was stopped")
-        if self._alone:
-            return answer_here(self._module, task)
         try:
             answer, data = self._exchange(task)
         except _TooSlow:
@@ -179,23 +201,37 @@ class _Slot:
             process.kill()
 
     def _start(self) -> None:
-        """A child that said it is ready; or none, and from now on this slot answers without one."""
+        with self._first.lock if not self._first.started else nullcontext():
+            why = self._start_now()
+            self._first.started |= not why
+        if not why or self._closed:
+            return
+        if self._first.started:
+            raise _NoStart(why)
+        raise MachineError(
+            f"no process can be started to open media in ({why})",
+            hint="see how many processes and how much memory this container or user may have (ulimit -u, ulimit -v)",
+        )
+
+    def _start_now(self) -> str:
+        """Start a child and hear that it is ready. Returns why there is none, or nothing."""
         self.stop()
-        for _ in range(START_ATTEMPTS):
+        why = ""
+        for attempt in range(START_ATTEMPTS):
             if self._closed:
-                return
+                return "it was stopped"
+            if attempt:
+                time.sleep(START_PAUSE_SECONDS)
             try:
                 self._process, self._input = start_process(self._module, self._memory_bytes)
                 if self._read_line(time.monotonic() + START_SECONDS) == {"ready": True}:
                     self._answered = 0
-                    return
+                    return ""
                 why = "it says what it must not"
             except (_Ended, _TooSlow, OSError) as error:
-                why = str(error) or self.stop()
+                why = str(error) or self.stop() or "it does not get ready"
             self.stop()
-        if not self._closed:
-            self._alone = True
-            self._tell(f"no process of its own can be started to open media ({why}): they are opened in this one")
+        return why
 
     def stop(self) -> str:
         """End the child, if there is one. Returns how it ended, in words."""
@@ -276,15 +312,6 @@ class _Slot:
     def _output(self) -> int:
         assert self._process is not None and self._process.stdout is not None
         return self._process.stdout.fileno()
-
-
-def answer_here(module: str, task: Task) -> Reply:
-    """Without a child: the same function, in this process, with no limits."""
-    import importlib
-
-    room = memoryview(bytearray(task.most_bytes))
-    answer, size = importlib.import_module(module).answer(task.payload, room)
-    return Reply(answer, room[:size])
 
 
 def start_process(module: str, memory_bytes: int) -> tuple[subprocess.Popen[bytes], socket.socket]:

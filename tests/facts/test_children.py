@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ltxtrain.errors import MachineError
 from ltxtrain.facts import children
 from ltxtrain.facts.children import Children, Reply, Task, child_environment, usable_workers
 from ltxtrain.facts.children_memory import SharedMemory
@@ -289,19 +289,47 @@ def test_ctrl_c_is_the_parents_matter(module: str) -> None:
 
 
 @pytest.mark.parametrize("broken", ["no program", "no module"])
-def test_without_processes_tasks_are_answered_here_and_that_is_told(
-    broken: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_without_any_process_nothing_is_opened_here_and_the_machine_is_blamed(
+    broken: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     if broken == "no program":
         monkeypatch.setattr(sys, "executable", "/nowhere/python")
     else:  # a child that ends before it is ready
         monkeypatch.setenv("PYTHONPATH", "")
-    with caplog.at_level(logging.WARNING):
-        replies = ask(module, do("say", 1), do("say", 2))
-    assert [said(reply) for reply in replies] == [1, 2]
-    assert replies[0].answer is not None and replies[0].answer["pid"] == os.getpid()
-    assert len(caplog.records) == 1
+    with pytest.raises(MachineError, match="no process can be started") as caught:
+        ask(module, do("say", 1), do("say", 2), count=2)
+    assert caught.value.hint
+
+
+def no_process(*_: object) -> None:
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+
+
+def test_what_ended_a_child_that_cannot_be_replaced_is_not_opened_here(
+    module: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    real = children.start_process
+    with Children(module, 1, MEMORY) as pool:
+        assert said(next(pool.run([do("say", 1)]))) == 1
+        monkeypatch.setattr(children, "start_process", no_process)
+        dead, alive = pool.run([do("leave", 3), do("say", 2)])
+        assert (dead.failure, alive.failure) == ("crashed", "crashed")
+        assert "code 3" in dead.detail and "Resource temporarily" in alive.detail
+        monkeypatch.setattr(children, "start_process", real)
+        assert said(next(pool.run([do("say", 3)]))) == 3
+
+
+def test_child_that_cannot_be_replaced_leaves_its_tasks_to_the_others(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Children(module, 2, MEMORY) as pool:
+        assert {said(reply) for reply in pool.run([do("say", number) for number in range(8)])} == set(range(8))
+        monkeypatch.setattr(children, "start_process", no_process)
+        replies = list(pool.run([do("leave", 3), *(do("say", number) for number in range(20))]))
+    assert replies[0].failure == "crashed"
+    assert [said(reply) for reply in replies[1:]] == list(range(20))
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can take on another user")
