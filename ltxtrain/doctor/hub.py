@@ -26,11 +26,10 @@ from ltxtrain.config.secrets import holds_token
 from ltxtrain.doctor.findings import Finding, fault, ok, skipped, warning
 from ltxtrain.doctor.process import SET_CLOCK, check_clock
 from ltxtrain.errors import ConfigError
-from ltxtrain.facts.hub_login import take_hub_token
+from ltxtrain.facts.hub_login import ENDPOINT, is_address, take_hub_token
 from ltxtrain.facts.models import REPOSITORY, TINY_MODEL
 from ltxtrain.units import format_duration
 
-ENDPOINT = "https://huggingface.co"
 SECONDS = 10.0
 MOST_BYTES = 300_000  # of one answer; descriptions have some ten thousand
 USUAL_FILE = "model_index.json"
@@ -85,9 +84,12 @@ def check_hub(model: str, revision: str | None, cached: bool) -> list[Finding]:
     if is_offline_mode():
         return [_offline(model, cached), check_clock(None)]
     endpoint = (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
-    if not _is_address(endpoint):
+    if not is_address(endpoint):
         says = f"HF_ENDPOINT is {_shown(endpoint)}, which is no address"
         return [fault("hub", "hub-address", says, "HF_ENDPOINT=https://HOST, or unset it"), check_clock(None)]
+    if "@" in urlsplit(endpoint).netloc:
+        says = f"HF_ENDPOINT is {_shown(endpoint)} with a name or password, which the client writes into logs"
+        return [fault("hub", "hub-address", says, "HF_ENDPOINT=https://HOST, without them"), check_clock(None)]
     return _Visit(endpoint, model, revision, cached).findings()
 
 
@@ -368,14 +370,6 @@ def _shown(address: str) -> str:
     scheme, mark, rest = address.rpartition("://")
     host, slash, path = rest.partition("?")[0].partition("/")
     return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"[:100]
-
-
-def _is_address(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        return False
 
 
 def _proxies_text(endpoint: str) -> str:

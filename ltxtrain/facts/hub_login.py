@@ -11,11 +11,13 @@ import re
 import stat
 from collections.abc import MutableMapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ltxtrain.config.secrets import holds_token
 from ltxtrain.errors import ConfigError, Fault
 
 NAME = "HF_TOKEN"
+ENDPOINT = "https://huggingface.co"
 READ = "LTX_SECRETS_READ"
 SECRETS = Path("/run/secrets")
 TOKEN_LETTERS = re.compile(r"[A-Za-z0-9._~+/=-]+", re.ASCII)
@@ -87,3 +89,27 @@ def _take(env: MutableMapping[str, str], file: Path, source: str, name: str) -> 
     elif before != token:
         return [f"{NAME} and {source} differ: {NAME} of the environment is used"]
     return []
+
+
+def hub_endpoint() -> str:
+    """The Hub's address or its mirror's. Raises ``ConfigError`` for what is no address, without showing it.
+
+    One with a name and password is refused: huggingface_hub writes the address into its log and its messages.
+    """
+    endpoint = (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
+    if not is_address(endpoint):
+        raise ConfigError([Fault("HF_ENDPOINT", "is no address")], hint="HF_ENDPOINT=https://HOST, or unset it")
+    if "@" in urlsplit(endpoint).netloc:
+        raise ConfigError(
+            [Fault("HF_ENDPOINT", "holds a name or password, which the Hub's client would write into logs")],
+            hint="HF_ENDPOINT=https://HOST; the token for it goes into HF_TOKEN",
+        )
+    return endpoint
+
+
+def is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        return False

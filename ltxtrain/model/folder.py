@@ -29,7 +29,7 @@ from transformers.utils import logging as transformers_logging
 from ltxtrain.config.model import ModelConfig
 from ltxtrain.errors import MachineError, ModelError
 from ltxtrain.facts.digests import files_sha256
-from ltxtrain.facts.hub_login import TOKEN_LETTERS
+from ltxtrain.facts.hub_login import TOKEN_LETTERS, hub_endpoint
 from ltxtrain.facts.models import TINY_MODEL, model_facts
 from ltxtrain.files import FULL, system_error
 from ltxtrain.plan.disk import hub_cache
@@ -133,6 +133,7 @@ def _find(key: str, name: str, cache_dir: Path, patterns: list[str], revision: s
 
 
 def _download(key: str, name: str, revision: str | None, patterns: list[str]) -> Path:
+    hub_endpoint()
     try:
         # With other letters the request would fail with a message that shows the token.
         if (token := get_token()) and not TOKEN_LETTERS.fullmatch(token):

@@ -132,10 +132,15 @@ def test_a_model_on_this_disk_asks_nobody(
 # ---------------------------------------------------------------- out of reach
 
 
-def test_no_such_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_with_a_password_is_refused_without_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "https://alice:s3cret@hub.invalid")
-    findings = look()
-    assert wrong(findings) == ["hub-dns"] and "https://hub.invalid" in findings[0].says
+    assert wrong(findings := look()) == ["hub-address"]
+    assert "s3cret" not in repr(findings)
+
+
+def test_no_such_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.invalid/?key=s3cret")
+    assert wrong(findings := look()) == ["hub-dns"] and "https://hub.invalid" in findings[0].says
     assert findings[0].state == "fault"
 
 
