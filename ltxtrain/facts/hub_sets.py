@@ -17,8 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from ltxtrain.config import Dataset
 from ltxtrain.config.datasets import HubRule
+from ltxtrain.config.secrets import holds_token
 from ltxtrain.errors import DataError
+from ltxtrain.facts.hub_login import hub_endpoint
 from ltxtrain.facts.hub_sets_files import MediaFiles, Stored
+from ltxtrain.facts.hub_sets_local import HINT, is_saved, open_files, open_saved
+from ltxtrain.facts.index_walk import shown_name
 from ltxtrain.facts.reasons import Reason
 from ltxtrain.facts.tables import (
     CAPTION_COLUMNS,
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
 # What the library reads without running or unpickling anything: all else is refused by name.
 READERS = ("parquet", "arrow", "json", "csv", "imagefolder", "videofolder", "cache")
 ITEMS_AT_ONCE = 256
+# What the library raises for a set that is not as it should be, down to a package that it would need for an address.
+BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -120,48 +126,44 @@ def _opened(rule: HubRule, cache_dir: Path) -> _Source:
     if folder.is_dir():
         base = folder.resolve()
         kept = cache_dir / "datasets" / "tables"
-        if (base / "state.json").is_file() or (base / "dataset_dict.json").is_file():
-            data = _saved(base, rule)
-        else:
-            data = _built(rule, str(base), str(kept))
+        data = open_saved(base, rule.split) if is_saved(base) else _made(rule, open_files(base, str(kept)))
         return _Source(data, base, (str(base), os.path.realpath(kept)))
     if rule.name.count("/") > 1 or rule.name.startswith((".", "/", "~")):
         raise DataError(f"the data set {rule.name} does not exist", hint="check dataset_name")
+    hub_endpoint()
     from huggingface_hub.constants import HF_HUB_CACHE
 
     caches = (HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH)
-    return _Source(_built(rule, rule.name, None), None, tuple(os.path.realpath(cache) for cache in caches))
+    builder = datasets.load_dataset_builder(rule.name, revision=rule.revision)
+    refuse_files_elsewhere(rule, builder)
+    return _Source(_made(rule, builder), None, tuple(os.path.realpath(cache) for cache in caches))
 
 
-def _saved(base: Path, rule: HubRule) -> datasets.Dataset:
+def _made(rule: HubRule, builder: datasets.DatasetBuilder) -> datasets.Dataset:
     import datasets
 
-    found = datasets.load_from_disk(str(base), keep_in_memory=False)
-    if isinstance(found, datasets.Dataset):
-        return found
-    if rule.split not in found:
-        raise DataError(
-            f"the data set {rule.name} has no split {rule.split!r}; it has {listed(list(found))}",
-            hint="name one of them: split",
-        )
-    return found[rule.split]
-
-
-def _built(rule: HubRule, name: str, cache: str | None) -> datasets.Dataset:
-    import datasets
-
-    builder = datasets.load_dataset_builder(name, revision=rule.revision, cache_dir=cache)
     reader = type(builder).__module__.split(".")
     if reader[:2] != ["datasets", "packaged_modules"] or reader[2] not in READERS:
         raise DataError(
-            f"the data set {rule.name} is made of files of a kind that is not read here: {reader[-1]}",
-            hint="give one of parquet, arrow, json or csv files, or of folders of images or videos",
+            f"the data set {rule.name} is made of files of a kind that is not read here: {reader[-1]}", hint=HINT
         )
     builder.download_and_prepare()
     data = builder.as_dataset(split=rule.split)
     if not isinstance(data, datasets.Dataset):
         raise DataError(f"the data set {rule.name}: {rule.split!r} is no split", hint="say for example train")
     return data
+
+
+def refuse_files_elsewhere(rule: HubRule, builder: datasets.DatasetBuilder) -> None:
+    """The page of a set can name any path or address as its files. Only those of the set itself are read."""
+    own = f"hf://datasets/{rule.name}@".casefold()
+    for files in (builder.config.data_files or {}).values():
+        for file in files:
+            if not str(file).casefold().startswith(own) or ".." in str(file).split("/"):
+                raise DataError(
+                    f"the data set {rule.name} names {shown_name(str(file))} as one of its files, which is not its own",
+                    hint="fetch the set with ltxtrain dataset fetch, and name the folder",
+                )
 
 
 @contextmanager
@@ -186,7 +188,7 @@ def _told(rule: HubRule) -> Iterator[None]:
         raise DataError(
             f"the data set {rule.name} is not on this disk and cannot be fetched ({_first_line(error)})", hint=hint
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, DatasetsError, HTTPError, pyarrow.ArrowException) as error:
+    except (*BROKEN, DatasetsError, HTTPError, pyarrow.ArrowException) as error:
         raise DataError(
             f"the data set {rule.name} cannot be read: {_first_line(error.__cause__ or error)}",
             hint="check its files, dataset_name and split",
@@ -194,8 +196,9 @@ def _told(rule: HubRule) -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__
+    """The libraries' own words: they hold names out of the set, and may hold an address with all that is in it."""
+    text = shown_name(next(iter(str(error).strip().splitlines()), ""))
+    return text[:300] if text and not holds_token(text) else type(error).__name__
 
 
 # ------------------------------------------------------------- columns
