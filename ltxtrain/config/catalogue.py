@@ -51,7 +51,7 @@ class Option:
             "text": "text",
             "path": "a path",
             "list": "a list",
-            "object": "a JSON object",
+            "object": "a table of keys",
         }
         if self.choices:
             return "one of " + ", ".join(str(choice) for choice in self.choices)

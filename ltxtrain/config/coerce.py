@@ -20,6 +20,7 @@ FALSE_WORDS = ("false", "no", "off", "0", "n")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _WORDS_FOR_NAN = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _LARGEST = 2**63
+_WRITTEN = {"bool": "write true or false", "list": "write [...]", "object": "write {...}"}
 
 
 class Refused(ValueError):
@@ -150,7 +151,9 @@ def _number_word(option: Option, text: str) -> Any:
 def _from_bool(option: Option, raw: bool) -> bool:
     if "bool" in option.kinds:
         return raw
-    raise _misfit(option, raw, "give a number" if option.kinds & {"int", "float"} else "put text in quotes")
+    if option.kinds & {"int", "float"}:
+        raise _misfit(option, raw, "give a number")
+    raise _misfit(option, raw, "put text in quotes" if option.kinds & {"text", "path"} else _WRITTEN[min(option.kinds)])
 
 
 def _from_number(option: Option, raw: int | float) -> Any:
@@ -170,7 +173,8 @@ def _from_number(option: Option, raw: int | float) -> Any:
         return bool(raw)
     if option.numbers_as_text:
         return raw
-    raise _misfit(option, raw, "put it in quotes" if option.kinds & {"text", "path"} else "write true or false")
+    hint = "put it in quotes" if option.kinds & {"text", "path"} else _WRITTEN.get(min(option.kinds), "")
+    raise _misfit(option, raw, hint)
 
 
 def _from_list(option: Option, raw: list[Any]) -> Any:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from ltxtrain.config.option import Fraction, LocalPath, Section, SkipWords, option
 
+_ID_SIGNS = frozenset("-_. ")
+
+
+def _plain_id(text: str) -> str:
+    """An id is shown, and stands in names of files."""
+    if text.startswith(".") or not all(sign in _ID_SIGNS or unicodedata.category(sign)[0] in "LMN" for sign in text):
+        raise ValueError("an id is letters, digits, - _ . and spaces, and does not start with a dot")
+    return text
+
+
+EntryId = Annotated[str, Field(min_length=1, max_length=80), AfterValidator(_plain_id)]
 Columns = tuple[str, ...] | str
 TableStrategy = Literal["parquet", "csv", "jsonl", "huggingface", "webshart"]
 EntryStrategy = Literal["textfile", "filename", "instanceprompt"] | TableStrategy
@@ -109,7 +121,9 @@ Aspects = Annotated[tuple[Ratio | AspectWeight, ...], BeforeValidator(_checked_a
 
 
 class DatasetEntry(HubSettings):
-    id: str = Field(description="A name of your own, unique in the list.", min_length=1, max_length=80)
+    id: EntryId = Field(
+        description="A name of your own, unique in the list: letters, digits, - _ . and spaces, no dot in front."
+    )
     disabled: bool = option(False, "Leave this entry out.")
     disable: bool = option(False, "The same as disabled.")
     type: Literal["local", "aws", "memory", "csv", "huggingface", "webshart"] = option("local", "Where the files are.")

@@ -9,7 +9,7 @@ from typing import Any
 
 from ltxtrain.config.catalogue import Option, options, section_names
 from ltxtrain.config.coerce import Refused, coerce, is_unset
-from ltxtrain.config.renames import IGNORED, NOT_THE_NAME, RENAMED, RENAMED_VALUES
+from ltxtrain.config.renames import FLAGS_ALONE, IGNORED, NOT_THE_NAME, RENAMED, RENAMED_VALUES
 from ltxtrain.config.secrets import holds_token, is_secret_key, shown_key
 from ltxtrain.config.suggest import nearest
 from ltxtrain.config.text import Document, KeyPath
@@ -118,7 +118,7 @@ def _add(layer: Layer, given: Given, env: Mapping[str, str]) -> Option | None:
     rename = RENAMED.get(given.name)
     option = options().get(rename.new if rename else given.name)
     if option is None:
-        layer.faults.append(Fault(given.label, "is not an option", given.place, _suggestion(given.name)))
+        layer.faults.append(Fault(given.label, "is not an option", given.place, _suggestion(given.name, given.raw)))
         return None
     if given.section not in (None, option.section):
         problem = f"does not belong in [{given.section}]"
@@ -189,7 +189,11 @@ def _nested_secret(raw: object) -> bool:
     return False
 
 
-def _suggestion(written: str) -> str:
+def _suggestion(written: str, raw: object) -> str:
+    if written in FLAGS_ALONE:
+        flag, _, value = FLAGS_ALONE[written].partition(" ")
+        named = shown_key(raw) if value and isinstance(raw, str) and raw.strip() else value
+        return f"it is a flag: {flag} {named}".rstrip()
     meant = NOT_THE_NAME.get(written) or nearest(written, [*options(), *RENAMED])
     return f"did you mean {meant}?" if meant else "`ltxtrain options` lists them all"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -9,15 +10,25 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ltxtrain.config.catalogue import Option, fields_of, tables_of
+from ltxtrain.config.catalogue import Option, fields_of, options, tables_of
 from ltxtrain.config.coerce import Refused, coerce, is_unset
-from ltxtrain.config.entries import DatasetEntry, VideoSettings
+from ltxtrain.config.entries import DatasetEntry, RowFilter, VideoSettings
 from ltxtrain.config.explain import problem_of
 from ltxtrain.config.renames import RENAMED_ENTRY_KEYS, RENAMED_VALUES
 from ltxtrain.config.secrets import holds_token, is_secret_key, shown, shown_key
 from ltxtrain.config.suggest import nearest
 from ltxtrain.config.text import Document, KeyPath
 from ltxtrain.errors import Fault
+
+_FIRST_KEYS = {
+    "video": "num_frames",
+    "caption_shuffle": "enable",
+    "parquet": "path",
+    "jsonl": "path",
+    "huggingface": "dataset_name",
+    "filter_func": "min_width",
+}
+"""The key of each table that a single value in its place most likely means."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +119,8 @@ def _read_entry(item: dict[str, Any], document: Document, path: KeyPath, faults:
             bad.add(f"{label}.{key}")
             place = document.source((*path, *detail["loc"]))
             problem = problem_of(detail, shown(key.rpartition(".")[2], detail["input"]))
-            faults.append(Fault(f"{label}.{key}", problem, place, "give each entry an id" if key == "id" else ""))
+            missing = key == "id" and detail["type"] in ("missing", "string_too_short")
+            faults.append(Fault(f"{label}.{key}", problem, place, "give each entry an id" if missing else ""))
         return None
     return entry if len(faults) == before else None
 
@@ -149,7 +161,8 @@ def _coerced(item: dict[str, Any], model: type[BaseModel], reading: _Reading) ->
         try:
             values[key] = coerce(option, raw)
         except Refused as error:
-            reading.faults.append(Fault(f"{reading.label}.{key}", error.problem, place, error.suggestion))
+            hint = _as_table(key, raw, reading.document) or error.suggestion
+            reading.faults.append(Fault(f"{reading.label}.{key}", error.problem, place, hint))
             continue
         if key in tables_of(model) and isinstance(values[key], dict):
             values[key] = _coerced(values[key], tables_of(model)[key], reading.inner(key))
@@ -161,14 +174,49 @@ def _options_of(model: type[BaseModel]) -> Mapping[str, Option]:
     return fields_of(model, model.__name__)
 
 
+def _meant(key: str, model: type[BaseModel]) -> str:
+    """What an unknown key of ``model`` most likely means: a key of a table in it, its own, or one of elsewhere."""
+    for name, table in tables_of(model).items():
+        inner = key if key in table.model_fields else key.removeprefix(f"{name}_")
+        if inner in table.model_fields:
+            return f"did you mean {inner} in the {name} table?"
+    near = nearest(key, model.model_fields)
+    if near is not None:
+        return f"did you mean {near}?"
+    if key in DatasetEntry.model_fields:
+        return "move it out of this table, into the data set itself"
+    if key in options():
+        return "it is a general option: write it outside of the list of data sets"
+    for name, table in tables_of(model).items():
+        near = nearest(key, table.model_fields)
+        if near is not None:
+            return f"did you mean {near} in the {name} table?"
+    return ""
+
+
+def _as_table(key: str, raw: object, document: Document) -> str:
+    """How to write a table that was given as a single value, in the words of its file: ``video = {num_frames = 1}``."""
+    inner = _FIRST_KEYS.get(key)
+    if inner is None or isinstance(raw, (dict, list, tuple)):
+        return ""
+    table = _options_of(tables_of(DatasetEntry).get(key) or RowFilter)
+    try:
+        coerce(table[inner], raw)
+        value = json.dumps(raw)
+    except Refused:
+        value = "..."
+    if holds_token(raw, key) or len(value) > 60:
+        value = "..."
+    if document.name.endswith(".toml"):
+        return f"write {key} = {{{inner} = {value}}}"
+    return f'write "{key}": {{"{inner}": {value}}}'
+
+
 def _key_fault(key: str, raw: object, model: type[BaseModel], label: str, place: str) -> Fault | None:
     if key not in model.model_fields:
         if is_secret_key(key):
             return Fault(label, "a secret does not belong in a configuration", place, "set it in the environment")
-        inside = [name for name, table in tables_of(model).items() if key in table.model_fields]
-        elsewhere = f" in the {inside[0]} table" if inside else ""
-        near = key if inside else nearest(key, model.model_fields)
-        return Fault(label, "is not a key of a data set", place, f"did you mean {near}{elsewhere}?" if near else "")
+        return Fault(label, "is not a key of a data set", place, _meant(key, model))
     if holds_token(raw, key):
         return Fault(label, "holds what looks like a secret", place, "remove it; tokens come from the environment")
     return None

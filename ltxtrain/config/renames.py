@@ -47,6 +47,14 @@ IGNORED: Final[frozenset[str]] = frozenset(
 )
 """Keys that the guides' own program passes over in silence. Here each is told about, and has no effect."""
 
+FLAGS_ALONE: Final[dict[str, str]] = {
+    "preset": "--preset NAME",
+    "presets": "--preset NAME",
+    "config": "--config FILE",
+    "set_aside_unbuilt": "--set-aside-unbuilt",
+}
+"""What is said on the command line only, because it decides what is read; keys of these names are refused."""
+
 NOT_THE_NAME: Final[dict[str, str]] = {
     "hub_model_name": "hub_model_id",
     "batch_size": "train_batch_size",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+_SHORTEST_START = 3
 
 
 def edit_distance(left: str, right: str, limit: int) -> int:
@@ -49,11 +51,18 @@ def _rank(asked: str, name: str) -> tuple[bool, bool, bool, str]:
     return _digits(asked) != _digits(name), asked[:1] != name[:1], len(asked) != len(name), name
 
 
-def _by_words(asked: str, known: Iterable[str]) -> str | None:
-    """``rank`` -> ``lora_rank``: a name that holds all the words asked for, if only one does."""
-    words = set(asked.split("_"))
-    holding = [name for name in known if words <= set(name.split("_"))]
+def _by_words(asked: str, known: Sequence[str]) -> str | None:
+    """``rank`` -> ``lora_rank``: a name that holds all the words asked for, if only one does; else one that holds
+    words that start so: ``file_column`` -> ``filename_column``."""
+    words = asked.split("_")
+    holding = [name for name in known if set(words) <= set(name.split("_"))]
+    if not holding and len(words) > 1 and all(len(word) >= _SHORTEST_START for word in words):
+        holding = [name for name in known if all(_starts_a_word(word, name) for word in words)]
     return holding[0] if len(holding) == 1 else None
+
+
+def _starts_a_word(start: str, name: str) -> bool:
+    return any(word.startswith(start) for word in name.split("_"))
 
 
 def _digits(word: str) -> list[str]:

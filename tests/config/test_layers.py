@@ -188,6 +188,18 @@ def test_data_named_by_a_stronger_layer_replaces_data_named_by_a_weaker_one(tmp_
     assert f"instance_data_dir replaces data_backend_config of {file}:1" in loaded.notices
 
 
+def test_data_that_is_named_twice_is_told_in_the_words_that_were_typed() -> None:
+    with pytest.raises(ConfigError, match=r"data is named 2 times: --data, --data-backend-config \(keep one\)"):
+        load_config(env={}, flags={"--data": "c", "--data-backend-config": "l.json"})
+    with pytest.raises(ConfigError, match="data is named 2 times: instance_data_dir, data_backend_config"):
+        load_config(env={"LTXTRAIN_INSTANCE_DATA_DIR": "c", "LTXTRAIN_DATA_BACKEND_CONFIG": "l.json"})
+
+
+def test_what_is_only_a_flag_is_said_to_be_one_in_the_environment_too() -> None:
+    with pytest.raises(ConfigError, match="it is a flag: --preset smoke"):
+        load_config(env={"LTXTRAIN_PRESET": "smoke"})
+
+
 def test_a_length_named_by_a_stronger_layer_replaces_the_other_kind_of_length() -> None:
     loaded = load_config(["smoke"], env={}, flags={"num_train_epochs": "3"})
     assert (loaded.config.schedule.max_train_steps, loaded.config.schedule.num_train_epochs) == (0, 3)

@@ -63,3 +63,5 @@ def test_words_that_are_far_from_everything_get_no_suggestion() -> None:
 
 def test_a_part_of_one_name_is_enough() -> None:
     assert nearest("validation_negative", options()) == "validation_negative_prompt"
+    assert nearest("file_column", ("path", "filename_column", "caption_column")) == "filename_column"
+    assert nearest("a_column", ("filename_column", "caption_column")) is None, "one letter is no start of a word"
