@@ -24,6 +24,7 @@ from ltxtrain.events import Event, Notice, StageDone, StageProgress, StageStarte
 from ltxtrain.facts.access import may_write, nearest, owner_text
 from ltxtrain.facts.hub_login import hub_endpoint
 from ltxtrain.files import make_folder, room_at, sync_folder
+from ltxtrain.prepare.fetch_ask import check_status
 from ltxtrain.prepare.fetch_list import HubFile, HubSet, full_name, hub_host, look_up, told_by_hub
 from ltxtrain.prepare.fetch_part import PARTS, Part, bytes_there, open_part, part_path, parts_folder
 from ltxtrain.prepare.fetch_record import Record, Sorted, compare, inside, read_record
@@ -233,7 +234,7 @@ def _asked_wait(error: BaseException) -> float:
 def _read_rest(part: Part, found: HubSet, file: HubFile, meter: _Meter) -> None:
     """One request. A server that ignores the range begins anew, and so does the part."""
     from huggingface_hub import constants, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+    from huggingface_hub.utils import build_hf_headers, get_session
 
     there = part.size
     url = hf_hub_url(found.name, file.name, repo_type="dataset", revision=found.commit, endpoint=hub_endpoint())
@@ -244,7 +245,7 @@ def _read_rest(part: Part, found: HubSet, file: HubFile, meter: _Meter) -> None:
     with get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response:
         past_its_end = response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
         if not past_its_end:
-            hf_raise_for_status(response)
+            check_status(response)
         goes_on = there > 0 and response.headers.get("Content-Range", "").startswith(f"bytes {there}-")
         if not goes_on:
             meter.add(-there)

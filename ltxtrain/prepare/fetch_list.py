@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,16 +18,15 @@ from urllib.parse import urlsplit
 
 from ltxtrain.config.secrets import holds_token
 from ltxtrain.errors import ConfigError, DataError, Fault, MachineError
+from ltxtrain.facts.hub_login import ENDPOINT, TOKEN_LETTERS, hub_endpoint
 from ltxtrain.facts.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
+from ltxtrain.prepare.fetch_ask import NoAnswer, about_set, checked, entries_of
 
 TEXTS = frozenset((".txt", ".csv", ".jsonl", ".parquet"))
 PAPERS = re.compile(r"(readme|licen[sc]e|notice|citation)([-_.][\w.-]*)?(\.md|\.txt)?", re.IGNORECASE)
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 PAGE = re.compile(r"https?://(?:huggingface\.co|hf\.co)/datasets/(?P<name>[^/]+/[^/?#]+)/?", re.IGNORECASE)
-TOKEN_LETTERS = re.compile(r"[A-Za-z0-9._~+/=-]+", re.ASCII)
-ENDPOINT = "https://huggingface.co"
 MOST_FILES = 1_000_000
-SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -83,22 +83,9 @@ def usual_folder(asked: str) -> str:
     return SHORT_NAMES[asked].folder if asked in SHORT_NAMES else full_name(asked).partition("/")[2]
 
 
-def hub_endpoint() -> str:
-    """The Hub's address or its mirror's. Raises ``ConfigError`` for what is no address, without showing it."""
-    endpoint = (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
-    try:
-        parts = urlsplit(endpoint)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        good = False
-    if not good:
-        raise ConfigError([Fault("HF_ENDPOINT", "is no address")], hint="HF_ENDPOINT=https://HOST, or unset it")
-    return endpoint
-
-
 def look_up(name: str, revision: str | None) -> HubSet:
     """Ask the Hub for the set at ``revision`` (its main branch by default). Raises what ``told_by_hub`` raises."""
-    from huggingface_hub import HfApi, get_token, is_offline_mode
+    from huggingface_hub import get_token, is_offline_mode
 
     if is_offline_mode():
         variable = "HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "TRANSFORMERS_OFFLINE"
@@ -108,34 +95,31 @@ def look_up(name: str, revision: str | None) -> HubSet:
             [Fault("HF_TOKEN", "the token for the Hub holds letters that no token has")],
             hint="set HF_TOKEN to the token alone, without quotes, blanks or braces",
         )
-    api = HfApi(endpoint=hub_endpoint(), library_name="ltxtrain")
+    files = []
     with told_by_hub(name, revision):
-        about = api.dataset_info(name, revision=revision, timeout=SECONDS)
-        commit = str(about.sha or "")
-        if not re.fullmatch(r"[0-9a-f]{40}", commit):
-            raise DataError(f"{hub_host()} tells no commit of {name}", hint="check HF_ENDPOINT")
-        entries = api.list_repo_tree(name, recursive=True, revision=commit, repo_type="dataset")
-        files = []
-        for entry in entries:
-            if not hasattr(entry, "blob_id"):
-                continue  # a folder
-            lfs = entry.lfs
-            files.append(HubFile(entry.path, int(entry.size), str(entry.blob_id), lfs.sha256 if lfs else ""))
+        commit, licence = about_set(hub_endpoint(), name, revision)
+        for entry in entries_of(hub_endpoint(), name, commit):
+            if entry.get("type") == "file":
+                files.append(HubFile(*checked(entry)))
             if len(files) > MOST_FILES:
                 raise DataError(f"{name} holds more than {MOST_FILES} files", hint="fetch a smaller set")
     wanted, left_out = sorted_out(files)
-    return HubSet(name, commit, _licence(about), wanted, left_out)
+    return HubSet(name, commit, licence, wanted, left_out)
 
 
 def sorted_out(files: list[HubFile]) -> tuple[tuple[HubFile, ...], tuple[str, ...]]:
     """The files that a training reads, and the names of the others. Raises ``DataError`` for a name that leads out."""
     wanted, left_out = [], []
+    names = Counter(file.name for file in files)
+    folders = {str(above) for file in files for above in PurePosixPath(file.name).parents}
     for file in sorted(files, key=lambda file: file.name):
         if leads_out(file.name):
             raise DataError(
                 f"a file's name in this set leads out of its folder: {file.name[:100]!r}",
                 hint="do not use this set, and tell the Hub of it",
             )
+        if names[file.name] > 1 or file.name in folders:
+            raise DataError(f"this set has two things of one name: {file.name[:100]}", hint="tell its owner of it")
         if is_data(file.name):
             wanted.append(file)
         else:
@@ -191,6 +175,11 @@ def told_by_hub(name: str, revision: str | None = None) -> Iterator[None]:
         ) from error
     except HfHubHTTPError as error:
         raise _refused(name, error.response.status_code) from error
+    except NoAnswer as error:
+        raise DataError(
+            f"what answers at {hub_host()} is no Hub ({error})",
+            hint="check HF_ENDPOINT, and whether this network wants a login first",
+        ) from error
     except HTTPError as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise MachineError(
@@ -209,13 +198,3 @@ def _refused(name: str, status: int) -> DataError | MachineError:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return MachineError(f"{hub_host()} has a fault of its own ({status})", hint="run again later: it goes on")
     return DataError(f"{hub_host()} does not give {name} (answer {status})", hint="check the name and HF_ENDPOINT")
-
-
-def _licence(about: object) -> str:
-    """What the set's own page says, in one short line; nothing where it says none."""
-    card = getattr(about, "card_data", None)
-    told = card.get("license") if card is not None else None
-    names = [str(name) for name in (told if isinstance(told, list) else [told]) if name]
-    if not names:
-        names = [tag.partition(":")[2] for tag in getattr(about, "tags", None) or () if tag.startswith("license:")]
-    return "".join(letter for letter in ", ".join(names) if letter.isprintable())[:80]

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from ltxtrain.errors import DataError
 from ltxtrain.files import write_atomically
-from ltxtrain.prepare.fetch_list import HubFile, HubSet
+from ltxtrain.prepare.fetch_list import REPOSITORY, HubFile, HubSet, leads_out
 
 RECORD = ".ltxtrain-fetched.json"
 CHUNK = 1 << 20
@@ -71,9 +71,11 @@ def read_record(root: Path) -> Record:
         files = {
             str(name): Kept(int(kept["bytes"]), int(kept["mtime_ns"]), str(kept["blob"]), str(kept["sha256"]))
             for name, kept in content["files"].items()
+            if not leads_out(name)
         }
-        return Record(str(content["dataset"]), files)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        dataset = str(content["dataset"])
+        return Record(dataset, files) if REPOSITORY.fullmatch(dataset) else Record()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return Record()
 
 

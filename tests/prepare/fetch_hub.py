@@ -29,6 +29,10 @@ class DataHub(FakeHub):
         self.refusal: Reply | None = None
         self.ranges = True
         self.ranges_asked: list[tuple[str, str]] = []
+        self.odd: dict[str, object] = {}  # fields of every entry
+        self.answers: list[bytes] = []  # instead of any answer, one after the other
+        self.pages = 0
+        self.endless = False
         self.card: object = {"license": "mit"}
 
     @property
@@ -48,7 +52,7 @@ class DataHub(FakeHub):
         entry: dict[str, object] = {"type": "file", "path": name, "size": len(body), "oid": blob}
         if name in self.large:
             entry["lfs"] = {"oid": hashlib.sha256(body).hexdigest(), "size": len(body), "pointerSize": 130}
-        return entry
+        return entry | self.odd
 
 
 class DataHandler(Handler):
@@ -56,6 +60,9 @@ class DataHandler(Handler):
 
     def do_GET(self) -> None:
         hub, path = self.server, urlsplit(self.path)
+        if hub.answers:
+            hub.replies[self.path] = Reply(body=hub.answers.pop(0))
+            return super().do_GET()
         resolve = f"/datasets/{NAME}/resolve/{hub.commit}/"
         if path.path.startswith(resolve) and hub.refusal is None:
             hub.asked.append((self.command, self.path, self.headers.get("Authorization", "")))
@@ -79,6 +86,11 @@ class DataHandler(Handler):
     do_HEAD = do_GET
 
     def _page(self, start: int) -> Reply:
+        self.server.pages += 1
+        if self.server.endless:
+            folder = {"type": "directory", "path": "d", "size": 0, "oid": "0" * 40}
+            address = f"http://elsewhere.example{API}/tree/{self.server.commit}?from={start + 1}"
+            return Reply(body=[folder], headers={"Link": f'<{address}>; rel="next"'})
         names = sorted(self.server.files)
         entries = [self.server.entry(name) for name in names[start : start + PAGE]]
         headers = {}
