@@ -8,6 +8,7 @@ from typing import get_args
 
 from ltxtrain.config.entries import TableStrategy
 from ltxtrain.config.explain import placed
+from ltxtrain.config.limits import size_faults
 from ltxtrain.config.optim import OptimizerConfig
 from ltxtrain.config.optimizer_settings import ADAMW_DEFAULTS, adamw_settings, parse_optimizer_settings
 from ltxtrain.config.schema import TrainConfig
@@ -26,8 +27,8 @@ class Conflict:
 def conflict_faults(config: TrainConfig, sources: Mapping[str, str], skip: frozenset[str] = frozenset()) -> list[Fault]:
     """All conflicts of ``config`` as faults, but for those that touch a key in ``skip``."""
     faults = []
-    for check in _CHECKS:
-        for conflict in check(config):
+    for conflicts in (_named_data(config, sources), *(check(config) for check in _CHECKS)):
+        for conflict in conflicts:
             if skip & set(conflict.keys):
                 continue
             given = [key for key in conflict.keys if not sources.get(key, "default").startswith("default")]
@@ -35,6 +36,14 @@ def conflict_faults(config: TrainConfig, sources: Mapping[str, str], skip: froze
             key, source = placed(name, sources.get(name, "default"))
             faults.append(Fault(key, conflict.problem, source, conflict.suggestion))
     return faults
+
+
+def _named_data(config: TrainConfig, sources: Mapping[str, str]) -> Iterator[Conflict]:
+    ways = ("instance_data_dir", "data_backend_config", "datasets")
+    named = tuple(name for name in ways if getattr(config.data, name))
+    if len(named) > 1:
+        written = ", ".join(placed(name, sources.get(name, "default"))[0] for name in named)
+        yield Conflict(named, f"data is named {len(named)} times: {written}", "keep one")
 
 
 def _length(config: TrainConfig) -> Iterator[Conflict]:
@@ -184,26 +193,9 @@ def _memory(config: TrainConfig) -> Iterator[Conflict]:
 
 def _data(config: TrainConfig) -> Iterator[Conflict]:
     data = config.data
-    named = [name for name in ("instance_data_dir", "data_backend_config", "datasets") if getattr(data, name)]
-    if len(named) > 1:
-        yield Conflict(tuple(named), f"data is named {len(named)} times: {', '.join(named)}", "keep one")
-    if data.resolution_type == "area" and data.resolution > 20:
-        yield Conflict(
-            ("resolution_type", "resolution"),
-            f"{data.resolution:g} megapixels is too large",
-            "or write resolution_type pixel_area",
-        )
-    if data.resolution_type != "area" and data.resolution < 32:
-        yield Conflict(
-            ("resolution_type", "resolution"), f"a resolution of {data.resolution:g} pixels is too small", "at least 32"
-        )
-    listed = bool(data.datasets) or data.data_backend_config is not None
-    if data.maximum_image_size is not None and data.target_downsample_size is None and not listed:
-        yield Conflict(("maximum_image_size",), "maximum_image_size needs target_downsample_size", "give both")
-    if data.maximum_image_size is not None and data.resolution_type == "area" and data.maximum_image_size > 5:
-        yield Conflict(("maximum_image_size",), "more than 5 megapixels", "write megapixels, such as 1.0")
-    if data.maximum_image_size is not None and data.resolution_type == "pixel" and data.maximum_image_size < 512:
-        yield Conflict(("maximum_image_size",), "below 512 pixels", "write pixels, such as 1024")
+    if not data.datasets and data.data_backend_config is None:  # of a list, each entry is looked at by itself
+        for key, problem, hint in size_faults(data):
+            yield Conflict(("resolution_type", key), problem, hint)
     if data.video_windows_per_clip > 1 and data.video_window != "uniform":
         yield Conflict(
             ("video_windows_per_clip", "video_window"), "several windows need video_window uniform", "set video_window"

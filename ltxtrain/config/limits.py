@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Protocol
+
 from ltxtrain.config.datasets import Dataset, Schedule
 from ltxtrain.config.entries import DatasetEntry
 from ltxtrain.config.entry_faults import EntryFaults
@@ -9,10 +12,26 @@ from ltxtrain.config.entry_faults import EntryFaults
 LARGEST_AREA = 20  # megapixels
 
 
+class Sizes(Protocol):
+    """Where sizes are said: a data set, or the general options."""
+
+    @property
+    def resolution(self) -> float: ...
+    @property
+    def resolution_type(self) -> str: ...
+    @property
+    def minimum_image_size(self) -> float: ...
+    @property
+    def maximum_image_size(self) -> float | None: ...
+    @property
+    def target_downsample_size(self) -> float | None: ...
+
+
 def check_dataset(dataset: Dataset, entry: DatasetEntry, found: EntryFaults) -> None:
     if dataset.kind == "video":
         _check_frames(dataset, entry, found)
-    _check_sizes(dataset, found)
+    for key, problem, hint in size_faults(dataset):
+        found.add(key, problem, hint)
     _check_crop(dataset, entry, found)
     _check_schedule(dataset.schedule, found)
 
@@ -36,31 +55,31 @@ def _floored(frames: int) -> int:
     return (frames - 1) // 8 * 8 + 1
 
 
-def _check_sizes(dataset: Dataset, found: EntryFaults) -> None:
-    """Sizes that are in another unit than ``resolution_type`` says, and those that do nothing without another."""
-    sizes = ("resolution", "minimum_image_size", "target_downsample_size")
-    if dataset.resolution_type == "area":
-        for key in sizes:
-            value = getattr(dataset, key)
+def size_faults(sizes: Sizes) -> Iterator[tuple[str, str, str]]:
+    """Sizes that are in another unit than ``resolution_type`` says, and those that do nothing without another: key,
+    problem and what helps."""
+    if sizes.resolution_type == "area":
+        for key in ("resolution", "minimum_image_size", "target_downsample_size"):
+            value = getattr(sizes, key)
             if value is not None and value > LARGEST_AREA:
                 hint = "write megapixels such as 0.5, or set resolution_type to pixel_area"
-                found.add(key, f"{value:g} megapixels is too large", hint)
+                yield key, f"{value:g} megapixels is too large", hint
     else:
         for key in ("resolution", "target_downsample_size"):
-            value = getattr(dataset, key)
+            value = getattr(sizes, key)
             if value is not None and value < 32:
-                found.add(key, f"{value:g} pixels is too small", "at least 32")
-    largest, target = dataset.maximum_image_size, dataset.target_downsample_size
+                yield key, f"{value:g} pixels is too small", "at least 32"
+    largest, target = sizes.maximum_image_size, sizes.target_downsample_size
     if largest is None:
         return
     if target is None:
-        found.add("maximum_image_size", "needs target_downsample_size", "give both")
+        yield "maximum_image_size", "needs target_downsample_size", "give both"
     elif target > largest:
-        found.add("target_downsample_size", f"{target:g} is above maximum_image_size {largest:g}", "lower it")
-    if dataset.resolution_type == "area" and largest > 5:
-        found.add("maximum_image_size", f"{largest:g} is more than 5 megapixels", "write megapixels, such as 1.0")
-    if dataset.resolution_type == "pixel" and largest < 512:
-        found.add("maximum_image_size", f"{largest:g} is below 512 pixels", "write pixels, such as 1024")
+        yield "target_downsample_size", f"{target:g} is above maximum_image_size {largest:g}", "lower it"
+    if sizes.resolution_type == "area" and largest > 5:
+        yield "maximum_image_size", f"{largest:g} is more than 5 megapixels", "write megapixels, such as 1.0"
+    if sizes.resolution_type == "pixel" and largest < 512:
+        yield "maximum_image_size", f"{largest:g} is below 512 pixels", "write pixels, such as 1024"
 
 
 def _check_crop(dataset: Dataset, entry: DatasetEntry, found: EntryFaults) -> None:

@@ -203,6 +203,16 @@ def test_the_eval_set_that_is_to_be_measured_is_one() -> None:
         resolved(DataConfig(instance_data_dir=Path("c")), validation=ValidationConfig(eval_dataset_id="e"))
 
 
+def test_general_sizes_are_no_fault_where_every_entry_has_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(
+        'resolution_type = "area"\n[[datasets]]\nid = "a"\ninstance_data_dir = "c"\nresolution = 0.5\n',
+        encoding="utf-8",
+    )
+    (found,) = resolved(load_config(files=[path], env={}).config.data)
+    assert (found.resolution, found.resolution_type) == (0.5, "area")
+
+
 def test_when_a_data_set_is_drawn_from(tmp_path: Path) -> None:
     later = entry(
         id="b",
