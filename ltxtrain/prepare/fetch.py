@@ -32,12 +32,12 @@ from ltxtrain.units import counted, format_bytes
 
 STAGE = "fetch"
 MIB = 1 << 20
-CHUNK = 256 << 10
 AT_ONCE = 4
 TRIES = 5
 FIRST_WAIT_S = 0.5
 LOOK_S = 0.2
 MOST_WAIT_S = 60.0
+SLOW_SECONDS, LEAST_BYTES = 60.0, 64 << 10  # so many at least in such a time: else a connection is given up
 SHOWN = 5  # names in a line
 ROOM_LEFT = 64 * MIB
 
@@ -212,8 +212,8 @@ def _read_into(part: Part, found: HubSet, file: HubFile, meter: _Meter) -> None:
             with told_by_hub(found.name, found.commit):
                 _read_rest(part, found, file, meter)
         except MachineError as error:
-            failures = 1 if part.size > there else failures + 1
-            if not isinstance(error.__cause__, HTTPError) or failures >= TRIES:
+            failures = 1 if part.size - there >= LEAST_BYTES else failures + 1
+            if not isinstance(error.__cause__ or error, (HTTPError, TooSlow)) or failures >= TRIES:
                 raise
             if meter.stop.wait(max(FIRST_WAIT_S * 2 ** (failures - 1), _asked_wait(error.__cause__))):
                 raise
@@ -251,11 +251,16 @@ def _read_rest(part: Part, found: HubSet, file: HubFile, meter: _Meter) -> None:
             meter.add(-there)
             part.clear()
         if not past_its_end:
-            _keep(response.iter_bytes(CHUNK), part, file, meter)
+            _keep(response.iter_bytes(), part, file, meter)
+
+
+class TooSlow(MachineError):
+    """Bytes come, so that no other limit of time ends it, but next to none."""
 
 
 def _keep(pieces: Iterable[bytes], part: Part, file: HubFile, meter: _Meter) -> None:
-    size = part.size
+    size = marked = part.size
+    began = time.monotonic()
     try:
         for piece in pieces:
             size += len(piece)
@@ -263,6 +268,11 @@ def _keep(pieces: Iterable[bytes], part: Part, file: HubFile, meter: _Meter) -> 
                 break  # more than it has: the digest tells
             part.stream.write(piece)
             meter.add(len(piece))
+            if size - marked >= LEAST_BYTES:
+                began, marked = time.monotonic(), size
+            elif time.monotonic() - began > SLOW_SECONDS:
+                told = f"{file.name} comes with less than {format_bytes(LEAST_BYTES / SLOW_SECONDS)} a second"
+                raise TooSlow(told, hint="run again later: it goes on; or set HF_ENDPOINT to a mirror")
     finally:
         part.stream.flush()
     os.fsync(part.stream.fileno())

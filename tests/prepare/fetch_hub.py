@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import unquote, urlsplit
@@ -27,6 +28,7 @@ class DataHub(FakeHub):
         self.cut: dict[str, list[int]] = {}
         self.wrong: dict[str, list[bytes]] = {}
         self.refusal: Reply | None = None
+        self.drip_s = 0.0  # between two bytes of a file
         self.ranges = True
         self.ranges_asked: list[tuple[str, str]] = []
         self.odd: dict[str, object] = {}  # fields of every entry
@@ -112,6 +114,9 @@ class DataHandler(Handler):
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         self.end_headers()
+        for place in range(start, len(body) if hub.drip_s else 0):
+            self.wfile.write(body[place : place + 1])
+            time.sleep(hub.drip_s)
         cut = hub.cut[name].pop(0) if hub.cut.get(name) else None
         self.wfile.write(body[start : None if cut is None else start + cut])
         hub.sent += len(body) - start if cut is None else cut

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -171,6 +172,19 @@ def test_a_server_that_always_breaks_off_is_given_up(hub: DataHub, tmp_path: Pat
     with pytest.raises(MachineError, match="out of reach"):
         run(tmp_path / "set")
     assert len(hub.cut["folder/two.mp4"]) == 50 - fetch.TRIES
+
+
+def test_a_server_that_sends_next_to_nothing_is_given_up(
+    hub: DataHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "SLOW_SECONDS", 0.2)
+    monkeypatch.setattr(fetch, "TRIES", 2)
+    hub.drip_s = 0.02
+    started = time.monotonic()
+    with pytest.raises(MachineError, match="comes with less than") as slow:
+        run(tmp_path / "set")
+    assert time.monotonic() - started < 5 and "it goes on" in str(slow.value.hint)
+    assert any(1 <= part.stat().st_size < 100 for part in (tmp_path / "set" / PARTS).glob("*.part"))
 
 
 @pytest.mark.parametrize("name", ["folder/two.mp4", "folder/two.txt"], ids=["sha256", "git's digest"])
