@@ -112,12 +112,20 @@ class Children:
                     len(waiting) >= 2 * self._count or sum(size for _, size in waiting) + task.most_bytes > AHEAD_BYTES
                 ):
                     yield waiting.popleft()[0].result()
+                self._tidy(1)
                 waiting.append((self._threads.submit(self._answer, task), task.most_bytes))
             while waiting:
                 yield waiting.popleft()[0].result()
+                self._tidy(1)
         finally:
             for future, _ in waiting:
                 future.cancel()
+            self._tidy(0)
+
+    def _tidy(self, keep: int) -> None:
+        """Memory of answers that nobody looks at any more goes; ``keep`` rooms of each child stay for the next."""
+        for slot in self._all:
+            slot.memory.tidy(keep)
 
     def _answer(self, task: Task) -> Reply:
         """A child that cannot be replaced just now leaves its tasks to the others."""
@@ -169,7 +177,7 @@ class _Slot:
         self._module, self._memory_bytes, self._first = module, memory_bytes, first
         self._process: subprocess.Popen[bytes] | None = None
         self._input: socket.socket | None = None
-        self._memory = SharedMemory()
+        self.memory = SharedMemory()
         self._rest = b""  # read already, beyond the last line
         self._answered = 0
         self._closed = False
@@ -236,7 +244,7 @@ class _Slot:
     def stop(self) -> str:
         """End the child, if there is one. Returns how it ended, in words."""
         process, self._process, self._rest = self._process, None, b""
-        self._memory.close()  # the next child is not to find what this one can still write to
+        self.memory.close()  # the next child is not to find what this one can still write to
         if process is None:
             return ""
         for stream in (self._input, process.stdout):
@@ -255,7 +263,7 @@ class _Slot:
         mark = secrets.token_hex(8)  # an answer to another question is none
         asked = {"mark": mark, "seconds": task.seconds, "most": task.most_bytes, "task": task.payload}
         line = json.dumps(asked, separators=(",", ":")).encode() + b"\n"
-        room = self._memory.room(task.most_bytes)
+        room = self.memory.room(task.most_bytes)
         sent = socket.send_fds(self._input, [line], [room.descriptor]) if room is not None else 0
         self._input.sendall(line[sent:])
         said = self._read_line(until)
@@ -266,7 +274,7 @@ class _Slot:
             raise _Ended("the process that opened it says what it must not")
         if not 0 <= size <= task.most_bytes:
             raise _Ended(f"the process that opened it gives {size} bytes; at most {task.most_bytes} are asked for")
-        return answer, self._read_data(size, until) if room is None else self._memory.look(room, size)
+        return answer, self._read_data(size, until) if room is None else self.memory.look(room, size)
 
     def _read_line(self, until: float) -> dict[str, Any]:
         line = bytearray(self._rest)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
+import threading
 from dataclasses import dataclass
 
 LEAST_BYTES = 1 << 20  # less goes through the pipe
@@ -19,38 +20,59 @@ class _Room:
     descriptor: int
     size: int
     seen: mmap.mmap | None = None  # by whoever has the answer that lies in it
+    asked: bool = False  # a child may be writing into it
 
 
 class SharedMemory:
-    """Rooms of one child. One is given out again when nobody looks at the answer in it any more."""
+    """Rooms of one child. One is given out again when nobody looks at the answer in it any more.
+
+    Rooms that nobody looks at are let go but for one, also by another thread (``tidy``).
+    """
 
     def __init__(self) -> None:
         self._rooms: list[_Room] = []
+        self._lock = threading.Lock()
 
     def room(self, size: int) -> _Room | None:
         """A room of at least ``size`` bytes; None where there is no such memory, or where a pipe will do."""
         if size < LEAST_BYTES:
             return None
-        for room in [room for room in self._rooms if _is_free(room)]:
-            if room.size >= size:
-                return room
-            self._forget(room)
-        try:
-            room = _Room(_sealed_memory(size), size)
-        except (OSError, AttributeError):
-            return None
-        self._rooms.append(room)
-        return room
+        with self._lock:
+            free = self._free()
+            room = next((room for room in free if room.size >= size), None)
+            for other in free:
+                if other is not room:
+                    self._forget(other)
+            if room is None:
+                try:
+                    room = _Room(_sealed_memory(size), size)
+                except (OSError, AttributeError):
+                    return None
+                self._rooms.append(room)
+            room.asked = True
+            return room
 
     def look(self, room: _Room, size: int) -> memoryview:
         """The first ``size`` bytes of what the child wrote, for as long as the caller keeps them."""
-        room.seen = mmap.mmap(room.descriptor, room.size)
-        return memoryview(room.seen)[:size]
+        with self._lock:
+            room.seen = mmap.mmap(room.descriptor, room.size)
+            room.asked = False
+            return memoryview(room.seen)[:size]
+
+    def tidy(self, keep: int) -> None:
+        """Let go of all rooms that nobody looks at, but for ``keep`` of them."""
+        with self._lock:
+            for room in self._free()[keep:]:
+                self._forget(room)
 
     def close(self) -> None:
         """Answers that somebody still looks at stay readable: the system keeps them until then."""
-        for room in list(self._rooms):
-            self._forget(room)
+        with self._lock:
+            for room in list(self._rooms):
+                self._forget(room)
+
+    def _free(self) -> list[_Room]:
+        return [room for room in self._rooms if not room.asked and _is_free(room)]
 
     def _forget(self, room: _Room) -> None:
         self._rooms.remove(room)

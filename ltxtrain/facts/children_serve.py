@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 Answerer: TypeAlias = "Callable[[dict[str, Any], memoryview], tuple[dict[str, Any], int]]"
 PIPE_BYTES = 1 << 20
 OPEN_FILES = 64
-KEPT_ROOMS = 4
+KEPT_ROOMS = 2
 GRACE_SECONDS = 5
 _PR_SET_PDEATHSIG = 1
 

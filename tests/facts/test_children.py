@@ -32,10 +32,6 @@ def answer(task, room):
         pattern = bytes(range(256)) * (task["value"] // 256)
         room[:len(pattern)] = pattern[:len(room)]
         return {}, len(pattern)
-    if task["do"] == "fill":
-        size, number = task["value"]
-        room[:size] = bytes([number]) * size
-        return {}, size
     return act(task), 0
 
 def act(task):
@@ -64,14 +60,6 @@ def act(task):
     if do == "garbage":
         os.write(OUTPUT, value.encode("latin-1"))
         time.sleep(1000)
-    if do == "truncate":
-        for name in os.listdir("/proc/self/map_files"):
-            place = "/proc/self/map_files/" + name
-            if "memfd" in os.readlink(place):
-                try:
-                    os.truncate(place, 1)
-                except PermissionError:
-                    return {"said": "refused"}
     if do == "noise":
         print("a library that prints")
         os.write(1, b"and one that writes\\n")
@@ -131,37 +119,6 @@ def test_raw_bytes_arrive_whole(module: str) -> None:
 def test_raw_bytes_arrive_whole_where_memory_cannot_be_shared(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SharedMemory, "room", lambda self, size: None)
     test_raw_bytes_arrive_whole(module)
-
-
-def test_answers_that_are_kept_are_not_written_over_and_memory_is_used_again(module: str) -> None:
-    size = 2 << 20
-
-    def shared() -> int:
-        files = [link for link in Path("/proc/self/fd").iterdir() if "memfd" in os.path.realpath(link)]
-        return len({link.stat().st_ino for link in files})
-
-    def tasks(count: int) -> list[Task]:
-        return [do("fill", [size, number], most=size) for number in range(count)]
-
-    with Children(module, 1, MEMORY) as pool:
-        kept = [reply.data for reply in pool.run(tasks(5))]
-        assert [bytes(data[:3]) for data in kept] == [bytes([number]) * 3 for number in range(5)]
-        assert sys.platform != "linux" or shared() == 5
-        del kept[1:]
-        for number, reply in enumerate(pool.run(tasks(50))):
-            assert bytes(reply.data[-3:]) == bytes([number]) * 3
-        assert bytes(kept[0][-3:]) == bytes(3)
-        assert sys.platform != "linux" or shared() <= 6
-    assert bytes(kept[0]) == bytes(size)
-    del kept, reply
-    assert sys.platform != "linux" or shared() == 0
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is not shared here")
-def test_child_cannot_make_shared_memory_shorter(module: str) -> None:
-    size = 2 << 20
-    (reply,) = ask(module, do("truncate", most=size))
-    assert said(reply) == "refused"
 
 
 BAD: dict[str, tuple[Task, str, str]] = {
