@@ -8,6 +8,7 @@ from typing import Protocol
 from ltxtrain.config.datasets import Dataset, Schedule
 from ltxtrain.config.entries import DatasetEntry
 from ltxtrain.config.entry_faults import EntryFaults
+from ltxtrain.config.settle import SHORTEST_CLIP
 
 LARGEST_AREA = 20  # megapixels
 
@@ -46,6 +47,12 @@ def _check_frames(dataset: Dataset, entry: DatasetEntry, found: EntryFaults) -> 
         )
     if most is not None and most < _floored(least):
         found.add("video.max_frames", f"{most} is below {_floored(least)}, so no clip fits")
+    interval = dataset.frame_interval
+    if interval is not None and dataset.bucket_strategy == "resolution_frames":
+        used = _floored((wanted - 1) // interval * interval + 1)
+        if used < _floored(least if least < wanted else min(SHORTEST_CLIP, wanted)):
+            problem = f"{interval} leaves {used} of {wanted} frames"
+            found.add("video.frame_interval", problem, "lower it below num_frames and min_frames, or leave it out")
     if entry.video.window_stride is not None and dataset.window != "all":
         found.add("video.window_stride", "a stride needs window all", "set window to all")
 

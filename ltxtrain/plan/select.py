@@ -187,14 +187,15 @@ def frame_count(dataset: Dataset, available: int) -> int | None:
     """Frames that a clip with ``available`` frames is trained at, of the form 8k+1; None when it is too short.
 
     With ``aspect_ratio`` all clips have ``num_frames``. With ``resolution_frames`` a shorter clip, down to
-    ``min_frames``, is used at the most frames that it holds.
+    ``min_frames``, is used at the most frames that it holds. ``min_frames`` of ``num_frames`` and above asks what a clip
+    holds; of that, whole intervals are used.
     """
     wanted, least, held = (floor_frames(count) for count in (dataset.num_frames, dataset.min_frames, available))
     if held < least:
         return None
     if dataset.bucket_strategy == "resolution_frames":
-        frames, most = (floor_to_interval(count, dataset.frame_interval) for count in (min(wanted, held), wanted))
-        return frames if frames >= min(most, least) else None
+        frames = floor_to_interval(min(wanted, held), dataset.frame_interval)
+        return frames if frames >= least or least >= wanted else None
     return wanted if held >= wanted else None
 
 

@@ -119,6 +119,11 @@ def test_interval_that_leaves_too_little_drops_the_clip() -> None:
     assert isinstance(short, Dropped) and short.reason == "too-short"
 
 
+def test_interval_never_makes_a_picture_of_a_video() -> None:
+    dataset = replace(DATASET, frame_interval=1000, min_frames=17)
+    assert isinstance(fit_clip(dataset, clip(frames=500), RULE), Dropped)
+
+
 def test_interval_does_not_make_a_clip_of_the_whole_length_too_short() -> None:
     dataset = replace(DATASET, frame_interval=50, min_frames=121)
     assert fit_clip(dataset, clip(frames=130), RULE)[0].bucket.frames == 97  # type: ignore[index]
