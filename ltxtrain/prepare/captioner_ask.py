@@ -11,13 +11,13 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ltxtrain.config.secrets import holds_token
 from ltxtrain.errors import ConfigError, Fault
+from ltxtrain.prepare.waits import asked_wait
 
 if TYPE_CHECKING:
     import httpx
@@ -33,7 +33,6 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 LOCAL = ("localhost", "127.0.0.1", "::1")
 TRIES = 5
 FIRST_WAIT_S = 1.0
-MOST_WAIT_S = 120.0
 MOST_BYTES = 1 << 20
 MOST_LETTERS = 2000
 AGAIN = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
@@ -143,7 +142,7 @@ def ask(
             if status not in AGAIN and status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 return _refused(endpoint, status, headers, content)
             failure = f"{endpoint.host} answers {status}{_told(content, endpoint.key)}"
-            asked_s = _asked_wait(headers)
+            asked_s = asked_wait(headers)
         if attempt + 1 < TRIES and wait(max(asked_s, FIRST_WAIT_S * 2**attempt)):
             return Answer(failure="stopped")
     return Answer(failure=f"{failure}, {TRIES} times")
@@ -197,20 +196,6 @@ def _told(content: bytes, key: str) -> str:
         return ""
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:200]
     return f": {text}" if text and not holds_token(text) and (not key or key not in text) else ""
-
-
-def _asked_wait(headers: Mapping[str, str]) -> float:
-    """Seconds that the server asks to wait, told as a number or as a time of day."""
-    after = headers.get("retry-after", "").strip()
-    try:
-        seconds = (
-            float(after)
-            if after.replace(".", "", 1).isdigit()
-            else parsedate_to_datetime(after).timestamp() - time.time()
-        )
-    except (ValueError, TypeError, OverflowError):
-        return 0.0
-    return min(max(0.0, seconds), MOST_WAIT_S)
 
 
 def read_answer(content: bytes) -> Answer:

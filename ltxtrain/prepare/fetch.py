@@ -28,6 +28,7 @@ from ltxtrain.prepare.fetch_ask import check_status
 from ltxtrain.prepare.fetch_list import HubFile, HubSet, full_name, hub_host, look_up, told_by_hub
 from ltxtrain.prepare.fetch_part import PARTS, Part, bytes_there, open_part, part_path, parts_folder
 from ltxtrain.prepare.fetch_record import Record, Sorted, compare, inside, read_record
+from ltxtrain.prepare.waits import asked_wait
 from ltxtrain.units import counted, format_bytes
 
 STAGE = "fetch"
@@ -36,7 +37,6 @@ AT_ONCE = 4
 TRIES = 5
 FIRST_WAIT_S = 0.5
 LOOK_S = 0.2
-MOST_WAIT_S = 60.0
 SLOW_SECONDS, LEAST_BYTES = 60.0, 64 << 10  # so many at least in such a time: else a connection is given up
 SHOWN = 5  # names in a line
 ROOM_LEFT = 64 * MIB
@@ -215,20 +215,15 @@ def _read_into(part: Part, found: HubSet, file: HubFile, meter: _Meter) -> None:
             failures = 1 if part.size - there >= LEAST_BYTES else failures + 1
             if not isinstance(error.__cause__ or error, (HTTPError, TooSlow)) or failures >= TRIES:
                 raise
-            if meter.stop.wait(max(FIRST_WAIT_S * 2 ** (failures - 1), _asked_wait(error.__cause__))):
+            response = getattr(error.__cause__, "response", None)
+            asked_s = 0.0 if response is None else asked_wait(response.headers)
+            if meter.stop.wait(max(FIRST_WAIT_S * 2 ** (failures - 1), asked_s)):
                 raise
             continue
         if part.size < file.bytes:
             failures += 1
             if failures >= TRIES:
                 raise MachineError(f"{file.name} ends early again and again", hint="run again later: it goes on")
-
-
-def _asked_wait(error: BaseException) -> float:
-    """Seconds that a server asks to wait before the next request; 0 where it asks nothing."""
-    response = getattr(error, "response", None)
-    after = "" if response is None else str(response.headers.get("Retry-After", ""))
-    return min(float(after), MOST_WAIT_S) if after.isascii() and after.isdigit() else 0.0
 
 
 def _read_rest(part: Part, found: HubSet, file: HubFile, meter: _Meter) -> None:
