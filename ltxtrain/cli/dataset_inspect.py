@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ltxtrain.cli.options import AsJson, Configs, Context, Presets, SetAside, read_config
-from ltxtrain.errors import ConfigError, DataError, Fault
+from ltxtrain.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from ltxtrain.config import LoadedConfig
+    from ltxtrain.config import Dataset, LoadedConfig
     from ltxtrain.prepare.inspect_records import Inspection
 
 Folder = Annotated[
@@ -58,7 +58,9 @@ def inspect(
     data_dir = made_clips_folder(loaded.config, loaded.sources)
     place = page or (None if as_json else loaded.config.checkpoint.output_dir / "inspect.html")
     written = {"--cache": loaded.config.cache.cache_dir} | ({"--page": place} if place else {})
-    _keep_out(written, _roots(loaded, data_dir))
+    from ltxtrain.plan.places import keep_out
+
+    keep_out(written, _datasets(loaded, data_dir))
     found = _inspected(loaded, data_dir, thumbnails if place else 0, not no_pictures)
     if as_json:
         from ltxtrain.prepare.inspect_json import to_json
@@ -73,31 +75,18 @@ def inspect(
     return _tell(found, place)
 
 
-def _roots(loaded: LoadedConfig, data_dir: Path | None) -> list[Path]:
+def _datasets(loaded: LoadedConfig, data_dir: Path | None) -> Sequence[Dataset]:
     import os
 
     from ltxtrain.config import resolve_datasets
     from ltxtrain.facts.container import no_clips
 
-    data = loaded.config.data
     if data_dir is not None:
-        return [data_dir]
+        return ()  # made by the program itself, in its cache
+    data = loaded.config.data
     if not (data.instance_data_dir or data.datasets or data.data_backend_config) and (told := no_clips(os.environ)):
         raise told
-    return [dataset.root for dataset in resolve_datasets(data, loaded.config.cache, loaded.config.validation)]
-
-
-def _keep_out(written: Mapping[str, Path], roots: Sequence[Path]) -> None:
-    """Nothing is ever written into a user's data set."""
-    faults = [
-        Fault(flag, f"{place} lies inside of the data set {root}")
-        for flag, place in written.items()
-        for root in roots
-        if place.resolve().is_relative_to(root.resolve())
-    ]
-    if faults:
-        flags = " and ".join(fault.key for fault in faults)
-        raise ConfigError(faults, hint=f"name a place outside of it with {flags}: nothing is written into a data set")
+    return resolve_datasets(data, loaded.config.cache, loaded.config.validation)
 
 
 def _inspected(loaded: LoadedConfig, data_dir: Path | None, thumbnails: int, pictures: bool) -> Inspection:

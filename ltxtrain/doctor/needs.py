@@ -16,7 +16,7 @@ from ltxtrain.facts.models import TINY_MODEL, ModelFacts, lora_params, model_fac
 from ltxtrain.plan import disk
 from ltxtrain.plan.folder import run_name_of
 from ltxtrain.plan.memory import estimate_memory
-from ltxtrain.plan.places import inside_cache, inside_downloads, inside_run
+from ltxtrain.plan.places import inside_cache, inside_downloads, inside_run, keep_out, written_places
 from ltxtrain.plan.records import Bucket
 from ltxtrain.plan.setup import training_setup
 from ltxtrain.plan.targets import lora_targets
@@ -163,6 +163,10 @@ def data_sets(config: TrainConfig) -> list[Dataset] | Finding | None:
         found = resolve_datasets(data, config.cache, config.validation)
     except (ConfigError, DataError) as error:
         return fault("data", "data-list", error.message.splitlines()[0], error.hint or "mend the list of data sets")
+    try:
+        keep_out(written_places(config), found)
+    except ConfigError as error:
+        return fault("data", "data-written", error.message.splitlines()[0], error.hint or "name another place")
     places: dict[object, Dataset] = {}
     for each in found:
         places.setdefault((each.root, each.kind, each.captions, each.hub and each.hub.name), each)

@@ -21,6 +21,7 @@ from ltxtrain.plan.length import RunLength, run_length
 from ltxtrain.plan.loss import Place, loss_warnings
 from ltxtrain.plan.memory import TrainingSetup, estimate_memory
 from ltxtrain.plan.order import BatchOrder, OrderRule
+from ltxtrain.plan.places import keep_out, written_places
 from ltxtrain.plan.prompts import ValidationVideo, validation_videos
 from ltxtrain.plan.records import Bucket, Dropped, PhaseMemory, Plan, Sample
 from ltxtrain.plan.select import Selection, SelectionRule, select_samples
@@ -142,6 +143,7 @@ def gather(config: TrainConfig, data: DataConfig) -> Material:
         cache_dir=config.cache.cache_dir,
     )
     resolved = resolve_datasets(data, config.cache, config.validation)
+    keep_out(written_places(config), resolved)
     selections = tuple(select_samples(dataset, rule) for dataset in resolved)
     training = [sample for found in selections if found.dataset.role == "train" for sample in found.samples]
     eval_samples = [sample for found in selections if found.dataset.role == "eval" for sample in found.samples]

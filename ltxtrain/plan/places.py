@@ -1,13 +1,15 @@
-"""Where a run writes: told before any work when this user may not write there, or into what lies there already."""
+"""Where a run writes: told before any work when this user may not write there, or into what lies there already, or
+when the place lies in a data set."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ltxtrain.errors import MachineError
+from ltxtrain.config import Dataset, TrainConfig
+from ltxtrain.errors import ConfigError, Fault, MachineError
 from ltxtrain.facts.access import Wanted, allow_writing, first_closed, give_over, nearest, owner_text
 from ltxtrain.facts.container import in_container
 from ltxtrain.files import try_writing
@@ -42,6 +44,33 @@ def _with_children(folder: Path, listed: bool) -> list[Path]:
     except OSError:
         children = []
     return [folder, *children]
+
+
+def written_places(config: TrainConfig) -> dict[str, Path]:
+    """Where a run with this configuration writes, by flag."""
+    return {"--cache": config.cache.cache_dir, "--output": config.checkpoint.output_dir}
+
+
+def keep_out(written: Mapping[str, Path], datasets: Iterable[Dataset]) -> None:
+    """Nothing is ever written into a data set. Raises ``ConfigError`` that names each of ``written`` that lies in one."""
+    roots = {root: root.resolve() for dataset in datasets for root in _roots_of(dataset)}
+    faults = [
+        Fault(flag, f"{place} lies inside of the data set {root}")
+        for flag, place in written.items()
+        for root, real in roots.items()
+        if place.resolve().is_relative_to(real)
+    ]
+    if faults:
+        flags = " and ".join(dict.fromkeys(fault.key for fault in faults))
+        raise ConfigError(faults, hint=f"name a place outside of it with {flags}: nothing is written into a data set")
+
+
+def _roots_of(dataset: Dataset) -> list[Path]:
+    """A set of the ``datasets`` library has its own folder, where that is on this disk."""
+    if dataset.hub is None:
+        return [dataset.root]
+    folder = Path(os.path.expanduser(dataset.hub.name))  # noqa: PTH111 - Path's own raises where nobody has a home
+    return [dataset.root, folder] if folder.is_dir() else [dataset.root]
 
 
 def check_places(cache: Path, run_dir: Path | None, sources: Mapping[str, str]) -> None:
