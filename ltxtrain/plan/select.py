@@ -20,6 +20,9 @@ from ltxtrain.plan.shapes import Shape, fit_shape, input_size
 from ltxtrain.plan.size_map import NO_MAP, SizeMap, read_size_map
 
 
+EVAL_SEED = 0  # whatever the run's seed is, so that losses of two runs can be compared
+
+
 @dataclass(frozen=True)
 class SelectionRule:
     """What all data sets share. ``alignment`` and ``rounding`` are the bucket rules' (``plan/buckets.py``).
@@ -68,6 +71,8 @@ class Selection:
 
 def select_samples(dataset: Dataset, rule: SelectionRule) -> Selection:
     """Index and probe a data set and decide on each clip. ``found`` = clips with samples + dropped, always."""
+    if dataset.role == "eval":
+        rule = replace(rule, seed=EVAL_SEED)
     sizes = read_size_map(rule.size_maps, size_rule(dataset, rule)) if rule.size_maps else NO_MAP
     index = index_clips(dataset, cache_dir=rule.cache_dir, seed=rule.seed)
     dropped = [Dropped(dataset.id, entry.name, entry.reason, entry.detail) for entry in index.rejected]

@@ -107,6 +107,24 @@ def test_sets_that_are_measured_need_not_fill_a_batch(
     assert "e" not in {bucket.dataset for bucket in plan.buckets}
 
 
+def test_what_is_measured_is_the_same_whatever_the_seed_is(
+    add_clip: AddClip, load: Load, machine: Machine, clips: Path
+) -> None:
+    for name in ("t", "e"):
+        for index in range(3):
+            add_clip(f"{name}/{index}.mp4", frames=9, size=(192, 96), caption="a, b, c, d, e, f")
+    shuffle = {"enable": True, "count": 1, "include_original": False}
+    cut = {"crop": True, "crop_style": "random", "crop_aspect": "random", "crop_aspect_buckets": [1.0, 0.5, 2.0]}
+    entries = [
+        {"id": "t", "instance_data_dir": str(clips / "t"), "video": {"num_frames": 9}},
+        {"id": "e", "instance_data_dir": str(clips / "e"), "dataset_type": "eval", "video": {"num_frames": 9}},
+    ]
+    entries = [entry | cut | {"caption_shuffle": shuffle, "vae_cache_clear_each_epoch": False} for entry in entries]
+    first, second = (make_plan(load(datasets=entries, train_batch_size=1, seed=seed), machine) for seed in (1, 2))
+    assert first.eval_samples == second.eval_samples
+    assert first.samples != second.samples
+
+
 @pytest.mark.usefixtures("material")
 def test_run_folder_and_fingerprint_hold_what_is_measured(
     load: Load, machine: Machine, sets: Callable[..., list[dict[str, object]]], clips: Path

@@ -18,7 +18,7 @@ from tests.run.driving import adapter_bytes, cached, killed_after, losses, train
 
 PlanFor = Callable[..., Plan]
 ListFor = Callable[..., Path]
-HELD = {"clips": {}, "held": {"dataset_type": "eval", "crop_style": "center"}}
+HELD = {"clips": {}, "held": {"dataset_type": "eval"}}
 QUICK: dict[str, Any] = {"eval_timesteps": 3, "num_eval_images": 2, "max_train_steps": 6, "lora_dropout": 0.2}
 
 
