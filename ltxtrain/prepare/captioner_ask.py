@@ -192,7 +192,7 @@ def _told(content: bytes, key: str) -> str:
         said = json.loads(content)
         found = said.get("error", said) if isinstance(said, dict) else ""
         text = str(found.get("message", "") if isinstance(found, dict) else found)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:200]
     return f": {text}" if text and not holds_token(text) and (not key or key not in text) else ""

@@ -159,6 +159,15 @@ def test_an_answer_without_a_caption_is_told_apart(reply: Reply, why: str) -> No
     assert why in answer.failure and not answer.caption
 
 
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"error": ' * 50_000, b"\xff", b"<html>", b"7"])
+def test_a_refusal_that_says_nothing_readable_is_told(clips: Path, server: CaptionServer, body: bytes) -> None:
+    (clips / "a.mp4").unlink()
+    (clips / "deep/b.mkv").unlink()
+    server.replies = [Reply(400, body)]
+    (failed,) = run(clips, server).failed
+    assert failed.detail.endswith(" answers 400")
+
+
 def test_what_is_no_caption_is_not_written(clips: Path, server: CaptionServer) -> None:
     server.replies = [Reply(body=b"<html>login</html>"), Reply(400, {"error": {"message": "too many images"}})]
     done = run(clips, server, parallel=1)
