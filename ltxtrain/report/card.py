@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from string import Template
@@ -9,15 +10,17 @@ from string import Template
 from ltxtrain.facts.models import DEFAULT_MODEL, TINY_MODEL
 from ltxtrain.files import write_atomically
 from ltxtrain.plan.folder import RunFolder
+from ltxtrain.report.clips import batch_range, counts_of, shape_name, to_words
 from ltxtrain.report.curves import number
-from ltxtrain.report.loose import as_count, as_list, as_number, as_object, as_objects, as_text
-from ltxtrain.report.planned import clips_used
+from ltxtrain.report.loose import as_count, as_number, as_object, as_objects, as_text
 from ltxtrain.report.run import DIFFUSERS_FILE, Run, Video, read_run
 from ltxtrain.report.sections import config_hash, show_value
+from ltxtrain.report.sets import SetFacts
 from ltxtrain.report.training import smoothed_loss, time_in_steps
-from ltxtrain.units import format_duration
+from ltxtrain.units import counted, format_duration
 
 TAGS = ("ltx-video", "lora", "text-to-video", "diffusers", "template:sd-lora")
+SHAPES = 12  # that the card lists
 TINY_FOLDER = "path/to/cache/models/tiny-*"  # a place in the snippet for the reader to fill in
 TRAINING = (
     "lora_type",
@@ -57,7 +60,7 @@ CARD = Template("""\
 $front
 # $title
 
-A LoRA of $base, trained for $steps steps with ltxtrain.
+A LoRA of $base, trained for $steps with ltxtrain.
 
 $gallery
 $license
@@ -129,7 +132,7 @@ def render_card(run: Run) -> str:
         front=_front_matter(run),
         title=_inline(run.name),
         base=_base_link(run),
-        steps=f"{run.done_steps:,}",
+        steps=f"{run.done_steps:,} {'step' if run.done_steps == 1 else 'steps'}",
         gallery="<Gallery />\n" if _shown(run) else "No validation video was rendered in this run.\n",
         license=_license_sentence(run),
         data=_data(run),
@@ -236,13 +239,16 @@ def _license_sentence(run: Run) -> str:
 def _data(run: Run) -> str:
     if not run.plan:
         return "The run folder holds no plan."
-    samples = as_objects(run.plan.get("samples"))
-    batch, accumulation = as_count(run.plan.get("batch_size")), as_count(run.plan.get("accumulation"))
+    counts, accumulation = counts_of(run), as_count(run.plan.get("accumulation"))
+    made = " (made by ltxtrain itself: moving shapes)" if run.plan.get("made_clips") is True else ""
+    epochs = as_number(run.plan.get("epochs")) or 0
+    low, high = (size * accumulation for size in batch_range(run.plan))
     lines = [
-        f"- {clips_used(run.plan)} clips of {as_count(run.plan.get('clips_found'))} found, {_windows(len(samples))}"
-        f"{' (made by ltxtrain itself: moving shapes)' if run.plan.get('made_clips') is True else ''}",
-        f"- {as_number(run.plan.get('epochs')) or 0:.4g} epochs planned, {batch * accumulation} samples for each step",
-        *(_bucket_line(as_object(entry)) for entry in as_list(run.plan.get("buckets"))),
+        f"- {counted(counts.used, 'clip')} of {counts.found} found, {counted(counts.windows, 'window')}{made}",
+        *([_set_line(run, entry) for entry in run.sets] if len(run.sets) > 1 else []),
+        f"- {epochs:.4g} {'epoch' if epochs == 1 else 'epochs'} planned, "
+        f"{to_words(low, high)} {'sample' if high == 1 else 'samples'} for each step",
+        *_bucket_lines(run),
     ]
     losses = smoothed_loss(run.steps)
     if losses:
@@ -253,14 +259,27 @@ def _data(run: Run) -> str:
     return "\n".join(lines)
 
 
-def _bucket_line(entry: object) -> str:
-    bucket = as_object(as_object(entry).get("bucket"))
-    width, height, frames = (as_count(bucket.get(name)) for name in ("width", "height", "frames"))
-    return f"- {_windows(as_count(as_object(entry).get('samples')))} at {width} x {height}, {frames} frames"
+def _set_line(run: Run, entry: SetFacts) -> str:
+    """What the data set gave, and what for. Names of clips are not for others."""
+    clips = counted(entry.clips_used, "picture" if entry.kind == "image" else "clip")
+    name = _inline(entry.id)
+    if entry.trained:
+        purpose = ", to hold the model where it was (regularisation)" if entry.regularisation else ""
+        return f"  - {name}: {clips}{purpose}"
+    losses = [one.loss for one in run.evaluations if one.dataset == entry.id]
+    told = f"; loss {number(losses[0])} at first, {number(losses[-1])} at the end" if len(losses) > 1 else ""
+    return f"  - {name}: {clips}, held out: measured, never trained on{told}"
 
 
-def _windows(count: int) -> str:
-    return "1 window" if count == 1 else f"{count} windows"
+def _bucket_lines(run: Run) -> list[str]:
+    """The shapes that are trained, the same of several data sets together."""
+    windows: Counter[str] = Counter()
+    for entry in as_objects(run.plan.get("buckets")):
+        windows[shape_name(as_object(entry.get("bucket")))] += as_count(entry.get("samples"))
+    shown = windows.most_common(SHAPES)
+    lines = [f"- {counted(count, 'window')} at {shape}" for shape, count in shown]
+    rest = windows.total() - sum(count for _, count in shown)
+    return [*lines, f"- {counted(rest, 'window')} at {counted(len(windows) - SHAPES, 'other size')}"] if rest else lines
 
 
 def _machine(run: Run) -> str:

@@ -31,13 +31,17 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """``robust``: the y axis starts at zero and fits 98 % of the values, so that single slow steps flatten nothing."""
+    """``robust``: the y axis starts at zero and fits 98 % of the values, so that single slow steps flatten nothing.
+
+    ``last`` is the step that the x axis reaches at least, so that charts beside each other end alike.
+    """
 
     key: str
     title: str
     series: tuple[Series, ...]
     note: str = ""
     robust: bool = False
+    last: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def chart_html(chart: Chart) -> Html:
         return Html()
     xs = [x for line in series for x, _ in line.points]
     ys = [y for line in series for _, y in line.points]
-    x, y = step_axis(min(xs), max(xs)), value_axis([0.0, *_within(ys)] if chart.robust else ys)
+    x, y = step_axis(min(xs), max(*xs, chart.last)), value_axis([0.0, *_within(ys)] if chart.robust else ys)
     off_scale = sum(value > y.high for value in ys)
     note = f"{chart.note} {_off_scale(off_scale, max(ys))}" if off_scale else chart.note
     return el(

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from ltxtrain.markup import Html, el
 from ltxtrain.report.loose import as_count, as_text
 from ltxtrain.report.run import Run, Video
+from ltxtrain.units import counted
 
 MIB = 1024**2
 POSTER_LIMIT, POSTERS_LIMIT = 2 * MIB, 24 * MIB
@@ -144,7 +145,7 @@ def _facts(video: Video) -> str:
     facts = video.facts
     width, height = as_count(facts.get("width")), as_count(facts.get("height"))
     parts = [f"{width} x {height}"] if width and height else []
-    parts += [f"{as_count(facts['frames'])} frames"] if facts.get("frames") else []
-    parts += [f"{as_count(facts['steps'])} sampling steps"] if facts.get("steps") else []
+    parts += [counted(as_count(facts["frames"]), "frame")] if facts.get("frames") else []
+    parts += [counted(as_count(facts["steps"]), "sampling step")] if facts.get("steps") else []
     parts += [f"{name} {as_text(facts[name])}" for name in ("guidance", "seed") if facts.get(name) is not None]
     return ", ".join(parts)

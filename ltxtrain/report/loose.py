@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 JsonObject = Mapping[str, object]
@@ -25,12 +25,19 @@ def read_objects(path: Path) -> tuple[JsonObject, ...]:
 
 def read_lines(path: Path) -> tuple[JsonObject, ...]:
     """The objects of a ``.jsonl`` file. A line that a kill cut off is passed over."""
-    found = []
-    for line in _read_text(path).splitlines():
-        value = as_object(_parse(line))
-        if value:
-            found.append(value)
-    return tuple(found)
+    return tuple(each_line(path))
+
+
+def each_line(path: Path) -> Iterator[JsonObject]:
+    """The same one by one, for files that may be long."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            for line in stream:
+                value = as_object(_parse(line))
+                if value:
+                    yield value
+    except OSError:
+        return
 
 
 def as_object(value: object) -> JsonObject:

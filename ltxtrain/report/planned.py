@@ -1,16 +1,16 @@
-"""The plan on the page: clips used and dropped, buckets, memory by phase, disk."""
+"""The plan on the page: its messages, the clips, memory by phase, disk."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ltxtrain.markup import Html, el, join
-from ltxtrain.report.loose import JsonObject, as_count, as_list, as_number, as_object, as_objects, as_pairs, as_text
+from ltxtrain.report.clips import clips_part
+from ltxtrain.report.loose import JsonObject, as_count, as_list, as_object, as_objects, as_pairs, as_text
 from ltxtrain.report.run import Run
 from ltxtrain.report.tables import table, whole
 from ltxtrain.units import format_bytes
 
-LISTED_CLIPS = 200
 MARGIN = "margin"
 HOST = ("cpu", "main memory")
 KINDS = (  # a word in a line of the memory estimate, and the class that page.css colours
@@ -33,12 +33,7 @@ def plan_section(run: Run) -> Html:
     return join(
         (
             _messages(run.plan),
-            el("h3", "Clips"),
-            _counts(run.plan),
-            _dropped(run.plan),
-            _samples(run.plan),
-            el("h3", "Buckets"),
-            _buckets(run.plan),
+            clips_part(run),
             _memory(run),
             _disk(run.plan),
             _as_printed(run.plan_text),
@@ -46,91 +41,10 @@ def plan_section(run: Run) -> Html:
     )
 
 
-def clips_used(plan: JsonObject) -> int:
-    if as_number(plan.get("clips_used")) is not None:
-        return as_count(plan.get("clips_used"))
-    return len({(as_text(s.get("dataset")), as_text(s.get("path"))) for s in as_objects(plan.get("samples"))})
-
-
 def _messages(plan: JsonObject) -> Html:
     warnings = [el("li", el("strong", "Warning: "), as_text(text)) for text in as_list(plan.get("warnings"))]
     notices = [el("li", as_text(text)) for text in as_list(plan.get("notices"))]
     return el("ul", *warnings, *notices, class_="messages") if warnings or notices else Html()
-
-
-def _counts(plan: JsonObject) -> Html:
-    samples = as_objects(plan.get("samples"))
-    found, used = as_count(plan.get("clips_found")), clips_used(plan)
-    windows = f", {len(samples)} windows" if len(samples) != used else ""
-    steps, per_epoch = as_count(plan.get("steps")), as_count(plan.get("steps_per_epoch"))
-    epochs = as_number(plan.get("epochs")) or 0.0
-    batch, accumulation = as_count(plan.get("batch_size")), as_count(plan.get("accumulation"))
-    made = " The clips were made for this run." if plan.get("made_clips") is True else ""
-    return el(
-        "p",
-        f"{used} of {found} clips are used{windows}.{made} {steps:,} steps of {batch} x {accumulation} samples "
-        f"(batch x accumulation), {per_epoch:,} to an epoch: {epochs:.4g} epochs.",
-    )
-
-
-def _dropped(plan: JsonObject) -> Html:
-    dropped = as_objects(plan.get("dropped"))
-    if not dropped:
-        return Html()
-    texts = [[as_text(clip.get(name)) for name in ("path", "reason", "detail")] for clip in dropped]
-    rows = [[el("code", path), reason, detail] for path, reason, detail in texts]
-    return table(("Clip", "Reason", "What is the matter"), rows, caption=f"Not trained on ({len(dropped)})")
-
-
-def _samples(plan: JsonObject) -> Html:
-    samples = as_objects(plan.get("samples"))
-    if not samples:
-        return Html()
-    rows = [_sample_row(sample) for sample in samples[:LISTED_CLIPS]]
-    rest = len(samples) - len(rows)
-    return el(
-        "details",
-        el("summary", f"The {len(samples)} samples with their captions"),
-        table(("Sample", "From", "Bucket", "Uses in an epoch", "Caption"), rows, caption="Trained on", numeric=(1, 3)),
-        el("p", f"{rest} more stand in dataset.jsonl.", class_="note") if rest else None,
-    )
-
-
-def _sample_row(sample: JsonObject) -> list[str]:
-    captions = [as_text(caption) for caption in as_list(sample.get("captions"))]
-    return [
-        el("code", as_text(sample.get("id"))),
-        f"{as_number(sample.get('start')) or 0.0:.2f} s",
-        _bucket_name(as_object(sample.get("bucket"))),
-        str(as_count(sample.get("repeats")) + 1),
-        " | ".join(captions),
-    ]
-
-
-def _bucket_name(bucket: JsonObject) -> str:
-    width, height, frames = (as_count(bucket.get(name)) for name in ("width", "height", "frames"))
-    return f"{width} x {height}, {frames} frames"
-
-
-def _buckets(plan: JsonObject) -> Html:
-    entries = as_objects(plan.get("buckets"))
-    total = sum(as_count(entry.get("uses")) for entry in entries)
-    rows = [_bucket_row(entry, total) for entry in entries]
-    headings = ("Size and frames", "Tokens", "Samples", "Uses", "Batches", "Share")
-    return table(headings, rows, caption="Shapes that are trained, in one epoch", numeric=(1, 2, 3, 4))
-
-
-def _bucket_row(entry: JsonObject, total: int) -> list[str]:
-    bucket = as_object(entry.get("bucket"))
-    uses = as_count(entry.get("uses"))
-    share = 100 * uses / total if total else 0.0
-    bar = el("span", "", class_="bar", style=f"width:{share:.1f}%")
-    counts = (as_count(bucket.get("tokens")), as_count(entry.get("samples")), uses, as_count(entry.get("batches")))
-    return [
-        _bucket_name(bucket),
-        *(f"{count:,}" for count in counts),
-        el("span", bar, class_="bar-room", title=f"{share:.1f} %"),
-    ]
 
 
 def _memory(run: Run) -> Html:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ltxtrain.errors import DataError
@@ -17,11 +17,13 @@ from ltxtrain.report.loose import (
     as_count,
     as_number,
     as_object,
+    as_objects,
     as_text,
     read_lines,
     read_object,
     read_objects,
 )
+from ltxtrain.report.sets import Listing, SetFacts, read_listing, read_sets
 
 HEADER_LIMIT = 64 * 1024**2  # a safetensors header longer than this is no adapter's
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
@@ -30,7 +32,11 @@ RUN_HINT = "give the run folder that `ltxtrain train` named: OUTPUT/RUN"
 
 @dataclass(frozen=True)
 class Step:
-    """One line of metrics.jsonl. What a line lacks, or holds as NaN, is None."""
+    """One line of metrics.jsonl. What a line lacks, or holds as NaN, is None.
+
+    ``loss`` and ``sigma_bands`` are those of what is learnt: regularisation sets, whose loss is the distance from the
+    model as it was, are in ``dataset_losses`` alone.
+    """
 
     step: int
     epoch: int
@@ -92,6 +98,8 @@ class Run:
     name: str
     plan: JsonObject
     plan_text: str
+    sets: tuple[SetFacts, ...]
+    listing: Listing
     manifest: JsonObject
     settings: tuple[Setting, ...]
     steps: tuple[Step, ...]
@@ -131,7 +139,8 @@ def read_run(root: Path) -> Run:
     _refuse_other_folders(root, folder)
     plan, manifest = read_object(folder.plan_json), read_object(folder.run_json)
     config_bytes = folder.config_toml.read_bytes() if folder.config_toml.is_file() else b""
-    steps = _read_steps(folder.metrics_jsonl)
+    sets = read_sets(plan)
+    steps = _read_steps(folder.metrics_jsonl, frozenset(entry.id for entry in sets if entry.regularisation))
     found = {
         "plan.json": bool(plan),
         "run.json": bool(manifest),
@@ -143,6 +152,8 @@ def read_run(root: Path) -> Run:
         name=as_text(plan.get("run_name")) or folder.root.name,
         plan=plan,
         plan_text=folder.plan_txt.read_text(encoding="utf-8", errors="replace") if folder.plan_txt.is_file() else "",
+        sets=sets,
+        listing=read_listing(folder.dataset_jsonl, len(sets)),
         manifest=manifest,
         settings=_read_settings(plan, manifest, config_bytes),
         steps=steps,
@@ -174,11 +185,11 @@ def _is_run(folder: Path) -> bool:
     return any(mark.is_file() for mark in _marks(RunFolder(folder)))
 
 
-def _read_steps(path: Path) -> tuple[Step, ...]:
+def _read_steps(path: Path, regularisation: frozenset[str]) -> tuple[Step, ...]:
     """Steps in order. Where a step stands twice, as after a kill before the file was cut back, the later line holds."""
     steps = {}
     for line in read_lines(path):
-        step = _read_step(line)
+        step = _read_step(line, regularisation)
         if step.step > 0:
             steps[step.step] = step
     return tuple(steps[key] for key in sorted(steps))
@@ -195,17 +206,22 @@ def _read_evaluations(path: Path) -> tuple[Evaluation, ...]:
     return tuple(sorted(found.values(), key=lambda one: one.step))
 
 
-def _read_step(line: JsonObject) -> Step:
+def _read_step(line: JsonObject, regularisation: frozenset[str]) -> Step:
+    losses = _read_numbers(line.get("dataset_losses"))
+    learnt = [loss for name, loss in losses if name not in regularisation]
+    loss, bands = as_number(line.get("loss")), _read_numbers(line.get("sigma_bands"))
+    if len(learnt) < len(losses):  # the recorded mean and the bands hold regularisation, too
+        loss, bands = (sum(learnt) / len(learnt) if learnt else None), ()
     return Step(
         step=as_count(line.get("step")),
         epoch=as_count(line.get("epoch")),
-        loss=as_number(line.get("loss")),
+        loss=loss,
         lr=as_number(line.get("lr")),
         grad_norm=as_number(line.get("grad_norm")),
         seconds=as_number(line.get("seconds")),
         memory_bytes=as_number(line.get("memory_bytes")),
-        sigma_bands=_read_numbers(line.get("sigma_bands")),
-        dataset_losses=_read_numbers(line.get("dataset_losses")),
+        sigma_bands=bands,
+        dataset_losses=losses,
     )
 
 
@@ -215,15 +231,26 @@ def _read_numbers(value: object) -> tuple[tuple[str, float], ...]:
 
 
 def _read_settings(plan: JsonObject, manifest: JsonObject, config_bytes: bytes) -> tuple[Setting, ...]:
-    """Each setting with its source: from plan.json, else run.json, else config.toml, which knows no sources."""
+    """Each setting with its source: from plan.json, else run.json, else config.toml, which knows no sources.
+
+    Lists of entries always come from config.toml, which holds of each entry what was said; the others fill it up.
+    """
+    try:
+        written = tomllib.loads(config_bytes.decode(errors="replace"))
+    except tomllib.TOMLDecodeError:
+        written = {}
     for record in (plan, manifest):
         config = as_object(record.get("config"))
         if config:
-            return _flatten(config, as_object(record.get("sources")))
-    try:
-        return _flatten(tomllib.loads(config_bytes.decode(errors="replace")), {})
-    except tomllib.TOMLDecodeError:
-        return ()
+            settings = _flatten(config, as_object(record.get("sources")))
+            return tuple(replace(each, value=_as_written(each, written)) for each in settings)
+    return _flatten(written, {})
+
+
+def _as_written(setting: Setting, written: JsonObject) -> object:
+    if not as_objects(setting.value):
+        return setting.value
+    return as_objects(as_object(written.get(setting.section)).get(setting.name)) or setting.value
 
 
 def _flatten(config: JsonObject, sources: JsonObject) -> tuple[Setting, ...]:

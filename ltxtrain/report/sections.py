@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 
 from ltxtrain.markup import Html, el, join
+from ltxtrain.plan.toml import dump_toml
+from ltxtrain.report.clips import counts_of
 from ltxtrain.report.curves import number
 from ltxtrain.report.loose import as_list, as_object, as_objects, as_text
-from ltxtrain.report.planned import clips_used
 from ltxtrain.report.run import ExportedFile, Run, Setting
 from ltxtrain.report.tables import table, whole
 from ltxtrain.report.training import smoothed_loss, time_in_steps
@@ -42,8 +44,9 @@ def _facts(run: Run) -> list[tuple[str, tuple[str, ...]]]:
     if held:  # of all data sets together where that was asked for: its line is the last
         facts.append(("Held-out loss", (number(held[-1].loss), _small(f" from {number(held[0].loss)}"))))
     if run.plan:
-        found = f" of {as_text(run.plan.get('clips_found'))}"
-        facts.append(("Clips", (str(clips_used(run.plan)), _small(found))))
+        counts = counts_of(run)
+        held_out = f", {counts.held_out} held out" if counts.held_out else ""
+        facts.append(("Clips", (str(counts.used), _small(f" of {counts.found}{held_out}"))))
     seconds = time_in_steps(run.steps)
     if seconds is not None:
         count, mean = seconds.count, whole(f"{number(seconds.mean)} s")
@@ -95,8 +98,16 @@ def settings_section(run: Run) -> Html:
 
 
 def _settings_table(settings: list[Setting], caption: str) -> Html:
-    rows = [[el("code", s.name), el("code", show_value(s.value)), s.source, s.section] for s in settings]
+    rows = [[el("code", s.name), _value(s), s.source, s.section] for s in settings]
     return el("div", table(("Setting", "Value", "Source", "Section"), rows, caption=caption), class_="settings")
+
+
+def _value(setting: Setting) -> Html:
+    """A list of data sets stands there as in config.toml."""
+    if entries := as_objects(setting.value):
+        with suppress(TypeError):  # a list that holds null has no TOML form
+            return el("code", dump_toml({setting.name: entries}).strip(), class_="entries")
+    return el("code", show_value(setting.value))
 
 
 def show_value(value: object) -> str:

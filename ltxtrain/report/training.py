@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ltxtrain.markup import Html, el, join
 from ltxtrain.report.curves import Chart, Point, Series, chart_html, smooth, smoothing_span
@@ -22,34 +22,59 @@ class Seconds:
 
 
 def curves_section(run: Run) -> Html:
-    """Loss first, then learning rate, loss by sigma, gradient norm and seconds per step."""
+    """Loss and held-out loss side by side, then learning rate, loss by sigma, gradient norm and seconds per step."""
     if not run.steps:
         return el("p", "No training step has been recorded yet.", class_="empty")
-    rest = join(chart_html(chart) for chart in (*dataset_charts(run), *side_charts(run.steps)))
-    return join((chart_html(loss_chart(run.steps)), el("div", rest, class_="charts")))
+    held = held_out_chart(run)
+    first = join(chart_html(replace(chart, last=run.done_steps)) for chart in (loss_chart(run), held) if chart)
+    sets = sets_chart(run)
+    charts = (*([sets] if sets else []), *side_charts(run.steps))
+    rest = join(chart_html(replace(chart, last=run.done_steps)) for chart in charts)
+    return join((el("div", first, class_="charts first") if held else first, el("div", rest, class_="charts")))
 
 
-def dataset_charts(run: Run) -> tuple[Chart, ...]:
-    """The loss on data sets that are held out, and where there are several data sets, the training loss of each."""
+def held_out_chart(run: Run) -> Chart | None:
+    """The loss on data sets that are held out."""
     held = list(dict.fromkeys(one.dataset for one in run.evaluations))
+    if not held:
+        return None
     measured = [tuple((float(e.step), e.loss) for e in run.evaluations if e.dataset == name) for name in held]
-    trained = _by_name([(step.step, step.dataset_losses) for step in run.steps])
-    found = []
-    if held:
-        note = "Always the same clips, noise levels and noise, so its points can be compared with each other."
-        found.append(Chart("evaluation", "Loss on held-out clips", _coloured(held, measured), note=note))
-    if len(trained) > 1:
-        found.append(Chart("datasets", "Loss by data set", trained))
-    return tuple(found)
+    note = "Always the same clips, noise levels and noise, so its points can be compared with each other."
+    return Chart("evaluation", "Loss on held-out clips", _coloured(held, measured), note=note + _undrawn(len(held)))
 
 
-def loss_chart(steps: Sequence[Step]) -> Chart:
-    points = _points(steps, lambda step: step.loss)
+def sets_chart(run: Run) -> Chart | None:
+    """Where there are several data sets, the training loss of each."""
+    steady = _regularisation(run)
+    names = {name: f"{name} (regularisation)" if name in steady else name for step in run.steps for name in _sets(step)}
+    if len(names) < 2:
+        return None
+    named = [(step.step, tuple((names[name], loss) for name, loss in step.dataset_losses)) for step in run.steps]
+    note = "Regularisation holds the model where it was: its loss is the distance from there. " if steady else ""
+    return Chart("datasets", "Loss by data set", _by_name(named), note=(note + _undrawn(len(names))).strip())
+
+
+def _sets(step: Step) -> tuple[str, ...]:
+    return tuple(name for name, _ in step.dataset_losses)
+
+
+def _regularisation(run: Run) -> set[str]:
+    return {entry.id for entry in run.sets if entry.regularisation}
+
+
+def _undrawn(count: int) -> str:
+    return f" Drawn are {LINES} of {count} data sets." if count > LINES else ""
+
+
+def loss_chart(run: Run) -> Chart:
+    points = _points(run.steps, lambda step: step.loss)
     note = (
         "How much noise a step draws decides most of its loss, so single steps jump up and down; the mean shows "
         "whether the loss falls."
     )
-    return Chart("loss", "Loss", _with_mean(points), note=note)
+    if _regularisation(run):
+        note += " Regularisation clips are left out here and in the loss by sigma."
+    return Chart("loss", "Loss in training" if run.evaluations else "Loss", _with_mean(points), note=note)
 
 
 def side_charts(steps: Sequence[Step]) -> tuple[Chart, ...]:

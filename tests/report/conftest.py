@@ -83,25 +83,6 @@ def metrics_line(step: int) -> dict[str, Any]:
 def plan_json(recipe: RunRecipe) -> dict[str, Any]:
     bucket = {"width": 768, "height": 512, "frames": 121, "key": "768x512@121", "latent_frames": 16, "tokens": 6144}
     small = {"width": 512, "height": 512, "frames": 49, "key": "512x512@49", "latent_frames": 7, "tokens": 1792}
-    sample = {
-        "dataset": "clips",
-        "captions": [recipe.caption],
-        "start": 0.0,
-        "fps": 25.0,
-        "resize": [768, 512],
-        "crop": [0, 0],
-        "repeats": 1,
-        "i2v": True,
-    }
-    samples = [
-        {
-            **sample,
-            "id": f"clips/{name}.mp4#0",
-            "path": f"/home/somebody/secret-project/clips/{name}.mp4",
-            "bucket": bucket if name != "milk" else small,
-        }
-        for name in ("ball", "bird", "book", "milk")
-    ]
     gib = 1024**3
     return {
         "run_name": "red-ball",
@@ -110,8 +91,6 @@ def plan_json(recipe: RunRecipe) -> dict[str, Any]:
         "made_clips": False,
         "clips_found": 5,
         "clips_used": 4,
-        "samples": samples,
-        "dropped": [{"dataset": "clips", "path": "tiny.mp4", "reason": "too_small", "detail": "96 x 64 is below 256"}],
         "buckets": [
             {"bucket": bucket, "samples": 3, "uses": 6, "batches": 6},
             {"bucket": small, "samples": 1, "uses": 2, "batches": 2},
@@ -153,6 +132,37 @@ def plan_json(recipe: RunRecipe) -> dict[str, Any]:
         },
         "sources": {"lora_rank": "--lora-rank", "instance_data_dir": "--data", "seed": "default"},
     }
+
+
+def dataset_lines(recipe: RunRecipe) -> list[dict[str, Any]]:
+    """Four windows and a clip that is left out."""
+    windows = [
+        {
+            "used": True,
+            "role": "train",
+            "id": f"clips/{name}.mp4#0",
+            "dataset": "clips",
+            "path": f"/home/somebody/secret-project/clips/{name}.mp4",
+            "captions": [recipe.caption],
+            "start": 0.0,
+            "fps": 25.0,
+            "bucket": {"width": 512, "height": 512, "frames": 49}
+            if name == "milk"
+            else {"width": 768, "height": 512, "frames": 121},
+            "resize": [768, 512],
+            "crop": [0, 0],
+            "repeats": 1,
+            "i2v": True,
+            "kind": "video",
+        }
+        for name in ("ball", "bird", "book", "milk")
+    ]
+    left_out = {"dataset": "clips", "path": "tiny.mp4", "reason": "too-small", "detail": "96 x 64 is below 256"}
+    return [*windows, {"used": False, "role": "train", **left_out}]
+
+
+def write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    path.write_text("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines), encoding="utf-8")
 
 
 def manifest_json() -> dict[str, Any]:
@@ -209,6 +219,7 @@ def write_samples(root: Path, recipe: RunRecipe) -> None:
 
 def build_run(root: Path, recipe: RunRecipe) -> Path:
     write_json(root / "plan.json", plan_json(recipe))
+    write_lines(root / "dataset.jsonl", dataset_lines(recipe))
     (root / "plan.txt").write_text("red-ball: 4 of 5 clips\n", encoding="utf-8")
     (root / "config.toml").write_text(CONFIG_TOML, encoding="utf-8")
     write_json(root / "run.json", manifest_json())
@@ -216,14 +227,14 @@ def build_run(root: Path, recipe: RunRecipe) -> Path:
     for line in lines:
         name = recipe.datasets[line["step"] % len(recipe.datasets)]
         line |= {"dataset": name, "dataset_losses": {name: line["loss"]}}
-    (root / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    write_lines(root / "metrics.jsonl", lines)
     measured = [
         {"step": step, "dataset": name, "loss": 0.9 - step / 100, "by_sigma": {"1.000": 0.5}, "seconds": 1.0}
         for step in range(0, recipe.steps + 1, 10)
         for name in recipe.held
     ]
     if measured:
-        (root / "evaluations.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in measured))
+        write_lines(root / "evaluations.jsonl", measured)
     write_samples(root, recipe)
     for name in ("pytorch_lora_weights.safetensors", "red-ball_comfyui.safetensors"):
         write_safetensors(root / "export" / name, {"rank": "16", "config_sha256": "abc123"})

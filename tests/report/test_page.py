@@ -251,7 +251,9 @@ def test_headings_descend_without_gaps_and_controls_have_names(page) -> None:
 def test_untrusted_texts_stay_text(make_run: Callable[..., Path], parse_page: Callable) -> None:
     run = make_run(steps=4, validated=(0, 4), prompts={"evil": EVIL}, caption=EVIL)
     plan = json.loads((run / "plan.json").read_text())
-    plan["dropped"][0]["path"] = plan["dropped"][0]["detail"] = EVIL
+    lines = [json.loads(line) for line in (run / "dataset.jsonl").read_text().splitlines()]
+    lines[-1] |= {"path": EVIL, "detail": EVIL, "dataset": EVIL}
+    (run / "dataset.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     plan["config"]["data"]["instance_data_dir"] = plan["run_name"] = EVIL
     plan["warnings"] = [EVIL]
     (run / "plan.json").write_text(json.dumps(plan))
@@ -263,11 +265,11 @@ def test_untrusted_texts_stay_text(make_run: Callable[..., Path], parse_page: Ca
     assert not page.all("img")
     assert page.all("h1")[0].text == EVIL
     assert page.all("p", "caption")[0].text == EVIL
-    assert page.by_id("plan").text.count(EVIL) == 1 + 2 + 4 + 1  # warning, dropped, samples, as printed
+    assert page.by_id("plan").text.count(EVIL) == 1 + 3 + 4 + 1  # warning, dropped, samples, as printed
 
 
 @pytest.mark.parametrize(
-    "part", ["plan.json", "run.json", "config.toml", "metrics.jsonl", "plan.txt", "samples", "export"]
+    "part", ["plan.json", "run.json", "config.toml", "metrics.jsonl", "plan.txt", "dataset.jsonl", "samples", "export"]
 )
 def test_a_run_without_a_part_still_has_a_page(make_run: Callable[..., Path], parse_page: Callable, part: str) -> None:
     run = make_run(steps=4, validated=(4,))
@@ -284,7 +286,7 @@ def test_a_run_without_a_part_still_has_a_page(make_run: Callable[..., Path], pa
 )
 def test_broken_files_do_not_stop_the_page(make_run: Callable[..., Path], content: bytes) -> None:
     run = make_run(steps=2, validated=(2,))
-    for name in ("plan.json", "run.json", "config.toml", "samples/step-00000002/index.json"):
+    for name in ("plan.json", "run.json", "config.toml", "dataset.jsonl", "samples/step-00000002/index.json"):
         (run / name).write_bytes(content)
     for file in (run / "export").iterdir():
         file.write_bytes(content)
