@@ -52,7 +52,7 @@ def written_places(config: TrainConfig) -> dict[str, Path]:
 
 
 def keep_out(written: Mapping[str, Path], datasets: Iterable[Dataset]) -> None:
-    """Nothing is ever written into a data set. Raises ``ConfigError`` that names each of ``written`` that lies in one."""
+    """Nothing is ever written into a data set. Raises ``ConfigError`` that names each place that lies in one."""
     roots = {root: root.resolve() for dataset in datasets for root in _roots_of(dataset)}
     faults = [
         Fault(flag, f"{place} lies inside of the data set {root}")
