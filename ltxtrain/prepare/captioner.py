@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from ltxtrain.errors import ConfigError, DataError, Fault, MachineError
 from ltxtrain.events import Event, Notice, StageDone, StageProgress, StageStarted
 from ltxtrain.facts.access import may_write, nearest, owner_text
+from ltxtrain.facts.captions import CaptionFault, read_caption_file
 from ltxtrain.facts.children import Children, Reply, Task, usable_workers
-from ltxtrain.facts.index_walk import Rejected, walk_folder
+from ltxtrain.facts.index_walk import Rejected, stem_of, walk_folder
 from ltxtrain.facts.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 from ltxtrain.files import make_folder, write_atomically
 from ltxtrain.prepare.captioner_ask import Answer, Endpoint, ask
@@ -101,10 +102,11 @@ def iter_caption(asked: Asked) -> Generator[Event, None, Captioned]:
     clips, failed = _clips(asked.root, beside=asked.output is None)
     for rejected in failed:
         yield Notice(f"{rejected.name}: {rejected.detail}", "warning")
-    wanted = [clip for clip in clips if asked.overwrite or not clip_has_caption(clip)]
     if asked.output is not None:
         there = _rows(asked.output)
         wanted = [clip for clip in clips if clip.name not in there]
+    else:
+        wanted = [clip for clip in clips if asked.overwrite or not has_caption(clip)]
     kept = len(clips) - len(wanted)
     _check_writable(asked, wanted)
     if asked.endpoint.open_key:
@@ -121,7 +123,8 @@ def iter_caption(asked: Asked) -> Generator[Event, None, Captioned]:
 
 
 def _clips(root: Path, beside: bool) -> tuple[list[Clip], list[Rejected]]:
-    """All videos and images. With a .txt ``beside`` each, two of one stem would share it: the second is refused."""
+    """All videos and images. With a .txt ``beside`` each, two of one stem would share it: the second is refused. So is
+    one beside whose name lies a link or a pipe, which no run reads and nobody may overwrite here."""
     walk = walk_folder(root, VIDEO_EXTENSIONS | IMAGE_EXTENSIONS, frozenset())
     if not walk.files:
         raise DataError(f"no clips in {root}", hint="name the folder that holds them")
@@ -131,31 +134,33 @@ def _clips(root: Path, beside: bool) -> tuple[list[Clip], list[Rejected]]:
         other = stems.setdefault(str(clip.caption), name)
         if beside and other != name:
             failed.append(Rejected(name, "bad-caption", f"{clip.caption.name} is the caption of {other}; rename one"))
+        elif beside and f"{stem_of(name)}.txt" not in walk.texts and os.path.lexists(clip.caption):
+            failed.append(Rejected(name, "bad-caption", f"{clip.caption.name} is a link or no plain file; remove it"))
         else:
             clips.append(clip)
     return clips, failed
 
 
-def clip_has_caption(clip: Clip) -> bool:
+def has_caption(clip: Clip) -> bool:
     """An empty file is none. What cannot be read is somebody's."""
     try:
-        return bool(clip.caption.read_bytes().strip())
-    except FileNotFoundError:
-        return clip.caption.is_symlink()
-    except OSError:
+        return bool(read_caption_file(clip.caption).strip()) if os.path.lexists(clip.caption) else False
+    except CaptionFault:
         return True
 
 
 def _rows(path: Path) -> set[str]:
     """The clips that a table has captions for. A last line that a kill cut off is taken away."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return set()
+    if not path.is_file():
+        raise DataError(f"{path} is no file", hint="name another one with --output")
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     try:
         rows = [json.loads(line) for line in whole.splitlines() if line.strip()]
         names = {str(row["file_name"]) for row in rows}
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         raise DataError(f"{path} is another table, and is left alone", hint="name another file with --output") from None
     if whole != content:
         os.truncate(path, len(whole))
@@ -249,7 +254,11 @@ class _Work:
 
 def _frames_task(clip: Clip, frames: int) -> Task:
     kind = "image" if clip.path.suffix.lower() in IMAGE_EXTENSIONS else "video"
-    seconds = DECODE_SECONDS + SECONDS_PER_MB * clip.path.stat().st_size / 1e6
+    try:
+        size = clip.path.stat().st_size
+    except OSError:
+        size = 0  # gone since it was found: the child tells
+    seconds = DECODE_SECONDS + SECONDS_PER_MB * size / 1e6
     return Task({"path": str(clip.path), "frames": frames, "kind": kind}, seconds, MOST_BYTES * frames)
 
 

@@ -18,7 +18,7 @@ from ltxtrain.config.datasets import TableRule
 from ltxtrain.errors import ConfigError, DataError, MachineError
 from ltxtrain.events import Event, Notice, StageProgress
 from ltxtrain.facts.tables import read_table
-from ltxtrain.prepare import captioner_ask
+from ltxtrain.prepare import captioner, captioner_ask
 from ltxtrain.prepare.captioner import GIVE_UP, Asked, Captioned, iter_caption
 from ltxtrain.prepare.captioner_ask import PROMPT, clean, read_answer, read_endpoint
 from tests.doctor.fake_hub import Reply
@@ -101,6 +101,43 @@ def test_what_is_there_is_kept_and_an_empty_file_is_not_there(clips: Path, serve
     assert (run(clips, server).written, len(server.asked)) == (0, 2)
     assert run(clips, server, overwrite=True).written == 3
     assert captions(clips)["a.txt"] != "by hand\n"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("kind", ["pipe", "link", "broken link", "folder"])
+def test_what_is_no_plain_caption_file_is_neither_read_nor_written(
+    clips: Path, server: CaptionServer, kind: str, overwrite: bool
+) -> None:
+    place, secret = clips / "a.txt", clips.parent / "secret"
+    secret.write_text("")
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to(secret if kind == "link" else clips.parent / "nowhere")
+    done = run(clips, server, overwrite=overwrite)
+    assert [(rejected.name, rejected.detail) for rejected in done.failed] == [
+        ("a.mp4", "a.txt is a link or no plain file; remove it")
+    ]
+    assert done.written == 2 and secret.read_text() == "" and not (clips.parent / "nowhere").exists()
+
+
+def test_a_table_is_written_whatever_lies_beside_the_clips(
+    clips: Path, server: CaptionServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(clips / "a.txt")
+    monkeypatch.setattr(captioner, "has_caption", None)
+    assert run(clips, server, output=tmp_path / "captions.jsonl").written == 3
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(DataError, match="is no file"):
+        run(clips, server, output=tmp_path / "pipe.jsonl")
+
+
+def test_a_large_caption_is_somebodys_and_kept(clips: Path, server: CaptionServer) -> None:
+    (clips / "a.txt").write_bytes(b" " * 100_000)
+    (clips / "c.txt").write_bytes(b"\xff\xfe")
+    assert run(clips, server).kept == 2
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
