@@ -102,6 +102,9 @@ def _check_schedule(schedule: Schedule, found: EntryFaults) -> None:
         found.add("end_epoch", f"{schedule.end_epoch} is before start_epoch {schedule.start_epoch}")
     if schedule.end_step is not None and schedule.end_step < schedule.start_step:
         found.add("end_step", f"{schedule.end_step} is before start_step {schedule.start_step}")
+    fade, start = schedule.fade_out_step, max(1, schedule.start_step)
+    if fade is not None and fade <= start:
+        found.add("disable_after_epoch_step", f"{fade} is not after the first step that it is drawn from, {start}")
 
 
 def starts_at_once(schedule: Schedule) -> bool:

@@ -125,6 +125,7 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
             *loss_warnings(_places(config, run_dir), os.environ),
             *(text for found in material.selections for text in set_notices.selection_warnings(found, material.rule)),
             *notices.schedule_warnings(config.schedule, length.steps),
+            *notices.undrawn_warnings(order, length.steps * accumulation),
             *device_warnings(machine, config.model.pretrained_model_name_or_path, os.environ),
             *needs.warnings,
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from ltxtrain.config import parse_resolutions
 from ltxtrain.facts.machine import Machine
 from ltxtrain.plan.filling import Filled
 from ltxtrain.plan.length import RunLength
+from ltxtrain.plan.order import BatchOrder
 from ltxtrain.plan.prompts import render_size
 from ltxtrain.plan.records import BucketPlan, PhaseMemory, Sample
 from ltxtrain.units import format_bytes
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 FEW_CLIPS = 4
 MANY_EPOCHS = 400
 NAMED = 5  # buckets in one sentence
+LOOKED_AT = 20_000  # batches
 
 
 def bucket_notices(filled: Filled) -> list[str]:
@@ -45,6 +48,29 @@ def length_notices(length: RunLength, samples: Sequence[Sample], steps_given: bo
     if length.epochs > MANY_EPOCHS:
         notices.append(f"each sample is seen about {length.epochs:.0f} times: fewer steps may look better")
     return notices
+
+
+def undrawn_warnings(order: BatchOrder, batches: int) -> list[str]:
+    """Data sets that supply none of a run's batches, by their schedule or by chance: their clips are encoded for
+    nothing. Of a very long run the beginning is looked at; what comes later is taken to be drawn from."""
+    if not batches:
+        return []
+    last_step = (batches - 1) // order.rule.accumulation + 1
+    epochs = math.ceil(order.progress(batches))
+    trained = [found for found in order.rule.datasets if found.role == "train" and found.schedule.weight > 0]
+    left = {found.id for found in trained}
+    never = {each.id for each in trained if each.schedule.start_step > last_step or each.schedule.start_epoch > epochs}
+    for index in range(min(batches, LOOKED_AT)):
+        if left <= never:
+            break
+        left.discard(order[index].dataset)
+    names = never if batches > LOOKED_AT else left
+    return [
+        f"{each.id}: no batch of the run is drawn from it, and its clips are encoded for nothing: "
+        "look at its start_step, start_epoch and probability, or set disabled"
+        for each in trained
+        if each.id in names
+    ]
 
 
 def schedule_warnings(schedule: ScheduleConfig, steps: int) -> list[str]:

@@ -19,7 +19,6 @@ from ltxtrain.plan.records import clip_name as clip_name
 from ltxtrain.plan.shapes import Shape, fit_shape, input_size
 from ltxtrain.plan.size_map import NO_MAP, SizeMap, read_size_map
 
-
 EVAL_SEED = 0  # whatever the run's seed is, so that losses of two runs can be compared
 
 
@@ -192,8 +191,8 @@ def frame_count(dataset: Dataset, available: int) -> int | None:
     """Frames that a clip with ``available`` frames is trained at, of the form 8k+1; None when it is too short.
 
     With ``aspect_ratio`` all clips have ``num_frames``. With ``resolution_frames`` a shorter clip, down to
-    ``min_frames``, is used at the most frames that it holds. ``min_frames`` of ``num_frames`` and above asks what a clip
-    holds; of that, whole intervals are used.
+    ``min_frames``, is used at the most frames that it holds. From ``num_frames`` on, ``min_frames`` asks what a clip
+    holds, of which whole intervals are used.
     """
     wanted, least, held = (floor_frames(count) for count in (dataset.num_frames, dataset.min_frames, available))
     if held < least:

@@ -126,6 +126,30 @@ def test_what_is_measured_is_the_same_whatever_the_seed_is(
 
 
 @pytest.mark.usefixtures("material")
+@pytest.mark.parametrize("key", ["start_step", "start_epoch"])
+def test_a_set_that_no_batch_is_drawn_from_is_told(
+    load: Load, machine: Machine, sets: Callable[..., list[dict[str, object]]], key: str
+) -> None:
+    def warned(start: int) -> list[str]:
+        plan = make_plan(load(datasets=sets(i={key: start}), train_batch_size=1, max_train_steps=40), machine)
+        return [warning for warning in plan.warnings if "no batch of the run" in warning]
+
+    assert warned(2) == []
+    (told,) = warned(1000)
+    assert told.startswith("i: no batch of the run is drawn from it") and key in told
+
+
+@pytest.mark.usefixtures("material")
+def test_a_set_that_is_never_drawn_by_chance_is_told_too(
+    load: Load, machine: Machine, sets: Callable[..., list[dict[str, object]]]
+) -> None:
+    entries = sets(i={"probability": 1e-9})
+    plans = [make_plan(load(datasets=entries, train_batch_size=1, max_train_steps=steps), machine) for steps in (3, 8)]
+    told = [[warning[:2] for warning in plan.warnings if "no batch of the run" in warning] for plan in plans]
+    assert told == [["i:"], []], "an epoch of eight batches draws from all of them"
+
+
+@pytest.mark.usefixtures("material")
 def test_run_folder_and_fingerprint_hold_what_is_measured(
     load: Load, machine: Machine, sets: Callable[..., list[dict[str, object]]], clips: Path
 ) -> None:
