@@ -60,7 +60,7 @@ class Option:
 
     def _bounds_words(self) -> str:
         spelled = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-        return "".join(f", {spelled[name]} {value:g}" for name, value in self.bounds.items() if value < 1e15)
+        return "".join(f", {spelled[name]} {value:.15g}" for name, value in self.bounds.items() if value < 1e15)
 
 
 @cache

@@ -28,7 +28,7 @@ EntryStrategy = Literal["textfile", "filename", "instanceprompt"] | TableStrateg
 
 class VideoSettings(Section):
     num_frames: int | None = option(
-        None, "Frames of a training video; not set means the global num_frames.", ge=1, le=1025
+        None, "Frames of a training video; not set means the global num_frames.", ge=1, le=1025, documented=125
     )
     min_frames: int | None = option(None, "Leave out clips with fewer frames; not set means num_frames.", ge=1)
     max_frames: int | None = option(None, "Leave out clips with more frames.", ge=1)
@@ -90,7 +90,7 @@ class HubSettings(Section):
     width_column: str | None = option(None, "The column of the width in pixels.")
     height_column: str | None = option(None, "The column of the height in pixels.")
     filter_func: RowFilter | None = option(None, "Which rows are used.")
-    num_proc: int | None = option(None, "Processes that filter rows.", ge=1)
+    num_proc: int | None = option(None, "Processes that filter rows.", ge=1, documented=16)
     streaming: bool = option(False, "Read rows from the network while training.")
 
 
@@ -126,7 +126,9 @@ class DatasetEntry(HubSettings):
     )
     disabled: bool = option(False, "Leave this entry out.")
     disable: bool = option(False, "The same as disabled.")
-    type: Literal["local", "aws", "memory", "csv", "huggingface", "webshart"] = option("local", "Where the files are.")
+    type: Literal["local", "aws", "memory", "csv", "huggingface", "webshart"] = option(
+        "local", "Where the files are; memory is for text_embeds."
+    )
     dataset_type: Literal[
         "image",
         "video",
@@ -150,13 +152,13 @@ class DatasetEntry(HubSettings):
     image_embeds: str | None = option(None, "The image store of this entry.")
     conditioning_image_embeds: str | None = option(None, "The conditioning store of this entry.")
     train_batch_size: int | None = option(None, "Clips in one batch of this entry.", ge=1)
-    write_batch_size: int | None = option(None, "Cache entries written at once.", ge=1)
-    text_encoder_batch_size: int | None = option(None, "Captions encoded at once.", ge=1)
+    write_batch_size: int | None = option(None, "Cache entries written at once.", ge=1, documented=128)
+    text_encoder_batch_size: int | None = option(None, "Captions encoded at once.", ge=1, documented=1)
     text_cache_ondemand: bool | None = option(None, "Encode captions when they are first needed.")
     text_cache_disable: bool | None = option(None, "Write no cache of captions.")
-    vae_batch_size: int | None = option(None, "Clips encoded at once.", ge=1)
-    read_batch_size: int | None = option(None, "Files read at once.", ge=1)
-    image_processing_batch_size: int | None = option(None, "Pictures prepared at once.", ge=1)
+    vae_batch_size: int | None = option(None, "Clips encoded at once.", ge=1, documented=1)
+    read_batch_size: int | None = option(None, "Files read at once.", ge=1, documented=1)
+    image_processing_batch_size: int | None = option(None, "Pictures prepared at once.", ge=1, documented=1)
     resolution: float | None = option(None, "The size of training videos.", gt=0, le=8192)
     resolution_type: Literal["pixel", "area", "pixel_area"] | None = option(None, "What resolution means.")
     minimum_image_size: float | None = option(None, "Leave out clips smaller than this.", ge=0)
@@ -168,7 +170,9 @@ class DatasetEntry(HubSettings):
         None, "With crop_aspect closest and random: how much a clip may be enlarged."
     )
     crop: bool = option(False, "Cut clips to one shape.")
-    crop_style: Literal["random", "center", "centre", "corner", "face"] = option("random", "Where a cut is placed.")
+    crop_style: Literal["random", "center", "centre", "corner", "face"] = option(
+        "random", "Where a cut is placed; with crop false too, where a clip does not fit its size."
+    )
     crop_aspect: Literal["square", "preserve", "closest", "random"] = option("square", "The shape that is cut.")
     crop_aspect_buckets: Aspects | None = option(
         None, "Ratios for crop_aspect closest and random, alone or as {aspect, weight}."
@@ -186,8 +190,10 @@ class DatasetEntry(HubSettings):
     metadata_backend: Literal["discovery", "parquet", "huggingface", "webshart"] = option(
         "discovery", "How the sizes of clips are learnt."
     )
-    metadata_update_interval: int | None = option(None, "Seconds between writes of the clips' facts.", ge=60)
-    repeats: int = option(0, "Extra uses of each clip in an epoch.", ge=0, le=1_000_000)
+    metadata_update_interval: int | None = option(
+        None, "Seconds between writes of the clips' facts.", ge=60, documented=3600
+    )
+    repeats: int = option(0, "Extra uses of each clip in an epoch: 1 means twice.", ge=0, le=1_000_000)
     probability: float = option(1.0, "The weight of this entry.", ge=0)
     start_epoch: int = option(1, "Use this entry from this epoch on.", ge=0)
     start_step: int = option(0, "Use this entry from this step on.", ge=0)
@@ -198,7 +204,9 @@ class DatasetEntry(HubSettings):
     is_regularisation_data: bool = option(False, "Hold the model where it was on these clips.")
     slider_strength: float | None = option(None, "The side of a slider that these clips are.")
     timestep_sampling_offset: float = option(0.0, "Move the draw of sigma for these clips.")
-    conditioning: tuple[dict[str, Any], ...] | dict[str, Any] | None = option(None, "Conditioning made from the clips.")
+    conditioning: tuple[dict[str, Any], ...] | dict[str, Any] | None = option(
+        None, "Only {type = i2v_first_frame}, which is what video.is_i2v says."
+    )
     conditioning_data: str | tuple[str, ...] | None = option(None, "The entries that condition this one.")
     conditioning_type: Literal["controlnet", "mask", "segmentation", "reference_strict", "reference_loose"] | None = (
         option(None, "What a conditioning entry is for.")
@@ -219,7 +227,7 @@ class DatasetEntry(HubSettings):
     delete_unwanted_images: bool = option(False, "Put clips that do not fit on a list; nothing is deleted.")
     delete_nsfw_images: bool = option(False, "Put unsafe pictures on a list; nothing is deleted.")
     cache_file_suffix: str | None = option(None, "The end of the guides' file names of facts.")
-    hash_filenames: bool = option(True, "Always so.")
+    hash_filenames: bool = option(True, "Names of cache entries are digests, always.")
     parquet: TableSettings | None = option(None, "A table of clips and captions.")
     jsonl: TableSettings | None = option(None, "The same as lines of JSON: a file, or a table of the same keys.")
     huggingface: HubSettings | None = option(None, "A data set on the Hub.")

@@ -24,6 +24,15 @@ from ltxtrain.config import (
 )
 from ltxtrain.config.catalogue import options, section_names
 from ltxtrain.config.conflicts import conflict_faults
+from ltxtrain.config.entries import (
+    DatasetEntry,
+    HubSettings,
+    RowFilter,
+    ShuffleSettings,
+    TableSettings,
+    VideoSettings,
+)
+from ltxtrain.config.entry_catalogue import GENERAL, dotted, entry_tables
 from ltxtrain.config.idle import GUIDED, IDLE_WHILE, NO_EFFECT, SMALL_BUCKETS, WITHOUT_MASTER
 from ltxtrain.config.idle_entries import ENTRY_NO_EFFECT, TEXT_STORE
 from ltxtrain.config.json_schema import json_schema
@@ -119,6 +128,24 @@ def test_a_configuration_cannot_be_changed() -> None:
     config = TrainConfig()
     with pytest.raises(ValidationError):
         config.adapter.lora_rank = 3  # type: ignore[misc]
+
+
+def test_every_key_of_a_data_set_and_of_its_tables_is_listed_once() -> None:
+    listed = [dotted(key) for table in entry_tables() for key in table.keys.values()]
+    assert len(listed) == len(set(listed))
+    bare = {name.rpartition(".")[2] for name in listed}
+    models = (DatasetEntry, VideoSettings, ShuffleSettings, TableSettings, HubSettings, RowFilter)
+    assert {key for model in models for key in model.model_fields} == bare
+    for table in entry_tables():
+        for key in table.keys.values():
+            assert key.description[:1].isupper() and key.description.endswith("."), dotted(key)
+
+
+def test_what_a_key_falls_back_on_is_what_the_data_set_gets_without_the_key() -> None:
+    keys = {dotted(key): key for table in entry_tables() for key in table.keys.values()}
+    for key, general in GENERAL.items():
+        own, option = keys[key], options()[general]
+        assert own.default is None and (own.kinds, own.choices) == (option.kinds, option.choices), key
 
 
 def test_the_json_schema_describes_flat_files_and_files_with_sections() -> None:
