@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ltxtrain.config import CaptionRule, Dataset, dataset_notices, resolve_datasets
 from ltxtrain.config.data import CacheConfig, DataConfig
+from ltxtrain.config.objective import ObjectiveConfig
 from ltxtrain.config.validation import ValidationConfig
 
 PLAIN = Dataset(
@@ -40,6 +41,8 @@ def resolved(
     return resolve_datasets(data, cache or CacheConfig(), validation or ValidationConfig())
 
 
-def noticed(data: DataConfig, validation: ValidationConfig | None = None) -> tuple[str, ...]:
+def noticed(
+    data: DataConfig, validation: ValidationConfig | None = None, objective: ObjectiveConfig | None = None
+) -> tuple[str, ...]:
     """What is told of ``data`` before a clip is looked at."""
-    return dataset_notices(data, validation or ValidationConfig())
+    return dataset_notices(data, validation or ValidationConfig(), objective or ObjectiveConfig())

@@ -62,7 +62,7 @@ def _dataset_notices(loaded: LoadedConfig) -> list[str]:
         resolve_datasets(data, config.cache, config.validation)
     except DataError as error:
         return [error.message]
-    return list(dataset_notices(data, config.validation))
+    return list(dataset_notices(data, config.validation, config.objective))
 
 
 def _check_targets(loaded: LoadedConfig) -> None:

@@ -11,6 +11,7 @@ from ltxtrain.config.caption_rules import TABLES, strategy_of
 from ltxtrain.config.data import DataConfig
 from ltxtrain.config.entries import DatasetEntry
 from ltxtrain.config.hub_rules import FLAT_KEYS
+from ltxtrain.config.objective import ObjectiveConfig
 from ltxtrain.config.option import search_words
 from ltxtrain.config.settle import is_redrawn
 
@@ -80,10 +81,10 @@ TRUSTED_SEARCHES: Final = {
 """Words of ``skip_file_discovery`` that do nothing here."""
 
 
-def entry_notices(entry: DatasetEntry, data: DataConfig) -> list[str]:
+def entry_notices(entry: DatasetEntry, data: DataConfig, objective: ObjectiveConfig) -> list[str]:
     """One notice for each reason why keys of ``entry`` do nothing. Keys that say what holds anyway are passed over."""
     grouped: dict[str, list[str]] = {}
-    for key, reason in idle_keys(entry, data).items():
+    for key, reason in idle_keys(entry, data, objective).items():
         grouped.setdefault(reason, []).append(key)
     notices = [
         f"data set {entry.id}: {', '.join(keys)} {'has' if len(keys) == 1 else 'have'} no effect: {reason}"
@@ -99,9 +100,9 @@ def entry_notices(entry: DatasetEntry, data: DataConfig) -> list[str]:
     return notices
 
 
-def idle_keys(entry: DatasetEntry, data: DataConfig) -> dict[str, str]:
+def idle_keys(entry: DatasetEntry, data: DataConfig, objective: ObjectiveConfig) -> dict[str, str]:
     """The keys of ``entry`` that are set and do nothing, each with the reason."""
-    given = _given(entry, "")
+    given = _given(entry, "") | _given(entry.video, "video.")
     if entry.huggingface is not None:
         given |= _given(entry.huggingface, "huggingface.")
     if entry.dataset_type == "text_embeds":
@@ -110,7 +111,8 @@ def idle_keys(entry: DatasetEntry, data: DataConfig) -> dict[str, str]:
         )
         reasons = {key: reason for key, reason in reasons.items() if key not in TEXT_STORE}
     else:
-        reasons = dict(ENTRY_NO_EFFECT) | _by_source(entry, data) | _by_crop(entry) | _by_type(entry, data)
+        reasons = dict(ENTRY_NO_EFFECT) | _by_source(entry, data) | _by_crop(entry)
+        reasons |= _by_objective(objective) | _by_type(entry, data)
     idle = {key: reason for key, reason in reasons.items() if key in given}
     return idle | _idle_words(entry)
 
@@ -162,9 +164,24 @@ def _by_crop(entry: DatasetEntry) -> dict[str, str]:
     return reasons
 
 
+def _by_objective(objective: ObjectiveConfig) -> dict[str, str]:
+    """Keys that change draws which the objective does not make."""
+    reasons: dict[str, str] = {}
+    for schedule in ("flow_use_uniform_schedule", "flow_use_beta_schedule"):
+        if getattr(objective, schedule):
+            reasons["timestep_sampling_offset"] = f"{schedule} is true, and the offset is that of the normal draw"
+    first_frames = ("conditioning", "video.is_i2v")
+    if objective.ltx_train_mode == "t2v":
+        reasons |= dict.fromkeys(first_frames, "ltx_train_mode is t2v: no first frame is given")
+    elif objective.ltx_i2v_prob == 0:
+        reasons |= dict.fromkeys(first_frames, "ltx_i2v_prob is 0: no first frame is given")
+    return reasons
+
+
 def _by_type(entry: DatasetEntry, data: DataConfig) -> dict[str, str]:
     reasons: dict[str, str] = {}
     if entry.dataset_type == "eval":
+        reasons |= dict.fromkeys(("conditioning", "video.is_i2v"), "no first frame is given while measuring")
         reasons |= dict.fromkeys(_NOT_FOR_EVAL, "an eval set is measured, not trained on")
     elif data.data_backend_sampling == "uniform":
         reasons["disable_after_epoch_step"] = "data_backend_sampling is uniform"

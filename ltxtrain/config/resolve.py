@@ -13,6 +13,7 @@ from ltxtrain.config.entries import DatasetEntry
 from ltxtrain.config.entry_faults import EntryFaults
 from ltxtrain.config.idle_entries import entry_notices
 from ltxtrain.config.limits import check_dataset, starts_at_once
+from ltxtrain.config.objective import ObjectiveConfig
 from ltxtrain.config.read_entries import Entries, Place, read_entries
 from ltxtrain.config.refusals import refuse
 from ltxtrain.config.secrets import shown_key
@@ -151,11 +152,11 @@ def dataset_settings(dataset: Dataset) -> dict[str, object]:
     return values
 
 
-def dataset_notices(data: DataConfig, validation: ValidationConfig) -> tuple[str, ...]:
+def dataset_notices(data: DataConfig, validation: ValidationConfig, objective: ObjectiveConfig) -> tuple[str, ...]:
     """What is worth saying about keys that have no effect here. Raises ConfigError when the file cannot be read."""
     listed = listed_entries(data)
     entries = [entry for entry in listed.entries if not _disabled(entry)] if listed else []
-    notices = [notice for entry in entries for notice in entry_notices(entry, data)]
+    notices = [notice for entry in entries for notice in entry_notices(entry, data, objective)]
     return (*notices, *_eval_notices(entries, validation))
 
 

@@ -109,10 +109,11 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
         memory=needs.memory,
         notices=(
             *loaded.notices,
-            *dataset_notices(data, config.validation),
+            *dataset_notices(data, config.validation, config.objective),
             *(text for found in material.selections for text in set_notices.selection_notices(found, material.rule)),
             *set_notices.quarantine_notices(material.selections),
             *notices.bucket_notices(material.filled),
+            *notices.token_notices(material.filled, data.train_batch_tokens, _sized(material.selections)),
             *notices.length_notices(
                 length,
                 material.filled.samples,
@@ -175,6 +176,11 @@ def _places(config: TrainConfig, run_dir: Path) -> tuple[Place, Place]:
 def _captions(samples: Sequence[Sample]) -> list[str]:
     """Every clip's first caption, each once, in the order of the clips."""
     return list(dict.fromkeys(sample.captions[0] for sample in samples))
+
+
+def _sized(selections: Sequence[Selection]) -> set[str]:
+    """Data sets that say their own batch size."""
+    return {found.dataset.id for found in selections if found.dataset.batch_size is not None}
 
 
 def _small_buckets(data: DataConfig) -> SmallBuckets:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from ltxtrain.config import parse_resolutions
@@ -36,6 +36,15 @@ def bucket_notices(filled: Filled) -> list[str]:
         more = f" and {len(filled.padded) - NAMED} more" if len(filled.padded) > NAMED else ""
         notices.append(f"allow_dataset_oversubscription raises repeats of buckets too small for a step: {raised}{more}")
     return notices
+
+
+def token_notices(filled: Filled, budget: int, sized: Collection[str]) -> list[str]:
+    """Buckets of which one clip alone is above ``train_batch_tokens``. Sets in ``sized`` have a size of their own."""
+    over = [plan for plan in filled.buckets if 0 < budget < plan.bucket.tokens and plan.dataset not in sized]
+    if not over:
+        return []
+    most = max(plan.bucket.tokens for plan in over)
+    return [f"one clip is above train_batch_tokens {budget} (up to {most} tokens), batches hold one: {_keys(over)}"]
 
 
 def length_notices(length: RunLength, samples: Sequence[Sample], steps_given: bool) -> list[str]:

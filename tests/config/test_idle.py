@@ -13,10 +13,13 @@ from ltxtrain.config.catalogue import Option, fields_of, options
 from ltxtrain.config.data import DataConfig
 from ltxtrain.config.entries import DatasetEntry, HubSettings, RowFilter, ShuffleSettings, TableSettings
 from ltxtrain.config.idle import IDLE_WHILE
+from ltxtrain.config.objective import ObjectiveConfig
 from ltxtrain.config.read_entries import entry_options, video_options
 from ltxtrain.config.validation import ValidationConfig
 from ltxtrain.errors import ConfigError, DataError
+from ltxtrain.learn.draws import Place
 from ltxtrain.learn.schedule import SCHEDULES, Curve, learning_rate
+from ltxtrain.learn.sigmas import draw_sigma
 from tests.datasets import noticed, resolved
 
 BASE: dict[str, object] = {"id": "a", "instance_data_dir": "c", "crop": True, "instance_prompt": "TOK"}
@@ -240,6 +243,38 @@ def test_fading_out_is_told_to_do_nothing_where_data_sets_are_drawn_evenly() -> 
     told = "data set a: disable_after_epoch_step has no effect: data_backend_sampling is uniform"
     assert noticed(DataConfig(datasets=entries, data_backend_sampling="uniform")) == (told,)
     assert noticed(DataConfig(datasets=entries)) == ()
+
+
+NOISE = {"timestep_sampling_offset": 1.0}
+FIRST_FRAME: dict[str, Any] = {"conditioning": ({"type": "i2v_first_frame"},)}
+
+
+@pytest.mark.parametrize(
+    ("keys", "objective", "told"),
+    [
+        (NOISE, {"flow_use_uniform_schedule": True}, "timestep_sampling_offset has no effect: flow_use_uniform"),
+        (NOISE, {"flow_use_beta_schedule": True}, "timestep_sampling_offset has no effect: flow_use_beta"),
+        (FIRST_FRAME, {"ltx_train_mode": "t2v"}, "conditioning has no effect: ltx_train_mode is t2v"),
+        (FIRST_FRAME, {"ltx_i2v_prob": 0.0}, "conditioning has no effect: ltx_i2v_prob is 0"),
+        ({"video": {"is_i2v": False}}, {"ltx_train_mode": "t2v"}, "video.is_i2v has no effect: ltx_train_mode is t2v"),
+    ],
+)
+def test_keys_of_draws_that_the_objective_does_not_make_are_told(
+    keys: dict[str, Any], objective: dict[str, Any], told: str
+) -> None:
+    data = DataConfig(datasets=(DatasetEntry(**{**BASE, "crop": False, **keys}),))
+    assert noticed(data) == ()
+    (notice,) = noticed(data, None, ObjectiveConfig(**objective))
+    assert told in notice
+
+
+def test_the_offset_moves_the_normal_draw_alone() -> None:
+    def drawn(offset: float, **objective: Any) -> float:
+        return draw_sigma(Place(1, 1, 0), "a", ObjectiveConfig(**objective), 1.0, offset)
+
+    assert drawn(0) < drawn(1)
+    for schedule in ("flow_use_uniform_schedule", "flow_use_beta_schedule"):
+        assert drawn(0, **{schedule: True}) == drawn(1, **{schedule: True})
 
 
 def test_a_folder_named_alone_has_no_eval_set_and_that_is_told() -> None:

@@ -56,7 +56,7 @@ def test_every_example_is_loaded_and_uses_what_it_says(
     config = loaded.config
     found = resolve_datasets(config.data, config.cache, config.validation)
     assert [dataset.id for dataset in found] == [entry["id"] for entry in tomllib.loads(text)["datasets"]]
-    told = [*loaded.notices, *dataset_notices(config.data, config.validation)]
+    told = [*loaded.notices, *dataset_notices(config.data, config.validation, config.objective)]
     assert [notice for notice in told if "no effect" in notice or "never measured" in notice] == []
 
 

@@ -329,6 +329,18 @@ def test_a_budget_of_tokens_sets_the_batches_of_each_bucket(add_clip: AddClip, l
     assert "batch 2 to 5" in text
 
 
+def test_a_budget_below_one_clip_is_told(
+    add_clip: AddClip, load: Load, machine: Machine, documented: Callable[..., dict[str, object]]
+) -> None:
+    add_clip("a.mp4", frames=9, size=(64, 64))
+    entries = [documented({"num_frames": 9}), documented({"num_frames": 9}, id="own", train_batch_size=1)]
+    for budget, told in ((8, 0), (7, 1)):
+        plan = make_plan(load(datasets=entries, train_batch_tokens=budget), machine)
+        found = [notice for notice in plan.notices if "train_batch_tokens" in notice]
+        assert len(found) == told
+    assert "train_batch_tokens 7 (up to 8 tokens)" in found[0] and found[0].endswith("64x64@9 of d")
+
+
 def test_many_sizes_make_a_short_table(add_clip: AddClip, load: Load, machine: Machine) -> None:
     for index in range(26):
         add_clip(f"{index:02d}.mp4", frames=9 + 8 * index, size=(64, 64))
