@@ -23,7 +23,7 @@ from ltxtrain.errors import ConfigError, DataError, Fault, MachineError
 from ltxtrain.events import Event, Notice, StageDone, StageProgress, StageStarted
 from ltxtrain.facts.children import Children, Reply, Task, usable_workers
 from ltxtrain.facts.index_walk import Rejected, walk_folder
-from ltxtrain.facts.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
+from ltxtrain.facts.media import IMAGE_EXTENSIONS, MAX_FRAMES, MAX_SECONDS, VIDEO_EXTENSIONS
 from ltxtrain.files import make_folder, room_at, sync_folder, write_atomically
 from ltxtrain.prepare.scenes_child import Cut
 from ltxtrain.prepare.scenes_record import Scene, add_scenes, check_same, read_scenes
@@ -202,12 +202,14 @@ def _scenes(source: Source, reply: Reply, rule: SplitRule) -> list[Scene]:
     rate, end_s = Fraction(said["fps"]), float(said["end_s"])
     begins = [float(second) for second in said["begins_s"]]
     ascending = all(earlier < later for earlier, later in pairwise([*begins, end_s]))
-    if not 0 < rate < 10_000 or not begins or begins[0] != 0 or not ascending or not math.isfinite(end_s):
+    if not 0 < rate < 10_000 or not begins or begins[0] != 0 or not ascending or not end_s <= MAX_SECONDS + 1:
         raise DataError("its timestamps do not go forward")
     blank = Scene("", source.name, 0, 0, 0, str(rate), "too-short", rule.text, *source.stamp)
     scenes = []
     for number, (start_s, stop_s) in enumerate(pairwise([*begins, end_s]), 1):
         frames = max(1, round((stop_s - start_s) * rate))
+        if frames > MAX_FRAMES:
+            raise DataError(f"a scene of {frames} frames: at most {MAX_FRAMES} are written")
         scene = replace(blank, start_s=round(start_s, 6), end_s=round(stop_s, 6), frames=frames)
         if stop_s - start_s >= rule.min_seconds - 0.5 / float(rate):
             whole = len(begins) == 1

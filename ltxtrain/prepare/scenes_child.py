@@ -9,25 +9,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ltxtrain.facts.children_serve import serve
-from ltxtrain.facts.media import MAX_FRAMES, MAX_PIXELS, MediaError, open_clip, video_stream
+from ltxtrain.facts.media import MAX_FRAMES, MAX_SECONDS, MediaError, bounded_stream, new_scaler, open_clip
+from ltxtrain.facts.media_frames import TIMESTAMP_SLACK_S, displayed_size, frames_from, timed_frames, upright_rgb
 
 if TYPE_CHECKING:
     import numpy as np
     from av.container import InputContainer
     from av.video.frame import VideoFrame
-    from av.video.stream import VideoStream
 
 LOOKED_AT_WIDTH = 256  # pixels, as PySceneDetect's own command looks at them
 SHORTEST_SCENE = 15  # frames: cuts that follow each other faster are a flash
-SLACK_S = 1.5e-3  # containers round timestamps
-SEEK_BEYOND_S = 1.0
-SEEK_LEAD_S = 0.5
-# Program streams give few of their frames a time, so that nothing in them can be sought.
-WITHOUT_TIMES = ("mpeg", "mpegvideo")
 # Damaged files raise nearly any of these; the decoder's own errors derive from them, by kind.
 DECODING = (OSError, ValueError, IndexError, ArithmeticError, LookupError, MemoryError, RuntimeError)
 
@@ -60,30 +56,28 @@ class Cut:
 
 
 def find(path: Path, detector_name: str, threshold: float | None) -> dict[str, Any]:
-    """The clip's rate, size and the seconds at which a new scene begins, the first of them 0."""
+    """The clip's rate, its end, and the seconds at which a new scene begins, the first of them 0."""
     timecode = import_module("scenedetect").FrameTimecode
     detector = _detector(detector_name, threshold)
     times: list[float] = []
     cuts: set[int] = set()
     with open_clip(path) as container:
-        stream = stream_of(container)
+        stream = bounded_stream(container)
         declared = stream.average_rate or stream.guessed_rate or Fraction(25)
-        size = (0, 0)
-        for frame in container.decode(stream):
-            times.append(time_of(frame))
-            size = shown_size(frame, stream)
+        for frame, time_s in frames_from(container, 0.0):
+            times.append(time_s)
             now = timecode(len(times) - 1, float(declared))
             cuts.update(cut.frame_num for cut in detector.process_frame(now, _small_BGR(frame)))
             if len(times) > MAX_FRAMES:
                 raise MediaError("too-large", f"more than {MAX_FRAMES} frames")
     if not times:
         raise MediaError("damaged", "not one frame could be decoded")
+    if times[-1] > MAX_SECONDS:
+        raise MediaError("damaged", f"its timestamps span {times[-1]:.0f} s")
     cuts.update(cut.frame_num for cut in detector.post_process(timecode(len(times) - 1, float(declared))))
     rate = rate_of(times, declared)
     begins = [0, *sorted(cut for cut in cuts if 0 < cut < len(times))]
-    seconds = [times[index] - times[0] for index in begins]
-    end_s = times[-1] - times[0] + float(1 / rate)
-    return {"fps": str(rate), "size": list(even(size)), "begins_s": seconds, "end_s": end_s, "frames": len(times)}
+    return {"fps": str(rate), "begins_s": [times[index] for index in begins], "end_s": times[-1] + float(1 / rate)}
 
 
 def _detector(name: str, threshold: float | None) -> Any:
@@ -97,12 +91,18 @@ def _detector(name: str, threshold: float | None) -> Any:
 
 
 def rate_of(times: list[float], declared: Fraction) -> Fraction:
-    """What the container declares, where the timestamps agree on the whole; else their average."""
-    if len(times) < 2 or times[-1] <= times[0]:
+    """A rate at which no frame is lost: what is declared, where the gaps between most frames agree, else these gaps.
+
+    The average would not do: one picture that stands still for a minute makes it slow, and frames of all others go.
+    """
+    gaps = sorted(after - before for before, after in pairwise(times) if after > before)
+    if not gaps:
         return declared
-    average = (len(times) - 1) / (times[-1] - times[0])
-    off = abs(times[-1] - times[0] - (len(times) - 1) / float(declared))
-    return declared if off < 0.5 / float(declared) else Fraction(average).limit_denominator(1001)
+    median = gaps[len(gaps) // 2]
+    usual = [gap for gap in gaps if abs(gap - median) <= TIMESTAMP_SLACK_S]
+    gap_s = sum(usual) / len(usual)  # of rounded timestamps, the median alone is off by as much as they are
+    off = abs(gap_s - 1 / float(declared)) * len(usual)
+    return declared if off < 0.5 / float(declared) else Fraction(1 / gap_s).limit_denominator(1001)
 
 
 def encode(path: Path, cut: Cut) -> bytes:
@@ -118,11 +118,11 @@ class _Pictures:
     """Looks to the encoder like an array [F, H, W, 3], and decodes while it is gone through. To be used once."""
 
     def __init__(self, container: InputContainer, cut: Cut) -> None:
-        self._stream = stream_of(container)
-        self._cut = cut
-        self._frames = shown_frames(container, self._stream, cut)
+        self._pixel_shape = bounded_stream(container).sample_aspect_ratio
+        self._scaler = new_scaler()
+        self._frames = shown_frames(container, cut)
         self._first = next(self._frames)
-        width, height = even(shown_size(self._first, self._stream))
+        width, height = even(displayed_size(self._first, self._pixel_shape))
         self.shape = (cut.frames, height, width, 3)
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -134,78 +134,30 @@ class _Pictures:
         import numpy as np
 
         _, height, width, _ = self.shape
-        wide, high = shown_size(frame, self._stream)
-        turns = round(frame.rotation / 90) % 4  # counter-clockwise, as np.rot90 takes them
-        coded = (high, wide) if turns % 2 else (wide, high)
-        image_HWC = np.rot90(frame.reformat(*coded, format="rgb24").to_ndarray(), turns)
+        image_HWC = upright_rgb(frame, displayed_size(frame, self._pixel_shape), self._scaler)
         if image_HWC.shape[0] < height or image_HWC.shape[1] < width:
             raise MediaError("damaged", "its pictures change their size")
         return np.ascontiguousarray(image_HWC[:height, :width])
 
 
-def shown_frames(container: InputContainer, stream: VideoStream, cut: Cut) -> Iterator[VideoFrame]:
+def shown_frames(container: InputContainer, cut: Cut) -> Iterator[VideoFrame]:
     """The frame that is shown at each of the cut's moments, by timestamps. Raises ``ValueError`` when there is none."""
     rate = Fraction(cut.fps)
-    moments = iter([cut.start_s + float(index / rate) for index in range(cut.frames)])
-    wanted = next(moments)
+    moments = (cut.start_s + float(index / rate) for index in range(cut.frames))
+    wanted: float | None = next(moments)
     shown: VideoFrame | None = None
-    for time_s, frame in _from(container, stream, cut.start_s):
-        while shown is not None and wanted < time_s - SLACK_S:
-            yield shown
-            following = next(moments, None)
-            if following is None:
-                return
-            wanted = following
+    for frame, until in timed_frames(container, cut.start_s):
         shown = frame
+        while wanted is not None and wanted < until:
+            yield shown
+            wanted = next(moments, None)
+        if wanted is None:
+            return
     if shown is None:
         raise ValueError("it ends early")
     yield shown  # nobody tells how long the last frame is shown: to the end
     for _ in moments:
         yield shown
-
-
-def _from(container: InputContainer, stream: VideoStream, start_s: float) -> Iterator[tuple[float, VideoFrame]]:
-    """Frames with their seconds after the first one of the clip, from ``start_s`` or a little earlier on."""
-    frames = container.decode(stream)
-    first = next(frames, None)
-    if first is None:
-        raise ValueError("not one frame could be decoded")
-    origin = time_of(first)
-    if start_s > SEEK_BEYOND_S and container.format.name not in WITHOUT_TIMES and stream.time_base:
-        for target in (start_s - SEEK_LEAD_S, 0.0):
-            container.seek(int((origin + target) / stream.time_base), stream=stream)
-            frames = container.decode(stream)
-            first = next(frames, None)
-            if first is not None and time_of(first) - origin <= start_s + SLACK_S:
-                break  # a jump in a transport stream may land too late
-    if first is not None:
-        yield time_of(first) - origin, first
-    for frame in frames:
-        yield time_of(frame) - origin, frame
-
-
-def stream_of(container: InputContainer) -> VideoStream:
-    """Its video, decoded with one thread: there are several children. Raises ``MediaError`` for far too large a one."""
-    stream = video_stream(container)
-    coded = stream.codec_context
-    if coded.width * coded.height > MAX_PIXELS:
-        raise MediaError("too-large", f"{coded.width}x{coded.height} pixels; at most {MAX_PIXELS} are opened")
-    coded.thread_count = 1
-    return stream
-
-
-def time_of(frame: VideoFrame) -> float:
-    if frame.time is None:
-        raise ValueError("a frame has no timestamp")
-    return float(frame.time)
-
-
-def shown_size(frame: VideoFrame, stream: VideoStream) -> tuple[int, int]:
-    """Width and height as displayed: pixel shape and rotation applied."""
-    ratio = stream.sample_aspect_ratio
-    shape = float(ratio) if ratio and 0.1 < ratio < 10 else 1.0
-    width, height = max(1, round(frame.width * shape)), frame.height
-    return (height, width) if frame.rotation % 180 == 90 else (width, height)
 
 
 def even(size: tuple[int, int]) -> tuple[int, int]:

@@ -16,6 +16,7 @@ import pytest
 
 from ltxtrain.errors import ConfigError, DataError, MachineError
 from ltxtrain.events import Event, Notice
+from ltxtrain.facts.children import Reply
 from ltxtrain.prepare import scenes
 from ltxtrain.prepare.scenes import Asked, Split, SplitRule, find_sources, inside, iter_split
 from ltxtrain.prepare.scenes_child import rate_of
@@ -267,5 +268,44 @@ def test_the_declared_rate_counts_unless_the_timestamps_say_another() -> None:
     ntsc = Fraction(30000, 1001)
     rounded = [round(index / float(ntsc), 3) for index in range(300)]
     assert rate_of(rounded, ntsc) == ntsc
+    assert float(rate_of(rounded, Fraction(7))) == pytest.approx(float(ntsc), abs=0.01)
     assert rate_of([index / 12.5 for index in range(50)], Fraction(25)) == Fraction(25, 2)
-    assert rate_of([0.0], Fraction(25)) == 25
+    assert rate_of([0.0], Fraction(25)) == rate_of([0.0, 0.0], Fraction(25)) == 25
+    assert rate_of([*(index / 25 for index in range(32)), 3600.0], Fraction(33, 3600)) == 25
+
+
+def write_uneven(path: Path, milliseconds: Sequence[int]) -> None:
+    """One scene of frames at these times."""
+    path.parent.mkdir(parents=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=1000)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = WIDTH, HEIGHT, "yuvj420p", 4_000_000
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, time_ms in enumerate(milliseconds):
+            frame = av.VideoFrame.from_ndarray(picture(number // 60, number), format="rgb24")
+            frame.pts, frame.time_base = time_ms, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def test_no_frame_of_an_uneven_video_is_lost(tmp_path: Path) -> None:
+    times = [*range(0, 2400, 40), *range(2400, 8400, 300), *range(8400, 10000, 40)]
+    write_uneven(tmp_path / "films/a.mkv", times)
+    done, _ = run(tmp_path / "films", tmp_path / "out")
+    found = [number for scene in done.scenes for number in numbers_of(tmp_path / "out" / scene.file)]
+    assert done.failed == () and len(done.scenes) == 2
+    assert sorted(set(found)) == list(range(len(times)))
+
+
+def test_a_video_with_a_hole_of_a_day_is_refused(tmp_path: Path) -> None:
+    write_uneven(tmp_path / "films/a.mkv", [*range(0, 1280, 40), 90_000_000])
+    done, _ = run(tmp_path / "films", tmp_path / "out")
+    assert [rejected.detail for rejected in done.failed] == ["its timestamps span 90000 s"]
+
+
+@pytest.mark.parametrize("said", [("25", 1e9), ("9999", 86_400.0), ("25", float("inf")), ("25", float("nan"))])
+def test_a_child_that_tells_of_endless_scenes_is_not_believed(said: tuple[str, float]) -> None:
+    source = scenes.Source("a.mp4", Path("a.mp4"), "a", (1, 1))
+    reply = Reply({"fps": said[0], "begins_s": [0.0], "end_s": said[1]}, memoryview(b""), "")
+    with pytest.raises(DataError, match=r"do not go forward|at most"):
+        scenes._scenes(source, reply, SplitRule())
