@@ -21,10 +21,13 @@ from ltxtrain.errors import DataError
 from ltxtrain.events import Event, Notice, StageDone, StageStarted
 from ltxtrain.facts.quarantine import add_quarantine, quarantined
 from ltxtrain.learn.device import DTYPES, check_dtype, find_device, memory_advice, release_memory
+from ltxtrain.learn.resume import peek_step
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.model.folder import COMPONENTS, ModelFolder, load_text_encoder, load_vae, locate_model
 from ltxtrain.model.text import MAX_TOKENS, PromptEmbedding, encode_prompts, make_text_pipeline
 from ltxtrain.model.vae import encode_clips
+from ltxtrain.plan.folder import RunFolder
+from ltxtrain.plan.order import order_of
 from ltxtrain.plan.records import Plan, Sample
 from ltxtrain.units import counted
 
@@ -128,6 +131,7 @@ class Filling:
     def __init__(self, plan: Plan, encoders: Encoders, claims: Claims, digests: Mapping[str, str]) -> None:
         self.plan, self.encoders, self.claims, self.digests = plan, encoders, claims, digests
         self.rules = {dataset.id: dataset.cache for dataset in plan.datasets}
+        self.cut_later = _cut_later(plan)
         self.latents_rule = latents_rule(plan, digests, DECODER_VERSION)
         self.prompts_rule = PromptsRule(plan.cache_dir, digests, str(encoders.dtype), MAX_TOKENS)
         self.text_rules = text_rules(plan)
@@ -148,6 +152,9 @@ class Filling:
 
     def _rule(self, sample: Sample) -> CacheRule:
         return self.rules.get(sample.dataset, CacheRule())
+
+    def _later(self, sample: Sample) -> bool:
+        return later(self._rule(sample)) or (sample.dataset in self.cut_later)
 
     def _decoder(self) -> Decoder:
         if self.decoder is None:
@@ -177,7 +184,7 @@ class Filling:
         samples = (*self.plan.samples, *self.plan.eval_samples)
         with stop.at_once(KEPT):
             self.sample_groups = grouped(samples, self.latents_rule.entry, self._sample_place)
-            groups = [group for group in self.sample_groups if not later(self._rule(group.items[0]))]
+            groups = [group for group in self.sample_groups if not self._later(group.items[0])]
             scanned = {entry.key for group in groups for sample, entry in group if self._rule(sample).scanned}
             missing = missing_keys((entry for group in groups for entry in group.entries), scanned)
         self.at_once = len(missing)
@@ -251,7 +258,7 @@ class Filling:
         keeps_vae = any(later(rule) or rule.redrawn for rule in self.rules.values())
         keeps_text = any(later(rule) for rule in self.text_rules.values())
         compress = self.plan.config.cache.compress_disk_cache
-        planned = {sample.id for sample in self.plan.samples + self.plan.eval_samples if not later(self._rule(sample))}
+        planned = {sample.id for sample in self.plan.samples + self.plan.eval_samples if not self._later(sample)}
         latents: Source[Sample] = Source(
             self.latents_rule.entry,
             self._on_demand(self.sample_groups, self.encode_samples, keeps_vae),
@@ -304,6 +311,17 @@ def used_entries(plan: Plan) -> set[Path]:
     entries = [prompts.entry(text) for text in text_rules(plan)]
     entries += [latents.entry(sample) for sample in (*plan.samples, *plan.eval_samples)]
     return {entry.path for entry in entries}
+
+
+def _cut_later(plan: Plan) -> set[str]:
+    """The redrawn data sets that training will not ask for as the plan cuts them, which it does in its first epoch."""
+    redrawn = {dataset.id for dataset in plan.datasets if dataset.role == "train" and dataset.cache.redrawn}
+    if not redrawn:
+        return set()
+    order = order_of(plan)
+    done = peek_step(RunFolder(plan.run_dir).checkpoints, plan.config.checkpoint.resume_from_checkpoint)
+    begun = order[min(done, plan.steps - 1) * plan.accumulation].epoch > 0
+    return redrawn if begun else redrawn - order.suppliers(0)
 
 
 def _sample_name(sample: Sample) -> str:

@@ -52,7 +52,7 @@ from ltxtrain.learn.resume import (
     peek_identity,
     put_aside_later,
 )
-from ltxtrain.learn.schedule import curve_of, learning_rate
+from ltxtrain.learn.schedule import rate_of
 from ltxtrain.learn.sigmas import shift_for
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.learn.videos import holds, index_of
@@ -123,8 +123,12 @@ def _steps(run: Run, done: int, stop: StopFlag) -> Generator[Event, None, None]:
     yield StageStarted("training", plan.steps, done, "steps")
     began = saved_at = time.monotonic()
     saved = done
+    first = done * plan.accumulation
+    if done and first < run.batches:  # the first epoch's cuts may be left of caching, the last one's of a longer run
+        for epoch in (0, run.order[first - 1].epoch):
+            run.prepared.forget(run.order.outdated(epoch, run.order[first].epoch))
     for index in range(READ_AHEAD):
-        _read_ahead(run, done * plan.accumulation + index)
+        _read_ahead(run, first + index)
     for step in range(done + 1, plan.steps + 1):
         event = _step(run, step)
         append_step(run.folder.metrics_jsonl, event)
@@ -141,6 +145,7 @@ def _steps(run: Run, done: int, stop: StopFlag) -> Generator[Event, None, None]:
                 yield _save(run, step)
             _record(run, "interrupted", step)
             raise stop.leave(f"step {step} of {plan.steps} is saved")
+    yield from _told(run)
     run.prepared.release()
     if done < plan.steps:
         _record(run, "finished", plan.steps)
@@ -219,8 +224,7 @@ def _step(run: Run, step: int) -> StepDone:
     """One optimiser step: accumulate, refuse what is not finite, clip, update. Each of its samples counts the same."""
     plan, section = run.plan, run.plan.config.optimizer
     began = time.perf_counter()
-    curve = curve_of(section, plan.config.schedule, plan.steps)
-    rate = learning_rate(plan.config.schedule.lr_scheduler, curve, step - 1)
+    rate = rate_of(section, plan.config.schedule, plan.steps, step)
     set_learning_rate(run.optimizer, rate)
     first = (step - 1) * plan.accumulation
     batches = [run.order[index] for index in range(first, min(first + plan.accumulation, run.batches))]
@@ -302,7 +306,7 @@ def _after(run: Run, step: int) -> Generator[Event, None, None]:
     if step < run.plan.steps:
         before, after = (run.order[number * run.plan.accumulation].epoch for number in (step - 1, step))
         for epoch in range(before, after):
-            run.prepared.forget(run.order.outdated(epoch))
+            run.prepared.forget(run.order.outdated(epoch, after))
 
 
 def _told(run: Run) -> Generator[Notice, None, None]:

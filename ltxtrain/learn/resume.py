@@ -68,6 +68,15 @@ def peek_identity(folder: Path, wanted: str) -> Mapping[str, Any] | None:
     return None
 
 
+def peek_step(folder: Path, wanted: str) -> int:
+    """The step that ``choose_checkpoint`` would go on from, if that checkpoint is valid: only names are looked at."""
+    if wanted == "latest":
+        return max((step_of(path) for path in list_checkpoints(folder)), default=0)
+    name = Path(wanted).name
+    digits = name if name.isdecimal() else name.rpartition("-")[2]
+    return int(digits) if digits.isdecimal() else 0
+
+
 def put_aside_later(samples: Path, step: int) -> None:
     """Rename the videos of later steps: they are of a history that a run which goes back does not continue."""
     for path in list_checkpoints(samples):  # named like checkpoints

@@ -89,6 +89,11 @@ def learning_rate(name: str, curve: Curve, step: int) -> float:
     return SCHEDULES[name](curve, step)
 
 
+def rate_of(optimizer: OptimizerConfig, schedule: ScheduleConfig, total: int, step: int) -> float:
+    """The rate of the ``step``-th of ``total`` steps, which count from 1."""
+    return learning_rate(schedule.lr_scheduler, curve_of(optimizer, schedule, total), step - 1)
+
+
 def curve_of(optimizer: OptimizerConfig, schedule: ScheduleConfig, total: int) -> Curve:
     return Curve(
         base=optimizer.learning_rate,

@@ -108,11 +108,20 @@ class BatchOrder:
         stretch = self._stretch(lambda last: last.end >= batches, lambda each: each.first < batches)
         return stretch.epoch + Fraction(batches - stretch.first, stretch.length)
 
-    def outdated(self, epoch: int) -> Iterator[Sample]:
-        """The samples of redrawn data sets as they were cut in ``epoch``, where the next epoch cuts them elsewhere."""
-        for sample in self.rule.samples if self._redrawn else ():
-            if sample.dataset in self._redrawn:
-                old, new = self._cut(sample, epoch), self._cut(sample, epoch + 1)
+    def suppliers(self, epoch: int) -> set[str]:
+        """The data sets that give a batch in that epoch."""
+        if not self.epoch_length(epoch) or len(self._decks) == 1:
+            return {deck.id for deck in self._decks if self.epoch_length(epoch)}
+        first = self.batches_of(epoch)
+        supply = of_epoch(self._supplies, epoch, lambda: self._drawn_supply(epoch, first))
+        return {self._decks[place].id for place in np.unique(supply.deck)}
+
+    def outdated(self, epoch: int, now: int) -> Iterator[Sample]:
+        """The samples of redrawn data sets as cut in ``epoch``, where the epoch ``now`` cuts them elsewhere."""
+        shown = self._redrawn & self.suppliers(epoch) if self._redrawn else set()
+        for sample in self.rule.samples if shown else ():
+            if sample.dataset in shown:
+                old, new = self._cut(sample, epoch), self._cut(sample, now)
                 if old.crop != new.crop:
                     yield old
 

@@ -9,7 +9,7 @@ import pytest
 
 from ltxtrain.errors import CheckpointError
 from ltxtrain.learn.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
-from ltxtrain.learn.resume import changed_settings, check_same_run, choose_checkpoint
+from ltxtrain.learn.resume import changed_settings, check_same_run, choose_checkpoint, peek_step
 
 Make = Callable[..., Checkpoint]
 
@@ -59,6 +59,14 @@ def test_named_one_is_used_and_later_ones_are_put_aside(
     assert steps(folder) == [20, 10]
     assert aside(folder) == ["superseded-step-00000030"]
     assert "superseded-step-00000030" in told[0]
+
+
+def test_the_step_is_peeked_at_without_opening_anything(folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    named = ("latest", "20", "step-00000010", str(folder.parent / "other" / "step-00000007"), "", "somewhere")
+    assert [peek_step(folder, wanted) for wanted in named] == [30, 20, 10, 7, 0, 0]
+    assert peek_step(folder.parent / "nowhere", "latest") == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
 def test_naming_the_newest_puts_nothing_aside(folder: Path) -> None:

@@ -292,11 +292,25 @@ def test_cuts_that_an_epoch_leaves_behind_are_those_that_the_next_does_not_use()
     order = redrawn(on=True)
     start = order.batches_of(2)
     used = {entry for index in range(start, start + order.epoch_length(2)) for entry in order[index].samples}
-    assert set(order.outdated(2)) == {entry for entry in used if entry.dataset == "clips"}
+    assert set(order.outdated(2, 3)) == {entry for entry in used if entry.dataset == "clips"}
     fitting = [replace(entry, resize=(256, 192)) for entry in clips(6)]  # nothing to choose: always the same cut
     datasets = order.rule.datasets
-    assert list(order_of(fitting, datasets=datasets).outdated(2)) == []
-    assert list(redrawn(on=False).outdated(0)) == []
+    assert list(order_of(fitting, datasets=datasets).outdated(2, 3)) == []
+    assert list(redrawn(on=False).outdated(0, 1)) == []
+
+
+def test_an_epoch_leaves_no_cuts_of_data_sets_that_were_not_shown_in_it() -> None:
+    rule = CacheRule(redrawn=True)
+    schedules = {"a": Schedule(), "late": Schedule(start_epoch=3), "step": Schedule(start_step=40)}
+    datasets = [DatasetPlan(name, "video", "train", 1, 1, 1, 1, found, rule) for name, found in schedules.items()]
+    order = order_of(clips(6, "a") + clips(6, "late") + clips(6, "step"), datasets=datasets)
+    for epoch in range(6):
+        start = order.batches_of(epoch)
+        shown = {order[index].dataset for index in range(start, start + order.epoch_length(epoch))}
+        assert order.suppliers(epoch) == shown == {entry.dataset for entry in order.outdated(epoch, epoch + 1)}
+    assert order.suppliers(1) == {"a"} and order.suppliers(5) == set(schedules)
+    gap = order_of(clips(3), {"clips": Schedule(start_epoch=1, end_epoch=2)})
+    assert [gap.suppliers(epoch) for epoch in range(2)] == [{"clips"}] * 2
 
 
 def test_a_late_start_with_schedules_is_found_without_going_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,9 @@ from ltxtrain.learn.draws import Place, dropout_seed
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.plan.order import order_of
 from ltxtrain.plan.records import Plan
+from ltxtrain.precompute import iter_precompute
 from ltxtrain.train import iter_train
-from tests.run.driving import adapter_bytes, cached, killed_after, losses, trained
+from tests.run.driving import adapter_bytes, cached, drain, killed_after, losses, trained
 
 PlanFor = Callable[..., Plan]
 ListFor = Callable[..., Path]
@@ -87,6 +88,50 @@ def test_each_epoch_of_a_redrawn_data_set_has_other_latents(plan_for: PlanFor, l
     prepared, order = cached(plan), order_of(plan)
     first, second = ({s.id: s for index in part for s in order[index].samples} for part in (range(3), range(3, 6)))
     assert any(not torch.equal(prepared.latents(first[key]), prepared.latents(second[key])) for key in first)
+
+
+def latents(cache: Path) -> int:
+    return len(list((cache / "latents").rglob("*.safetensors")))
+
+
+def test_a_run_that_goes_on_in_a_later_epoch_keeps_the_cuts_of_that_epoch_alone(
+    plan_for: PlanFor, list_for: ListFor, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    options = {"cache_dir": cache, "train_batch_size": 1, "max_train_steps": 9, "checkpoint_step_interval": 4}
+    plan = plan_for(data_backend_config=list_for(cut=SETS["cut"]), **options)
+    killed_after(plan, 5)
+    events: list[Event] = []
+    cached(plan_for(output="other", data_backend_config=list_for(cut=SETS["cut"]), **options))
+    before = latents(cache)
+    prepared = drain(iter_precompute(plan, StopFlag()), events)
+    assert [event.total for event in events if isinstance(event, StageStarted) and event.stage == "latents"] == [0]
+    assert latents(cache) == before >= 5, (
+        "the first epoch's cuts, which another run asked for, and some of the second's"
+    )
+    told = [event for event in iter_train(plan, prepared, StopFlag()) if isinstance(event, Notice)]
+    assert latents(cache) == 3 and [event.level for event in told] == ["info"]
+    longer = plan_for(data_backend_config=list_for(cut=SETS["cut"]), **options | {"max_train_steps": 11})
+    trained(longer)
+    assert latents(cache) <= 3
+
+
+def test_cuts_of_a_data_set_that_begins_later_are_not_encoded_up_front(
+    plan_for: PlanFor, list_for: ListFor, tmp_path: Path
+) -> None:
+    plan = plan_for(
+        data_backend_config=list_for(
+            late={"video": {"num_frames": 9, "min_frames": 9}}, cut=SETS["cut"] | {"start_epoch": 2}
+        ),
+        cache_dir=tmp_path / "cache",
+        max_train_steps=8,
+    )
+    prepared = cached(plan)
+    assert latents(tmp_path / "cache") == 5
+    events = list(iter_train(plan, prepared, StopFlag()))
+    assert "cut" in {event.dataset for event in steps(events)}
+    assert not [event for event in events if isinstance(event, Notice)]
+    assert latents(tmp_path / "cache") == 5 + 3
 
 
 def test_each_sample_of_a_step_counts_the_same(plan_for: PlanFor, homes: dict[str, Path]) -> None:
