@@ -13,6 +13,8 @@ from ltxtrain.facts.index_walk import Rejected, Walk, shown_name, stem_of
 from ltxtrain.facts.reasons import Reason
 from ltxtrain.facts.tables import Row, read_table
 
+LONGEST_PATH = 4096
+SHOWN_AT_MOST = 300
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", flags=re.IGNORECASE)
 
 
@@ -61,39 +63,51 @@ def _named(text: str, walk: Walk) -> list[str]:
     if "\\" in name and name.replace("\\", "/") in walk.files:
         return [name.replace("\\", "/")]
     # By way of a linked folder, a file may have more than one name.
-    target = os.path.realpath(walk.root / name) if name and "\0" not in name else ""
+    target = os.path.realpath(walk.root / name) if name else ""
     real = os.path.relpath(target, walk.root) if target and walk.holds(target) else ""
     return [real] if real in walk.files else []
 
 
 def _inside(text: str, walk: Walk) -> str | None:
     """The name inside the folder that ``text`` stands for, with or without the folder's own path; None outside."""
-    if not text or _ADDRESS.match(text):
+    if not text or _ADDRESS.match(text) or not _can_be_a_path(text):
         return None
     name = posixpath.normpath(text)
     if name.startswith("/"):
         root = str(walk.root)
         if not walk.holds(name):
-            name = os.path.realpath(name) if "\0" not in name else name
+            name = os.path.realpath(name)
         if not walk.holds(name):
             return None
         name = name[len(root) :].lstrip("/")
     return None if name == ".." or name.startswith("../") else name
 
 
+def _can_be_a_path(text: str) -> bool:
+    """Whether the system could be asked about it: a table may hold letters and lengths that no name has."""
+    try:
+        return "\0" not in text and len(os.fsencode(text)) <= LONGEST_PATH
+    except UnicodeEncodeError:
+        return False
+
+
 def _without_file(row: Row, walk: Walk, rule: TableRule) -> tuple[str, Reason, str]:
     """How the row is shown, and why it has no file."""
     if not row.file:
         return f"{rule.path.name}, {row.place}", "missing-file", "it names no file"
-    shown = shown_name(row.file)
+    shown = shown_name(row.file[:SHOWN_AT_MOST])
+    if len(row.file) > SHOWN_AT_MOST:
+        shown = f"{shown}... ({rule.path.name}, {row.place})"
+    if not _can_be_a_path(row.file):
+        return shown, "missing-file", "no file can have that name"
     if _ADDRESS.match(row.file):
         return shown, "missing-file", "an address; fetch the file into the folder and name it here"
     name = _inside(row.file, walk)
     if name is None:
         return shown, "outside-folder", f"it lies outside of {walk.root}"
     if any(part.startswith(".") for part in PurePosixPath(name).parts):
-        return name, "missing-file", "hidden files and folders are not read"
-    if "\0" not in name and (target := walk.root / name).exists():
+        return shown_name(name), "missing-file", "hidden files and folders are not read"
+    if os.path.exists(target := os.path.join(walk.root, name)):  # noqa: PTH110, PTH118 - Path's own raises
         if not walk.holds(os.path.realpath(target)):
             return shown, "outside-folder", "by way of a link, it lies outside of the folder"
         return shown, "missing-file", "there is such a file, but its extension is none of this kind of data set"
