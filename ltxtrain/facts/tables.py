@@ -9,19 +9,21 @@ from __future__ import annotations
 import csv
 import json
 import math
+import reprlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ltxtrain.config.datasets import TableRule
 from ltxtrain.errors import DataError
+from ltxtrain.facts.tables_parquet import parquet_rows
 
 FILE_COLUMNS = ("filename", "file_name", "file", "path", "video", "image", "media")
 CAPTION_COLUMNS = ("caption", "captions", "text", "prompt", "description")
+MAX_CAPTION = 64 * 1024
 MAX_LINE = 16 * 1024 * 1024
-ROWS_AT_ONCE = 2048
 
 Record = Mapping[str, Any]
 
@@ -159,6 +161,8 @@ def captions_in(record: Record, columns: Sequence[str], fallback: str | None) ->
             if not isinstance(value, str):
                 return (), f"column {column!r} holds {type(value).__name__}, not text"
             captions.append(value)
+    if sum(map(len, captions)) > MAX_CAPTION:
+        return (), f"its captions have more than {MAX_CAPTION} letters"
     if fallback is not None and not any(caption.strip() for caption in captions):
         return captions_in(record, (fallback,), None)
     return tuple(captions), ""
@@ -183,10 +187,11 @@ def _side(value: Any, column: str, where: str) -> int | None:
         return None
     try:
         side = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         side = math.nan
     if not (1 <= side <= 1_000_000 and side == int(side)):
-        raise DataError(f"{where}: {column} is {value!r}, not a number of pixels", hint="correct it, or leave it empty")
+        shown = reprlib.repr(value) if isinstance(value, (int, str)) else f"{value!r}"[:60]
+        raise DataError(f"{where}: {column} is {shown}, not a number of pixels", hint="correct it, or leave it empty")
     return int(side)
 
 
@@ -209,12 +214,9 @@ def _read_parquet(rule: TableRule) -> Iterator[Row]:
                     f"{rule.path}: column {columns.file!r} holds {schema.field(columns.file).type}, not names of files",
                     hint="a table that holds the files themselves is read with type huggingface",
                 )
-            tops = list(dict.fromkeys(outermost(column, there) for column in columns.asked))
-            number = 0
-            for batch in file.iter_batches(ROWS_AT_ONCE, columns=tops):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield columns.row(f"row {number}", record, rule.path)
+            tops = list(dict.fromkeys(outermost(column, there) or column for column in columns.asked))
+        for number, record in enumerate(parquet_rows(rule.path, tops), 1):
+            yield columns.row(f"row {number}", record, rule.path)
     except pa.ArrowException as error:
         message = str(error).splitlines()[0]
         raise DataError(f"the table {rule.path} is no parquet file: {message}", hint="write it again") from error
@@ -224,7 +226,7 @@ def _read_csv(rule: TableRule) -> Iterator[Row]:
     with rule.path.open(encoding="utf-8-sig", newline="") as file:
         head = file.readline(MAX_LINE)
         file.seek(0)
-        lines = csv.reader(file, delimiter=_delimiter(head), strict=True)
+        lines = csv.reader(_lines_of(file, rule.path), delimiter=_delimiter(head), strict=True)
         try:
             there = next(lines, [])
             columns = chosen_columns(rule, there)
@@ -241,6 +243,15 @@ def _read_csv(rule: TableRule) -> Iterator[Row]:
                 yield columns.row(place, dict(zip(there, cells, strict=True)), rule.path)
         except csv.Error as error:
             raise DataError(f"{rule.path}: line {lines.line_num}: {error}", hint="correct that line") from error
+
+
+def _lines_of(file: TextIO, path: Path) -> Iterator[str]:
+    number = 0
+    while line := file.readline(MAX_LINE + 1):
+        number += 1
+        if len(line) > MAX_LINE:
+            raise DataError(f"{path}: line {number} is longer than {MAX_LINE} letters", hint="correct that line")
+        yield line
 
 
 def _delimiter(head: str) -> str:
@@ -297,7 +308,7 @@ def _json_line(line: bytes, number: int, path: Path) -> Record | None:
 def _not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
     """The reader knows the place in its buffer only: the line is looked for."""
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):
             try:
                 line.decode()
             except UnicodeDecodeError as found:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -210,6 +211,7 @@ def test_column_that_is_not_there_is_told_with_those_that_are(
         ("t.csv", b'file,caption\na.mp4,"one" two\n', "line 2"),
         ("t.csv", b'file,caption\na.mp4,"one', "line 2"),
         ("t.csv", b"file,caption\na.mp4,it\x92s\n", "line 2 is not UTF-8: byte 0x92"),
+        ("t.csv", b"file,caption\na.mp4," + b"x" * 17_000_000, "line 2 is longer than"),
         ("t.csv", b"", "no column that names the files; it has none"),
         ("t.csv", b"title,caption\n", "it has 'title', 'caption'"),
         ("t.jsonl", b'{"file": "a.mp4"}\n{"file": \n', "line 2 is no JSON object"),
@@ -239,10 +241,60 @@ def test_table_that_is_not_there_is_an_error(data: Path) -> None:
             list(read_table(TableRule(path)))
 
 
-@pytest.mark.parametrize("value", ["wide", -1, 0, 1.5, 1e300, [1]])
+@pytest.mark.parametrize("value", ["wide", -1, 0, 1.5, 1e300, [1], 10**400, "9" * 5000])
 def test_size_that_is_none_is_an_error_with_its_place(index: Callable[..., FolderIndex], value: Any) -> None:
-    with pytest.raises(DataError, match=r"line 1: w is .*, not a number of pixels"):
+    with pytest.raises(DataError, match=r"line 1: w is .{1,60}, not a number of pixels"):
         index([{"file": "a.mp4", "caption": "x", "w": value, "h": 1}], width_column="w", height_column="h")
+
+
+@pytest.mark.parametrize("name", ["\ud800.mp4", "x" * 300, "y/" * 2500, "/z" * 2500, "\0.mp4"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_name_that_no_file_can_have_is_told_as_missing(
+    index: Callable[..., FolderIndex], data: Path, name: str, whole: bool
+) -> None:
+    for said in (name, str(data / name)):
+        found = index(
+            [{"file": "a.mp4", "caption": "x"}, {"file": said, "caption": "y"}], identifier_includes_extension=whole
+        )
+        assert list(captions(found)) == ["a.mp4"]
+        (told,) = [entry for entry in found.rejected if entry.reason != "no-row"]
+        assert told.reason in ("missing-file", "outside-folder") and len(told.name) < 400 and told.name.encode()
+
+
+BOMBS = ("caption", "list", "name")
+
+
+@pytest.mark.parametrize("place", BOMBS)
+def test_text_that_a_small_file_repeats_for_ever_is_told_before_it_takes_memory(tmp_path: Path, place: str) -> None:
+    """A text of 40 MB stands there once, in 10 kB, and two thousand rows name it: 80 GB."""
+    rows = 2048
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["x" * 40_000_000]))
+    few = pa.array(["a.mp4"] * rows)
+    vast = pa.ListArray.from_arrays(pa.array(range(rows + 1), pa.int32()), texts) if place == "list" else texts
+    names, caps = (texts, few) if place == "name" else (few, vast)
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pa.table({"file": names, "caption": caps}), path, compression="zstd", write_statistics=False)
+    assert path.stat().st_size < 100_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match=r"rows 1 to 256: column '(caption|file)' holds a text of"):
+        list(read_table(TableRule(path)))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+
+
+def test_many_long_texts_in_one_row_are_told(tmp_path: Path) -> None:
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 4096, pa.int32()), pa.array(["x" * 100_000]))
+    table = pa.table({"file": ["a.mp4"], "caption": pa.ListArray.from_arrays(pa.array([0, 4096], pa.int32()), texts)})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="holds 4096 texts of up to"):
+        list(read_table(TableRule(tmp_path / "t.parquet")))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_caption_longer_than_any_is_told_for_its_clip_alone(index: Callable[..., FolderIndex], kind: str) -> None:
+    rows = [{"file": "a.mp4", "caption": "x" * 70_000}, {"file": "b.mp4", "caption": "x"}]
+    found = index(rows, kind)
+    assert captions(found) == {"b.mp4": ("x",)}
+    assert reasons(found) == {"a.mp4": "bad-caption", "sub/c.mov": "no-row"}
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
