@@ -20,7 +20,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from ltxtrain.errors import DataError
 from ltxtrain.facts.children import Children, Reply, Task, usable_workers
 from ltxtrain.facts.children_serve import KEPT_ROOMS
-from ltxtrain.facts.media import MediaError, open_clip, open_regular_file
+from ltxtrain.facts.media import MOST_SECONDS_OF_A_FILE, MediaError, open_clip, open_regular_file, stored_bytes
 from ltxtrain.facts.media_facts import printable, told
 from ltxtrain.facts.media_frames import FrameRequest, decode_frame, decode_frames, timed_frames, upright_rgb
 from ltxtrain.facts.media_images import read_image
@@ -128,10 +128,8 @@ def decode_cut(cut: Cut, frames_FHWC: np.ndarray) -> None:
 
 
 def _task(cut: Cut) -> Task:
-    try:
-        seconds = DECODE_SECONDS + Path(cut.path).stat().st_size / DECODE_BYTES_PER_SECOND
-    except OSError:
-        seconds = DECODE_SECONDS
+    seconds = DECODE_SECONDS + stored_bytes(Path(cut.path)) / DECODE_BYTES_PER_SECOND
+    seconds = min(MOST_SECONDS_OF_A_FILE, seconds)
     return Task(vars(cut), seconds, cut.bytes)
 
 

@@ -55,6 +55,10 @@ MAX_SECONDS = 24 * 3600  # a longer clip is a damaged timestamp
 PROBE_MEMORY = 2 << 30
 PROBE_SECONDS = 10.0
 PROBE_BYTES_PER_SECOND = 20e6
+MOST_SECONDS_OF_A_FILE = 600.0
+# No more than this is read in search of the next packet, of which one picture may have the second as bytes per pixel.
+BYTES_WITHOUT_PACKET = 64 << 20
+MOST_BYTES_OF_A_PIXEL = 16
 
 _QUICKTIME_ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _MAGIC: tuple[tuple[bytes, str], ...] = (
@@ -90,9 +94,18 @@ def probe_clips(
 
 
 def probe_task(path: Path, kind: Kind) -> Task:
-    stamp = stamp_of(path)
-    seconds = PROBE_SECONDS + (stamp[0] if stamp else 0) / PROBE_BYTES_PER_SECOND
+    seconds = min(MOST_SECONDS_OF_A_FILE, PROBE_SECONDS + stored_bytes(path) / PROBE_BYTES_PER_SECOND)
     return Task({"do": "probe", "path": str(path.absolute()), "kind": kind}, seconds)
+
+
+def stored_bytes(path: Path) -> int:
+    """What reading it may take time for: holes in a file are read at once. 0 where there is no file."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return 0
+    stored = getattr(status, "st_blocks", 0) * 512  # some file systems count no blocks
+    return min(status.st_size, stored) if stored else status.st_size
 
 
 def found_in(path: Path, reply: Reply) -> ClipFacts | MediaError:
@@ -123,8 +136,8 @@ def probe_clip(path: Path) -> ClipFacts:
 
     # FFmpeg's errors derive from these built-in ones by kind; a damaged file can raise nearly any of them.
     try:
-        with open_clip(path) as container:
-            return _probe_container(path, container)
+        with open_regular_file(path) as file:
+            return _probe_open(path, _Patience(file))
     except av.error.DecoderNotFoundError as error:
         raise MediaError("no-video", "its video is in a coding for which there is no decoder") from error
     except MemoryError as error:
@@ -139,19 +152,53 @@ def open_clip(path: Path) -> Iterator[InputContainer]:
 
     Raises ``MediaError`` for a file that is no video, and whatever PyAV raises for a damaged one.
     """
+    with open_regular_file(path) as file, opened_clip(file) as container:
+        yield container
+
+
+@contextmanager
+def opened_clip(file: BinaryIO | _Patience) -> Iterator[InputContainer]:
     import av
 
-    with open_regular_file(path) as file:
-        head = file.read(512)
-        if not head:
-            raise MediaError("empty", "the file is empty (0 bytes)")
-        container_format = sniff_format(head)
-        if container_format is None:
-            raise MediaError("not-video", "its first bytes are of no video container that is known here")
-        file.seek(0)
-        options = {"protocol_whitelist": "file"}
-        with av.open(file, "r", format=container_format, options=options, metadata_errors="replace") as container:
-            yield container
+    head = file.read(512)
+    if not head:
+        raise MediaError("empty", "the file is empty (0 bytes)")
+    container_format = sniff_format(head)
+    if container_format is None:
+        raise MediaError("not-video", "its first bytes are of no video container that is known here")
+    file.seek(0)
+    options = {"protocol_whitelist": "file"}
+    with av.open(file, "r", format=container_format, options=options, metadata_errors="replace") as container:
+        yield container
+
+
+class _Patience:
+    """A file that ends where it was read for long without a packet coming out of it. A decoder would read it on for
+    hours."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._read = 0
+        self._ended = False
+        self.most = BYTES_WITHOUT_PACKET
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, count: int) -> bytes:
+        self._ended |= self._read > self.most
+        if self._ended:
+            return b""
+        content = self._file.read(count)
+        self._read += len(content)
+        return content
+
+    def packet(self) -> None:
+        """One has come. Raises ``MediaError`` when the file was made to end before."""
+        self.check()
+        self._read = 0
+
+    def check(self) -> None:
+        if self._ended:
+            raise MediaError("damaged", f"{self._read >> 20} MiB of it hold not one picture or sound")
 
 
 def video_stream(container: InputContainer) -> VideoStream:
@@ -213,10 +260,22 @@ def open_regular_file(path: Path) -> BinaryIO:
         raise MediaError("unreadable", error.strerror or str(error)) from error
 
 
-def _probe_container(path: Path, container: InputContainer) -> ClipFacts:
+def _probe_open(path: Path, file: _Patience) -> ClipFacts:
+    import av
+
+    try:
+        with opened_clip(file) as container:
+            return _probe_container(path, container, file)
+    except (av.error.FFmpegError, MediaError):
+        file.check()
+        raise
+
+
+def _probe_container(path: Path, container: InputContainer, patience: _Patience) -> ClipFacts:
     stream = bounded_stream(container)
     coded = stream.codec_context
-    picture, ticks = _read_packets(container, stream)
+    patience.most += MOST_BYTES_OF_A_PIXEL * coded.width * coded.height
+    picture, ticks = _read_packets(container, stream, patience)
     if picture is None or not ticks:
         raise MediaError("damaged", "not one frame could be decoded")
     tick = float(stream.time_base or Fraction(1, 1000))
@@ -246,11 +305,16 @@ def _probe_container(path: Path, container: InputContainer) -> ClipFacts:
     )
 
 
-def _read_packets(container: InputContainer, stream: VideoStream) -> tuple[VideoFrame | None, list[int]]:
+def _read_packets(
+    container: InputContainer, stream: VideoStream, patience: _Patience
+) -> tuple[VideoFrame | None, list[int]]:
     """The first frame, and the sorted timestamps of all frames that a player shows. Decodes no more than needed."""
     picture: VideoFrame | None = None
     ticks: set[int] = set()
-    for packet in container.demux(stream):
+    for packet in container.demux():
+        patience.packet()
+        if packet.stream_index != stream.index:
+            continue
         if picture is None:
             picture = next(_decoded(packet), None)
         ticks_here = packet.pts if packet.pts is not None else packet.dts

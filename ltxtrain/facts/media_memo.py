@@ -20,7 +20,7 @@ from ltxtrain.facts.reasons import Reason
 from ltxtrain.files import write_atomically
 
 # A change of what probing finds needs a new number here.
-VERSION = "facts-1"
+VERSION = "facts-2"
 # Such a file may be all right the next time, when the machine is.
 NOT_REMEMBERED: tuple[Reason, ...] = ("unreadable", "too-slow", "crashed")
 # Files of the same folder that were not asked for now: another data set may ask.

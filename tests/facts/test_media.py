@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -13,8 +14,10 @@ from av.stream import Disposition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ltxtrain.facts.media import ClipFacts, MediaError, frames_at, probe_clip, probe_clips, sniff_format
+from ltxtrain.facts import media
+from ltxtrain.facts.media import ClipFacts, MediaError, frames_at, probe_clip, probe_clips, probe_task, sniff_format
 from ltxtrain.facts.reasons import EXPLANATIONS, REASONS
+from tests.facts.zoo_files import encoded
 
 MakeClip = Callable[..., Path]
 
@@ -237,6 +240,35 @@ def test_damaged_bytes_always_end_in_facts_or_in_a_reason(make_clip: MakeClip, t
             verdicts.add("facts")
     assert verdicts <= {"facts", "empty", "not-video", "damaged", "no-video", "too-large"}
     assert {"facts", "damaged"} <= verdicts
+
+
+HEADS = {"mpeg": b"\x00\x00\x01\xba", "mpegvideo": b"\x00\x00\x01\xb3", "flv": b"FLV\x01\x05\x00\x00\x00\x09"}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_forty_gigabytes_of_nothing_are_not_read_to_the_end(head: str, tmp_path: Path) -> None:
+    path = _write(tmp_path / "hole.mpg", HEADS[head])
+    os.truncate(path, 40 << 30)
+    began = time.process_time()
+    with pytest.raises(MediaError, match="MiB of it hold not one") as caught:
+        probe_clip(path)
+    assert time.process_time() - began < 10
+    assert caught.value.reason == "damaged"
+
+
+@pytest.mark.parametrize(("suffix", "form", "codec"), [("mpg", "mpeg", "mpeg1video"), ("ts", "mpegts", "mpeg2video")])
+def test_hole_behind_a_clip_is_not_read_to_the_end(suffix: str, form: str, codec: str, tmp_path: Path) -> None:
+    path = tmp_path / f"hole.{suffix}"
+    encoded(path, codec, 10, form=form)
+    os.truncate(path, 40 << 30)
+    assert probe_task(path, "video").seconds < 11
+    with pytest.raises(MediaError, match="MiB of it hold not one"):
+        probe_clip(path)
+
+
+def test_time_for_a_file_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media, "stored_bytes", lambda path: 1 << 40)
+    assert probe_task(tmp_path / "film.mov", "video").seconds == media.MOST_SECONDS_OF_A_FILE
 
 
 def test_many_are_probed_in_the_order_given(make_clip: MakeClip, tmp_path: Path) -> None:
