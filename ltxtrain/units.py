@@ -1,6 +1,11 @@
-"""Bytes and durations as people read them."""
+"""Bytes, durations and foreign texts as people read them."""
 
 from __future__ import annotations
+
+import re
+
+# Signs that break a line in two, steer a terminal, or turn the order of the letters after them around.
+UNPRINTED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def counted(count: int, noun: str) -> str:
@@ -30,3 +35,15 @@ def format_duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def plain(text: str) -> str:
+    """One line that every terminal takes, whatever a file system or a server named: ``\\n`` and ``\\xff`` in words."""
+    return UNPRINTED.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte of a name that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(found[0], f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")

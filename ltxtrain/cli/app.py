@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ltxtrain.errors import ConfigError, Fault, Interrupted, LtxtrainError
+from ltxtrain.units import plain
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,11 @@ def _take_debug(words: list[str]) -> bool:
 
 
 def _tell(lines: Sequence[str], hint: str | None, code: int, word: str = "error") -> int:
+    """Names of files and words of servers stand in these lines, and must not steer the terminal."""
     for line in lines:
-        print(f"{word}: {line}", file=sys.stderr)
+        print(f"{word}: {plain(line)}", file=sys.stderr)
     if hint:
-        print(f"hint: {hint}", file=sys.stderr)
+        print(f"hint: {plain(hint)}", file=sys.stderr)
     return code
 
 

@@ -10,6 +10,7 @@ import typer
 
 from ltxtrain.cli.options import AsJson, Configs, Context, Presets, SetAside, read_config
 from ltxtrain.errors import ConfigError, Fault
+from ltxtrain.units import plain
 
 if TYPE_CHECKING:
     from ltxtrain.config import LoadedConfig
@@ -107,7 +108,7 @@ class Planned:
                 return drain(iter_precompute(self.plan, stop), listeners)
             except FaultyClips as error:
                 for line in error.message.splitlines():
-                    print(f"warning: {line}", file=sys.stderr)
+                    print(f"warning: {plain(line)}", file=sys.stderr)
                 print("these clips are on the quarantine list now; planning again without them", file=sys.stderr)
                 with stop.at_once("everything encoded so far is kept"):
                     self.plan = self._make()

@@ -7,7 +7,6 @@ Hidden files and folders (a name that begins with a dot) are passed over: operat
 from __future__ import annotations
 
 import os
-import re
 import stat
 from bisect import bisect_left
 from dataclasses import dataclass, field
@@ -15,9 +14,7 @@ from pathlib import Path
 
 from ltxtrain.errors import DataError
 from ltxtrain.facts.reasons import Reason
-
-# Signs that would break a line of a report, a log or a table in two, or move the terminal's cursor.
-_UNPRINTED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+from ltxtrain.units import UNPRINTED, plain
 
 
 @dataclass(frozen=True)
@@ -51,14 +48,7 @@ class Walk:
 
 def shown_name(name: str) -> str:
     """``name`` on one line and as UTF-8 whatever the file system holds: ``\\n`` and ``\\xff`` in words."""
-    return _UNPRINTED.sub(_escaped, name)
-
-
-def _escaped(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte of a name that is no UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(found[0], f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+    return plain(name)
 
 
 def stem_of(name: str) -> str:
@@ -77,7 +67,7 @@ def walk_folder(root: Path, wanted: frozenset[str], other: frozenset[str]) -> Wa
         what = "is not a folder" if root.exists() else "does not exist"
         raise DataError(f"the dataset's folder {what}: {root}", hint="name the folder that holds the clips")
     walk = Walk(root.resolve())
-    if _UNPRINTED.search(str(walk.root)):
+    if UNPRINTED.search(str(walk.root)):
         raise DataError(
             f"the name of the dataset's folder is not UTF-8 or has a control character in it: {shown_name(str(root))}",
             hint="rename the folder",
@@ -118,7 +108,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 def _take(walk: Walk, entry: os.DirEntry[str], name: str) -> None:
     """One entry with a clip's extension that is no folder."""
-    if _UNPRINTED.search(name):
+    if UNPRINTED.search(name):
         walk.refuse(name, "unreadable", "its name is not UTF-8 or has a control character in it; rename it")
     elif entry.is_file(follow_symlinks=False):
         walk.files[name] = entry.path

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ltxtrain import __version__
+from ltxtrain.cli import app
 from ltxtrain.cli.app import COMMANDS, run
 from ltxtrain.cli.options import own_words_and_flags, parse_flags
 from ltxtrain.config.catalogue import options
@@ -394,6 +395,18 @@ def test_a_fault_leaves_with_exit_code_2_and_no_traceback() -> None:
     done = program("validate", "--lora-rank", "0")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: --lora-rank: 0 is out of range: at least 1\n"
+
+
+def test_names_of_files_do_not_steer_the_terminal(capsys: Captured, tmp_path: Path) -> None:
+    hostile = "clips\x1b]0;owned\x07\u202egpj"
+    for words in (["validate", "--config", f"{hostile}.toml"], ["train", "--data", str(tmp_path / hostile)]):
+        _, out, err = told(capsys, *words)
+        assert err.startswith("error: ") and not {"\x1b", "\x07", "\u202e"} & set(out + err), ascii(err)
+
+
+def test_words_of_an_error_of_the_system_do_not_steer_the_terminal(capsys: Captured) -> None:
+    code = app._tell(["a\x1b[2Jb"], "c\u202ed", 3)
+    assert (code, capsys.readouterr().err) == (3, "error: a\\x1b[2Jb\nhint: c\\u202ed\n")
 
 
 def test_debug_shows_the_traceback_wherever_it_stands() -> None:
