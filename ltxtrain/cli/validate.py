@@ -47,7 +47,7 @@ def validate(
 
 def _dataset_notices(loaded: LoadedConfig) -> list[str]:
     """Check the data sets too: a list where it is on this machine, or a folder, which need not be."""
-    from ltxtrain.config import dataset_notices, resolve_datasets
+    from ltxtrain.config import dataset_notices, overruled_notices, resolve_datasets
 
     config = loaded.config
     data = config.data
@@ -62,7 +62,10 @@ def _dataset_notices(loaded: LoadedConfig) -> list[str]:
         resolve_datasets(data, config.cache, config.validation)
     except DataError as error:
         return [error.message]
-    return list(dataset_notices(data, config.validation, config.objective))
+    return [
+        *dataset_notices(data, config.validation, config.objective),
+        *overruled_notices(config, loaded.sources),
+    ]
 
 
 def _check_targets(loaded: LoadedConfig) -> None:

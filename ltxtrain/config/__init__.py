@@ -14,6 +14,7 @@ from ltxtrain.config.datasets import (
 )
 from ltxtrain.config.load import LoadedConfig, load_config
 from ltxtrain.config.optimizer_settings import ADAMW_DEFAULTS, adamw_settings
+from ltxtrain.config.overruled import overruled_notices
 from ltxtrain.config.resolve import dataset_notices, dataset_settings, resolve_datasets
 from ltxtrain.config.schema import TrainConfig
 from ltxtrain.config.validation import parse_resolutions
@@ -34,6 +35,7 @@ __all__ = [
     "dataset_notices",
     "dataset_settings",
     "load_config",
+    "overruled_notices",
     "parse_resolutions",
     "resolve_datasets",
 ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltxtrain.config import LoadedConfig, TrainConfig, dataset_notices, resolve_datasets
+from ltxtrain.config import LoadedConfig, TrainConfig, dataset_notices, overruled_notices, resolve_datasets
 from ltxtrain.facts.container import no_clips
 from ltxtrain.facts.machine import Machine, probe_machine
 from ltxtrain.facts.models import ModelFacts, TransformerFacts, lora_params, model_facts, transformer_facts
@@ -110,6 +110,7 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
         notices=(
             *loaded.notices,
             *dataset_notices(data, config.validation, config.objective),
+            *overruled_notices(config, loaded.sources),
             *(text for found in material.selections for text in set_notices.selection_notices(found, material.rule)),
             *set_notices.quarantine_notices(material.selections),
             *notices.bucket_notices(material.filled),
