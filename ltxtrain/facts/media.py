@@ -9,13 +9,13 @@ that no text file, playlist or URL hidden behind ``.mp4`` is ever followed. File
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from ltxtrain.facts.children import Children, Reply, Task, usable_workers
 from ltxtrain.facts.media_facts import ClipFacts, Kind, MediaError, frames_at, from_plain, printable, told
@@ -27,6 +27,7 @@ __all__ = [
     "VIDEO_EXTENSIONS",
     "ClipFacts",
     "MediaError",
+    "Progress",
     "bounded_stream",
     "displayed_size",
     "frames_at",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 VIDEO_EXTENSIONS = frozenset(
     (".mp4", ".avi", ".mov", ".mkv", ".webm", ".flv", ".wmv", ".m4v", ".mpeg", ".mpg", ".3gp", ".ogv")
 )
+Progress: TypeAlias = "Callable[[int, int], None]"  # how many are done, and how many there are
 MAX_PIXELS = 8192 * 8192
 MICROSECONDS = 1_000_000  # a container's duration is counted in these
 MAX_FRAMES = 500_000
@@ -72,10 +74,15 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 
 
 def probe_clips(
-    paths: Sequence[Path], kind: Kind = "video", memo: Path | None = None, root: Path | None = None
+    paths: Sequence[Path],
+    kind: Kind = "video",
+    memo: Path | None = None,
+    root: Path | None = None,
+    progress: Progress | None = None,
 ) -> list[ClipFacts | MediaError]:
     """Probe many files, in the order given. ``memo`` is a folder where facts and refusals are remembered, in a file
-    for each ``root``; files that have not changed since are not opened."""
+    for each ``root``; files that have not changed since are not opened. What was found so far is remembered also when
+    this is stopped. ``progress`` hears how many of those to be opened are done, and how many there are."""
     if not paths:
         return []
     known = Memo(memo, root or common_root(paths), kind, program())
@@ -83,14 +90,23 @@ def probe_clips(
     found = [known.answer(path, stamp) for path, stamp in zip(paths, stamps, strict=True)]
     places = [place for place, entry in enumerate(found) if entry is None]
     if places:
-        workers = min(usable_workers(), len(places))
-        with Children("ltxtrain.facts.probe_child", workers, PROBE_MEMORY) as pool:
-            replies = pool.run(probe_task(paths[place], kind) for place in places)
-            for place, reply in zip(places, replies, strict=True):
-                found[place] = entry = found_in(paths[place], reply)
+        try:
+            opened = _opened([paths[place] for place in places], kind)
+            for done, (place, entry) in enumerate(zip(places, opened, strict=True)):
+                found[place] = entry
                 known.remember(paths[place], stamps[place], entry)
-        known.keep(paths)
+                known.keep_now_and_then(paths)
+                if progress is not None:
+                    progress(done + 1, len(places))
+        finally:
+            known.keep(paths)
     return [entry for entry in found if entry is not None]
+
+
+def _opened(paths: Sequence[Path], kind: Kind) -> Iterator[ClipFacts | MediaError]:
+    with Children("ltxtrain.facts.probe_child", min(usable_workers(), len(paths)), PROBE_MEMORY) as pool:
+        for path, reply in zip(paths, pool.run(probe_task(path, kind) for path in paths), strict=True):
+            yield found_in(path, reply)
 
 
 def probe_task(path: Path, kind: Kind) -> Task:

@@ -25,6 +25,7 @@ VERSION = "facts-2"
 NOT_REMEMBERED: tuple[Reason, ...] = ("unreadable", "too-slow", "crashed")
 # Files of the same folder that were not asked for now: another data set may ask.
 MOST_OTHERS = 100_000
+KEEP_EVERY_S = 30.0  # so much is lost at most when the power goes
 
 Stamp = tuple[int, int, int]
 Found = ClipFacts | MediaError
@@ -48,6 +49,7 @@ class Memo:
         self._head = json.dumps([VERSION, kind, program, str(root)])
         self._entries: dict[str, Any] = _read(self._path, self._head) if self._path is not None else {}
         self._changed = False
+        self._kept_at = time.monotonic()
 
     def answer(self, path: Path, stamp: Stamp | None) -> Found | None:
         entry = self._entries.get(str(path))
@@ -64,10 +66,16 @@ class Memo:
         self._entries[str(path)] = [*stamp, plain(found)]
         self._changed = True
 
+    def keep_now_and_then(self, paths: Sequence[Path]) -> None:
+        if time.monotonic() - self._kept_at > KEEP_EVERY_S:
+            self.keep(paths)
+
     def keep(self, paths: Sequence[Path]) -> None:
         """Write it, if there is anything new. A place that cannot be written costs time on the next start, no more."""
+        self._kept_at = time.monotonic()
         if not self._changed or self._path is None:
             return
+        self._changed = False
         if len(self._entries) > len(paths) + MOST_OTHERS:
             asked = {str(path) for path in paths}
             self._entries = {path: entry for path, entry in self._entries.items() if path in asked}

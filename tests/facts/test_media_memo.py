@@ -129,6 +129,34 @@ def test_goes_on_where_nothing_can_be_written(clips: list[Path], tmp_path: Path)
     assert len(probe_clips(clips, "video", tmp_path / "file" / "memo")) == 3
 
 
+def test_stopped_or_killed_it_remembers_what_was_found_and_tells_how_far_it_is(
+    make_clip: MakeClip, opened: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = [make_clip(f"{number}.mp4", frames=2) for number in range(4)]
+    heard: list[tuple[int, int]] = []
+
+    def stop(done: int, count: int) -> None:
+        heard.append((done, count))
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        probe_clips(several, "video", tmp_path / "memo", progress=stop)
+    opened.clear()
+    monkeypatch.setattr(media_memo, "KEEP_EVERY_S", -1)
+    heard_now: list[object] = []
+
+    def look(done: int, count: int) -> None:
+        heard_now.append((done, count, len(Memo(tmp_path / "memo", tmp_path, "video", media.program())._entries)))
+
+    probe_clips(several, "video", tmp_path / "memo", progress=look)
+    assert opened == several[2:]
+    assert heard == [(1, 4), (2, 4)]
+    assert heard_now == [(1, 2, 3), (2, 2, 4)]
+    probe_clips(several, "video", tmp_path / "memo", progress=stop)
+    assert len(heard) == 2
+
+
 def test_ten_thousand_known_clips_are_answered_at_once(tmp_path: Path, opened: list[Path]) -> None:
     folder = tmp_path / "clips"
     folder.mkdir()
