@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from ltxtrain.config import dataset_settings
 from ltxtrain.facts.digests import sha256_of
-from ltxtrain.plan.manifest import PLACES, config_sha256, dataset_fingerprint
+from ltxtrain.plan.manifest import PLACES, config_sha256
 from ltxtrain.plan.records import Plan
 
 TOLD_SECTIONS = ("model", "adapter", "data", "cache", "precision", "memory", "objective", "optimizer", "schedule")
@@ -18,11 +18,12 @@ TOLD_SECTIONS = ("model", "adapter", "data", "cache", "precision", "memory", "ob
 def identity_of(plan: Plan, spec: Any) -> dict[str, str]:
     """What must be the same for a checkpoint to be of this run, in words that an error message can use.
 
-    ``spec`` is the adapter's. Clips that are held out may change: nothing is learned from them.
+    ``spec`` is the adapter's. Clips that are held out may change: nothing is learned from them. How often and how clips
+    are used may change too, which ``told_settings`` tells: repeats, first frames, batch sizes, weights.
     """
     return {
         "adapter": sha256_of(spec.rank, spec.alpha, sorted(spec.targets)),
-        "set of clips": dataset_fingerprint(replace(plan, eval_samples=())),
+        "set of clips": plan.clips_digest,
     }
 
 

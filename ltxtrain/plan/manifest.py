@@ -17,6 +17,7 @@ from ltxtrain.errors import CheckpointError
 from ltxtrain.facts.digests import file_sha256, sha256_of
 from ltxtrain.facts.image import image_facts
 from ltxtrain.files import write_atomically
+from ltxtrain.plan.fingerprint import samples_digest
 from ltxtrain.plan.folder import RunFolder
 from ltxtrain.plan.records import plain
 
@@ -93,21 +94,8 @@ def read_events(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def dataset_fingerprint(plan: Plan) -> str:
-    """A digest of what is trained on, and of what is only measured: each clip's bytes, captions, window, bucket and
-    crop. Paths do not count.
-    """
-    memo = plan.cache_dir / "digests"
-    digests: dict[str, str] = {}
-    roles = []
-    for samples in (plan.samples, plan.eval_samples):
-        listed = []
-        for sample in samples:
-            if sample.path not in digests:  # a long clip has many windows
-                digests[sample.path] = file_sha256(Path(sample.path), memo)
-            facts = {key: value for key, value in asdict(sample).items() if key != "path"}
-            listed.append([facts, digests[sample.path]])
-        roles.append(listed)
-    return sha256_of("samples-2", roles)
+    """A digest of what is trained on, and of what is only measured."""
+    return sha256_of(plan.clips_digest, samples_digest(plan.eval_samples, plan.cache_dir / "digests"))
 
 
 def config_sha256(plan: Plan) -> str:

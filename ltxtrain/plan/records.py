@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ltxtrain.config import CacheRule, Dataset, Schedule
 from ltxtrain.facts.machine import Machine
+from ltxtrain.plan.fingerprint import samples_digest
 from ltxtrain.plan.prompts import ValidationVideo
 
 if TYPE_CHECKING:
@@ -168,6 +169,11 @@ class Plan:
     def clips_used(self) -> int:
         """Clips with at least one sample, in all data sets. ``clips_found`` = ``clips_used`` + clips that gave none."""
         return len({(sample.dataset, clip_name(sample)) for sample in (*self.samples, *self.eval_samples)})
+
+    @cached_property
+    def clips_digest(self) -> str:
+        """A digest of what is trained on. Reads the clips' bytes, or what is remembered of them, once in a plan."""
+        return samples_digest(self.samples, self.cache_dir / "digests")
 
     def to_json(self) -> dict[str, Any]:
         """The whole plan as plain JSON values, the resolved configuration and its sources included."""

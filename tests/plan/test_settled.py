@@ -10,7 +10,10 @@ import pytest
 
 from ltxtrain.config import LoadedConfig
 from ltxtrain.facts.machine import Machine
-from ltxtrain.learn.identity import told_settings
+from ltxtrain.learn.identity import identity_of, told_settings
+from ltxtrain.learn.resume import changed_settings
+from ltxtrain.model.adapter import adapter_spec
+from ltxtrain.plan import fingerprint
 from ltxtrain.plan.folder import RunFolder, write_plan_files
 from ltxtrain.plan.make import make_plan
 from ltxtrain.plan.manifest import config_sha256, write_manifest
@@ -52,6 +55,31 @@ def test_the_run_folder_holds_the_settings_of_each_set(load: Load, machine: Mach
     assert of_plan == of_run
     assert (of_plan["root"], of_plan["repeats"], of_plan["crop_style"]) == (str(clips), 3, "center")
     assert (of_plan["captions"]["strategy"], of_plan["resolution"], of_plan["quarantine"]) == ("textfile", 64, True)
+
+
+HOW = [{"repeats": 5}, {"probability": 0.1}, {"train_batch_size": 2}, {"video": {"num_frames": 9, "is_i2v": False}}]
+WHAT = [{"video": {"num_frames": 1}}, {"instance_prompt": "x", "only_instance_prompt": True}, {"resolution": 32}]
+
+
+def test_how_clips_are_used_may_change_in_a_run_and_is_told(load: Load, machine: Machine, listed: Path) -> None:
+    spec = adapter_spec(load().config.adapter)
+    (entry,) = json.loads(listed.read_text())
+    before = make_plan(load(datasets=[entry], train_batch_size=1), machine)
+    for change in (*HOW, *WHAT):
+        after = make_plan(load(datasets=[entry | change], train_batch_size=1), machine)
+        assert (identity_of(after, spec) == identity_of(before, spec)) == (change in HOW), change
+        assert changed_settings(told_settings(before), told_settings(after)), change
+
+
+def test_the_clips_are_read_once_for_a_plan(
+    load: Load, machine: Machine, listed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(load(data_backend_config=str(listed), train_batch_size=1), machine)
+    read: list[Path] = []
+    monkeypatch.setattr(fingerprint, "file_sha256", lambda path, memo: read.append(path) or "digest")
+    spec = adapter_spec(plan.config.adapter)
+    assert identity_of(plan, spec) == identity_of(plan, spec)
+    assert len(read) == 1
 
 
 def test_the_digest_of_the_settings_knows_the_sets_wherever_they_stand(
