@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from ltxtrain.learn.draws import Place
 from ltxtrain.learn.metrics import append_evaluations, evaluated
 from ltxtrain.learn.sigmas import automatic_mu
 from ltxtrain.learn.signals import StopFlag
+from ltxtrain.plan.filling import FillRule, sizes_of
 from ltxtrain.plan.order import Batch, BatchOrder, eval_batches
-from ltxtrain.plan.records import Plan
+from ltxtrain.plan.records import Bucket, Plan
 
 SEED = 0  # whatever the run's seed is
 Measured = list[tuple[float, float]]  # sigma and loss, for each sample at each sigma
@@ -83,8 +85,16 @@ def evaluation_sets(plan: Plan) -> dict[str, tuple[Batch, ...]]:
         return {}
     names = [found.id for found in plan.datasets if found.role == "eval"]
     wanted = [name for name in names if section.eval_dataset_id in (None, name)]
-    found = {name: eval_batches(plan.eval_samples, name, plan.batch_size, section.num_eval_images) for name in wanted}
-    return {name: batches for name, batches in found.items() if batches}
+    sizes, found = sizes_of(plan.config.data, plan.settled), {}
+    for name in wanted:
+        size_of = partial(_size, sizes, name)
+        if batches := eval_batches(plan.eval_samples, name, size_of, section.num_eval_images):
+            found[name] = batches
+    return found
+
+
+def _size(sizes: FillRule, dataset: str, bucket: Bucket) -> int:
+    return sizes.batch_size_of((dataset, bucket))
 
 
 def evaluation_due(section: ValidationConfig, step: int, total: int, progress: Callable[[int], Fraction]) -> bool:

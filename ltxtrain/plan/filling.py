@@ -9,11 +9,15 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ltxtrain.errors import DataError
 from ltxtrain.plan.records import Bucket, BucketPlan, Dropped, Sample
 from ltxtrain.plan.select import clip_name
+
+if TYPE_CHECKING:
+    from ltxtrain.config import Dataset
+    from ltxtrain.config.data import DataConfig
 
 SmallBuckets = Literal["drop", "refuse", "pad", "keep"]
 LISTED = 20  # buckets that are named in one error
@@ -23,7 +27,9 @@ Key = tuple[str, Bucket]  # of one bucket: its data set, and its size
 
 @dataclass(frozen=True)
 class FillRule:
-    """``batch_sizes`` are those of data sets that have one of their own; others take ``batch_tokens`` latent tokens
+    """How clips make up batches; the sizes hold for sets that are held out, too.
+
+    ``batch_sizes`` are those of data sets that have one of their own; others take ``batch_tokens`` latent tokens
     of clips to a batch where that is not 0, else ``batch_size`` clips. One step draws ``accumulation * processes``
     batches; ``processes`` is 1 until training on several devices is built.
 
@@ -51,6 +57,23 @@ class FillRule:
         if self.batch_tokens and key[0] not in self.batch_sizes:
             return 1
         return self.batch_size_of(key) * self.accumulation * self.processes
+
+
+def sizes_of(data: DataConfig, datasets: Sequence[Dataset]) -> FillRule:
+    """The sizes of batches that the configuration and its data sets ask for."""
+    return FillRule(
+        batch_size=data.train_batch_size,
+        batch_tokens=data.train_batch_tokens,
+        batch_sizes={dataset.id: dataset.batch_size for dataset in datasets if dataset.batch_size is not None},
+    )
+
+
+def largest_batches(samples: Sequence[Sample], rule: FillRule) -> dict[Bucket, int]:
+    """The most clips that a batch of each bucket holds when nothing is left out, whatever data set supplies it."""
+    largest: dict[Bucket, int] = {}
+    for key, count in Counter((sample.dataset, sample.bucket) for sample in samples).items():
+        largest[key[1]] = max(largest.get(key[1], 1), min(count, rule.batch_size_of(key)))
+    return largest
 
 
 @dataclass(frozen=True)

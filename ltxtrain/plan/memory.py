@@ -44,8 +44,9 @@ MARGIN = 0.15
 class TrainingSetup:
     """What the estimate needs of the configuration. ``*_bytes`` are bytes for each value of the weights.
 
-    ``batches`` are clips in one batch of a bucket, where that is not ``batch_size``; ``encoded`` are clips that the VAE
-    encodes at one time, where that is more than one. With ``*_on_demand`` training holds the VAE or the text encoder.
+    ``batches`` are clips in one batch of a bucket, where that is not ``batch_size``; ``measured`` are those in one
+    batch of a set that is held out; ``encoded`` are clips that the VAE encodes at one time, where that is more than
+    one. With ``*_on_demand`` training holds the VAE or the text encoder.
     """
 
     rank: int
@@ -58,6 +59,7 @@ class TrainingSetup:
     accelerator: str  # "cuda", "rocm", "mps" or "cpu"
     validation: Bucket | None
     batches: Mapping[Bucket, int] = field(default_factory=dict)
+    measured: Mapping[Bucket, int] = field(default_factory=dict)
     encoded: Mapping[Bucket, int] = field(default_factory=dict)
     latents_on_demand: bool = False
     texts_on_demand: bool = False
@@ -71,7 +73,8 @@ class TrainingSetup:
 
 
 def estimate_memory(model: ModelFacts, buckets: Sequence[Bucket], setup: TrainingSetup) -> tuple[PhaseMemory, ...]:
-    """Text embeddings, latents, training and validation on the device, and main memory where that is another one.
+    """Text embeddings, latents, training, evaluation and validation on the device, and main memory where that is
+    another one.
 
     ``buckets`` are those that are trained on; ``setup.encoded`` may name more, which are only encoded.
     """
@@ -84,6 +87,8 @@ def estimate_memory(model: ModelFacts, buckets: Sequence[Bucket], setup: Trainin
         _phase("latents", setup, encode_lines(model, widest, setup)),
         _phase("training", setup, training),
     ]
+    if setup.measured:
+        phases.append(_phase("evaluation", setup, evaluation_lines(model, setup)))
     if setup.validation is not None:
         phases.append(_phase("validation", setup, validation_lines(model, setup.validation, setup)))
     if setup.accelerator not in ("cpu", "mps"):
@@ -155,6 +160,19 @@ def training_lines(model: ModelFacts, bucket: Bucket, setup: TrainingSetup) -> l
 def adapter_lines(model: ModelFacts, setup: TrainingSetup) -> list[tuple[str, int]]:
     params = lora_params(model.transformer, setup.rank, setup.targets)
     return [("adapter and its gradients", 8 * params), ("optimiser state", 8 * params)]
+
+
+def evaluation_lines(model: ModelFacts, setup: TrainingSetup) -> list[tuple[str, int]]:
+    """A forward pass of the largest batch that is held out, beside all that training keeps. Nothing is kept of it."""
+    bucket = max(setup.measured, key=lambda bucket: bucket.tokens * setup.measured[bucket])
+    clips = setup.measured[bucket]
+    tokens = bucket.tokens * clips
+    activations = FORWARD_ACTIVATION_BYTES * model.transformer.width * tokens * setup.weight_bytes // 2
+    return [
+        ("transformer weights", model.transformer.params * setup.weight_bytes),
+        *adapter_lines(model, setup),
+        (f"activations of {clips} x {bucket.key}", activations),
+    ]
 
 
 def validation_lines(model: ModelFacts, shape: Bucket, setup: TrainingSetup) -> list[tuple[str, int]]:

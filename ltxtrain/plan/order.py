@@ -230,15 +230,20 @@ def share(batch: Batch, rank: int, world: int) -> Batch:
     return replace(batch, samples=batch.samples[rank * count // world : (rank + 1) * count // world])
 
 
-def eval_batches(samples: Sequence[Sample], dataset: str, batch_size: int, count: int) -> tuple[Batch, ...]:
-    """At most ``count`` batches of a data set that is held out, the same in every run, whatever its seed."""
+def eval_batches(
+    samples: Sequence[Sample], dataset: str, size_of: Callable[[Bucket], int], count: int
+) -> tuple[Batch, ...]:
+    """At most ``count`` batches of a data set that is held out, the same in every run, whatever its seed.
+
+    ``size_of`` says how many clips a batch of a bucket holds.
+    """
     bins: dict[Bucket, list[Sample]] = {}
     full: list[list[Sample]] = []
     mine = [sample for sample in samples if sample.dataset == dataset]
     for sample in sorted(mine, key=lambda sample: sha256_of("evaluation", sample.id)):
         group = bins.setdefault(sample.bucket, [])
         group.append(sample)
-        if len(group) == batch_size:
+        if len(group) == size_of(sample.bucket):
             full.append(bins.pop(sample.bucket))
     chosen = [*full, *bins.values()][:count]
     return tuple(Batch(index, 0, tuple(group), dataset) for index, group in enumerate(chosen))

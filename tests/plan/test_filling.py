@@ -1,14 +1,25 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ltxtrain.config.data import DataConfig
 from ltxtrain.errors import DataError
-from ltxtrain.plan.filling import FillRule, SmallBuckets, fill_buckets, repeats_needed, uses_of
+from ltxtrain.plan.filling import (
+    FillRule,
+    SmallBuckets,
+    fill_buckets,
+    largest_batches,
+    repeats_needed,
+    sizes_of,
+    uses_of,
+)
 from ltxtrain.plan.records import Bucket, BucketPlan, Sample
+from tests.datasets import PLAIN
 
 WIDE, HIGH = Bucket(64, 32, 9), Bucket(32, 64, 9)
 
@@ -101,6 +112,17 @@ def test_a_budget_of_tokens_fills_long_and_short_batches_alike() -> None:
     assert fill_buckets([sample(0, huge)], rule(1, batch_tokens=1024)).buckets[0].batch_size == 1
     own = fill_buckets(samples, rule(1, batch_tokens=1024, batch_sizes={"d": 3}))
     assert {plan.batch_size for plan in own.buckets} == {3}
+
+
+def test_sizes_are_those_of_the_entry_of_the_budget_or_of_all() -> None:
+    short, long = Bucket(256, 256, 9), Bucket(256, 256, 57)
+    own = [replace(PLAIN, id="own", batch_size=3), replace(PLAIN, id="plain")]
+    sizes = sizes_of(DataConfig(train_batch_size=2), own)
+    assert [sizes.batch_size_of((name, short)) for name in ("own", "plain")] == [3, 2]
+    by_tokens = sizes_of(DataConfig(train_batch_tokens=1024), own)
+    assert [by_tokens.batch_size_of(("plain", bucket)) for bucket in (short, long)] == [8, 2]
+    samples = [sample(index, short, dataset="plain") for index in range(5)] + [sample(9, short, dataset="own")]
+    assert largest_batches([*samples, sample(6, long, dataset="plain")], by_tokens) == {short: 5, long: 1}
 
 
 @given(

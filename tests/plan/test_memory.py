@@ -114,3 +114,15 @@ def test_without_an_accelerator_everything_is_in_main_memory() -> None:
     phases = estimate_memory(MODEL, [PUBLISHED], replace(SETUP, accelerator="cpu"))
     assert {phase.device for phase in phases} == {"cpu"}
     assert "loading" not in {phase.phase for phase in phases}
+
+
+def test_batches_that_are_measured_have_a_phase_of_their_own_without_what_a_backward_pass_needs() -> None:
+    many = {PUBLISHED: 8, Bucket(768, 512, 121): 1}
+    phases = estimate_memory(MODEL, [PUBLISHED], replace(SETUP, measured=many))
+    assert [phase.phase for phase in phases] == ["text embeddings", "latents", "training", "evaluation", "loading"]
+    [(name, size)] = [line for line in phases[3].lines if line[0].startswith("activations")]
+    assert name == "activations of 8 x 480x480@49" and size > 0
+    eight = dict(training_lines(MODEL, PUBLISHED, replace(SETUP, batch_size=8)))
+    assert size < next(line for name, line in eight.items() if name.startswith("activations"))
+    twice = estimate_memory(MODEL, [PUBLISHED], replace(SETUP, measured={PUBLISHED: 16}))[3]
+    assert dict(twice.lines)["activations of 16 x 480x480@49"] == 2 * size

@@ -356,12 +356,22 @@ def test_an_order_holds_nothing_for_each_batch_before_one_is_asked_for() -> None
 
 def test_held_out_batches_are_the_same_for_every_run_and_need_not_be_full() -> None:
     samples = [sample(index, BUCKETS[index % 2], dataset="held") for index in range(9)] + clips(4, "other")
-    batches = eval_batches(samples, "held", 2, 99)
+
+    def by_two(bucket: Bucket) -> int:
+        return 2
+
+    batches = eval_batches(samples, "held", by_two, 99)
     assert sorted(len(found.samples) for found in batches) == [1, 2, 2, 2, 2]
     assert uses([(0, found.dataset, tuple(s.id for s in found.samples)) for found in batches]) == Counter(
         {entry.id: 1 for entry in samples[:9]}
     )
     assert all(len({entry.bucket for entry in found.samples}) == 1 for found in batches)
-    assert eval_batches(samples[::-1], "held", 2, 99) == batches
-    assert eval_batches(samples, "held", 2, 3) == batches[:3]
+    assert eval_batches(samples[::-1], "held", by_two, 99) == batches
+    assert eval_batches(samples, "held", by_two, 3) == batches[:3]
     assert {entry.bucket for found in batches[:3] for entry in found.samples} == set(BUCKETS[:2])
+
+
+def test_held_out_batches_are_as_large_as_their_bucket_allows() -> None:
+    samples = [sample(index, BUCKETS[index % 2], dataset="held") for index in range(12)]
+    batches = eval_batches(samples, "held", {BUCKETS[0]: 4, BUCKETS[1]: 1}.__getitem__, 99)
+    assert Counter(len(found.samples) for found in batches) == {4: 1, 2: 1, 1: 6}

@@ -11,6 +11,7 @@ import pytest
 
 from ltxtrain.errors import Interrupted, LtxtrainError
 from ltxtrain.events import POOLED, EvalLoss, Event, Notice, StageProgress, StepDone
+from ltxtrain.learn.evaluation import evaluation_sets
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.plan.records import Plan
 from ltxtrain.train import iter_train
@@ -158,3 +159,17 @@ def test_what_the_last_measurement_met_is_told(plan_for: PlanFor, list_for: List
     told = [event.message for event in events if isinstance(event, Notice) and event.level == "warning"]
     assert measured(events) == [(1, "held")]
     assert told and all(line.startswith("the cache entry of held/") for line in told)
+
+
+def test_batches_of_a_held_out_set_are_as_large_as_its_entry_or_the_budget_of_tokens_says(
+    plan_for: PlanFor, list_for: ListFor
+) -> None:
+    def counts(held: dict[str, Any], **options: Any) -> list[int]:
+        plan = plan_for(data_backend_config=list_for(clips={}, held={"dataset_type": "eval", **held}), **options)
+        return [len(batch.samples) for batch in evaluation_sets(plan)["held"]]
+
+    assert counts({}) == [2, 2, 1]
+    assert counts({"train_batch_size": 4}) == [4, 1]
+    tokens = plan_for().samples[0].bucket.tokens
+    assert counts({}, train_batch_tokens=3 * tokens) == [3, 2]
+    assert counts({"train_batch_size": 1}, train_batch_tokens=3 * tokens) == [1] * 4, "num_eval_images"
