@@ -24,6 +24,7 @@ from ltxtrain.events import Event, Notice, StageDone, StageProgress, StageStarte
 from ltxtrain.facts.children import Children, Reply, Task, usable_workers
 from ltxtrain.facts.index_walk import Rejected, walk_folder
 from ltxtrain.facts.media import IMAGE_EXTENSIONS, MAX_FRAMES, MAX_SECONDS, VIDEO_EXTENSIONS
+from ltxtrain.facts.media_facts import printable
 from ltxtrain.files import make_folder, room_at, sync_folder, write_atomically
 from ltxtrain.prepare.scenes_child import Cut
 from ltxtrain.prepare.scenes_record import Scene, add_scenes, check_same, read_scenes
@@ -36,6 +37,7 @@ SECONDS_PER_MB = 4.0
 SECONDS_PER_PICTURE = 2.0
 ROOM_BYTES = 8 << 20
 MOST_BYTES = 1 << 30  # of one scene
+INSTALL_AGAIN = "make setup, or install ltxtrain's packages again"
 DETECTORS = ("content", "adaptive")
 
 
@@ -56,7 +58,7 @@ class SplitRule:
         if not 0 <= self.min_seconds < math.inf:
             faults.append(Fault("--min-seconds", f"{self.min_seconds} is no length"))
         if faults:
-            raise ConfigError(faults)
+            raise ConfigError(faults, hint="`ltxtrain dataset split --help` shows what each of them takes")
 
     @property
     def text(self) -> str:
@@ -189,9 +191,12 @@ def _find_all(
 
 
 def _answer(reply: Reply) -> dict[str, Any]:
-    """What a child answered. Raises ``DataError`` with why it could not."""
+    """What a child answered. Raises ``DataError`` with why it could not, ``MachineError`` where a library is broken."""
     if reply.answer is None:
         raise DataError(reply.detail)
+    if "unloaded" in reply.answer:
+        unloaded = printable(str(reply.answer["unloaded"]))
+        raise MachineError(f"PySceneDetect cannot be loaded: {unloaded}", hint=INSTALL_AGAIN)
     if "failed" in reply.answer:
         raise DataError(str(reply.answer["failed"])[:300])
     return reply.answer

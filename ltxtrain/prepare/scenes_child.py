@@ -36,6 +36,8 @@ def answer(task: dict[str, Any], room: memoryview) -> tuple[dict[str, Any], int]
         if task["do"] == "find":
             return find(path, task["detector"], task["threshold"]), 0
         content = encode(path, Cut(**task["cut"]))
+    except ImportError as error:
+        return {"unloaded": str(error)}, 0
     except MediaError as error:
         return {"failed": error.detail}, 0
     except DECODING as error:

@@ -251,12 +251,24 @@ def test_without_the_package_one_line_says_what_to_install(films: Path, monkeypa
     assert refused.value.hint == 'pip install "ltxtrain[scenes]"'
 
 
+def test_an_opencv_that_cannot_be_loaded_is_not_blamed_on_the_videos(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site/cv2").mkdir(parents=True)
+    (tmp_path / "site/cv2/__init__.py").write_text("raise ImportError('libz.so.1: cannot open shared object file')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    with pytest.raises(MachineError, match=r"PySceneDetect cannot be loaded: libz\.so\.1") as refused:
+        run(films, None)
+    assert refused.value.hint == "make setup, or install ltxtrain's packages again"
+
+
 @pytest.mark.parametrize(
     "rule", [{"detector": "x"}, {"threshold": 0.0}, {"min_seconds": -1.0}, {"min_seconds": float("nan")}]
 )
 def test_settings_that_mean_nothing_are_refused(rule: dict[str, object]) -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError) as refused:
         SplitRule(**rule)  # type: ignore[arg-type]
+    assert "dataset split --help" in str(refused.value.hint)
 
 
 def test_an_empty_folder_is_told(tmp_path: Path) -> None:
