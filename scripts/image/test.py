@@ -22,29 +22,33 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).parent))
 from build import ROOT, Build, build_command, environment, image_size
+from containers import (
+    NOBODY,
+    Wrong,
+    docker,
+    expect,
+    locked_down,
+    logs,
+    make_volumes,
+    must,
+    report,
+    run_docker,
+    say,
+    timed,
+)
+from data_sets import check_data_sets
 
 SCRIPTS = ROOT / "scripts" / "image"
 BASE = "localhost/ltxtrain-base:bookworm"
 NAME = "localhost/ltxtrain-test"  # never the tags of images that somebody made for use
 OURS = "ltxtrain.test"  # a label of what is built here, so that nothing else is ever removed
-LARGEST_CPU_IMAGE = 2_000_000_000
+LARGEST_CPU_IMAGE = 2_300_000_000
 CANNOT = 77
-# Nothing of the container may be written, nothing may be gained, nothing may be reached, and nobody knows this user.
-LOCKED = ["--user", "1234:1234", "--read-only", "--network", "none", "--cap-drop", "ALL"]
-LOCKED += ["--security-opt", "no-new-privileges", "--tmpfs", "/tmp"]
 # Long enough to be stopped in the middle, on a fast machine too.
 TRAIN = ["train", "--preset", "smoke", "--max-train-steps", "100"]
-
-
-Result = TypeVar("Result")
-
-
-class Wrong(Exception):
-    """A check that failed, with what was seen."""
 
 
 def main() -> None:
@@ -128,6 +132,7 @@ def run_checks(folder: Path) -> None:
                 pool.submit(check_mapped_user, build.tag, undisturbed),
                 pool.submit(check_stop_and_resume, build.tag, stopped),
                 pool.submit(check_other_images, build),
+                pool.submit(check_data_sets, build.tag, Path(place) / "sets"),
             ]
             check_words(build.tag)
             check_contents(build.tag)
@@ -206,8 +211,8 @@ def check_mapped_user(tag: str, place: Path) -> None:
 
 def check_stop_and_resume(tag: str, place: Path) -> None:
     """`docker stop` in training saves and leaves with 143; the same command goes on. All of it locked down."""
-    volumes = make_volumes(place, 1234 if os.getuid() == 0 else os.getuid())
-    locked = LOCKED if os.getuid() == 0 else ["--user", f"{os.getuid()}:{os.getgid()}", *LOCKED[2:]]
+    volumes = make_volumes(place, NOBODY)
+    locked = locked_down()
     container = docker("run", "--detach", *locked, *volumes, tag, *TRAIN).strip()
     try:
         metrics = place / "out/smoke/metrics.jsonl"
@@ -308,17 +313,6 @@ def alone(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def make_volumes(place: Path, owner: int) -> list[str]:
-    words = []
-    for name, target in (("clips", "/data"), ("cache", "/cache"), ("out", "/output")):
-        folder = place / name
-        folder.mkdir(parents=True)
-        if os.getuid() == 0:
-            os.chown(folder, owner, owner)
-        words += ["--volume", f"{folder}:{target}"]
-    return words
-
-
 def wait_for(condition: Callable[[], bool], container: str, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -326,48 +320,6 @@ def wait_for(condition: Callable[[], bool], container: str, seconds: float = 120
         if not running or time.monotonic() > end:
             raise Wrong(f"the container {'hangs' if running else 'ended early'}: {logs(container)}")
         time.sleep(0.1)
-
-
-def logs(container: str) -> str:
-    done = run_docker("logs", "--tail", "20", container)
-    return done.stdout + done.stderr
-
-
-def docker(*words: str) -> str:
-    done = run_docker(*words)
-    if done.returncode:
-        raise Wrong(f"docker {' '.join(words)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout
-
-
-def run_docker(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["docker", *words], capture_output=True, text=True, check=False)
-
-
-def must(command: list[str | Path]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise Wrong(f"{' '.join(map(str, command))}:\n{done.stdout}{done.stderr}")
-
-
-def expect(true: bool, otherwise: str) -> None:
-    if not true:
-        raise Wrong(otherwise)
-
-
-def timed(what: str, work: Callable[[], Result]) -> Result:
-    began = time.monotonic()
-    result = work()
-    report(what, began)
-    return result
-
-
-def report(what: str, began: float) -> None:
-    say(what, f"{time.monotonic() - began:.1f} s")
-
-
-def say(what: str, figure: str) -> None:
-    print(f"image-test: {what:<58} {figure}", flush=True)
 
 
 if __name__ == "__main__":
