@@ -103,7 +103,10 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
             return [entry for entry in found if not entry.name.startswith(".")]
     except OSError as error:
         where = shown_name(str(error.filename))
-        raise DataError(f"a folder of the dataset cannot be read: {where}: {error.strerror}") from error
+        raise DataError(
+            f"a folder of the dataset cannot be read: {where}: {error.strerror}",
+            hint="give this user the right to read it, or take it out of the data set",
+        ) from error
 
 
 def _take(walk: Walk, entry: os.DirEntry[str], name: str) -> None:

@@ -71,7 +71,7 @@ class Asked:
         if self.output is not None and self.overwrite:
             faults.append(Fault("--overwrite", "writes .txt files anew; name another table for new captions"))
         if faults:
-            raise ConfigError(faults)
+            raise ConfigError(faults, hint="`ltxtrain dataset caption --help` shows what each of them takes")
 
 
 @dataclass(frozen=True)

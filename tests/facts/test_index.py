@@ -10,6 +10,7 @@ import pytest
 
 from ltxtrain.config import CaptionRule
 from ltxtrain.errors import DataError
+from ltxtrain.facts import index_walk
 from ltxtrain.facts.index import FolderIndex, index_clips
 from ltxtrain.facts.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 from tests.datasets import PLAIN
@@ -238,3 +239,9 @@ def test_each_folder_is_listed_once_and_nothing_is_opened_for_a_name(tmp_path: P
     watching = False
     assert len(index.clips) == 1000
     assert calls == ["os.scandir"] * 6
+
+
+def test_a_folder_that_cannot_be_read_is_told_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot be read: .*\\x1bgone") as refused:
+        index_walk._entries(str(tmp_path / "\x1bgone"))
+    assert "right to read it" in str(refused.value.hint)

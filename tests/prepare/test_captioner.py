@@ -386,6 +386,17 @@ def test_an_address_or_a_key_that_cannot_be_used_is_refused_unseen(
     assert KEY not in f"{refused.value.message} {refused.value.hint}"
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"frames": 0}, {"frames": 33}, {"parallel": 0}, {"trigger": "a\nb"}, {"output": Path("a.csv")}, {"prompt": ""}],
+    ids=str,
+)
+def test_settings_that_mean_nothing_are_refused(tmp_path: Path, settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Asked(tmp_path, read_endpoint("http://h/v1", "m", None, {}, 5), **{"prompt": PROMPT, **settings})  # type: ignore[arg-type]
+    assert "dataset caption --help" in str(refused.value.hint)
+
+
 def test_addresses_become_those_of_the_question() -> None:
     for address in ("http://h/v1", "http://h/v1/", "http://h/v1/chat/completions"):
         assert read_endpoint(address, "m", None, {}, 5).url == "http://h/v1/chat/completions"
