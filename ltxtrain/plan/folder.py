@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltxtrain.files import write_atomically
+from ltxtrain.plan.records import plain
 from ltxtrain.plan.text import render_plan
 from ltxtrain.plan.toml import dump_toml
 
@@ -74,11 +75,11 @@ class RunFolder:
 
 
 def write_plan_files(plan: Plan, folder: RunFolder) -> None:
-    """Write config.toml (which loads back), plan.json, plan.txt and dataset.jsonl."""
+    """Write config.toml (which loads back), plan.json, plan.txt and, with a line for each clip, dataset.jsonl."""
     write_atomically(folder.config_toml, render_config(plan.config))
-    write_atomically(folder.plan_json, json.dumps(plan.to_json(), indent=1, ensure_ascii=False) + "\n")
+    write_atomically(folder.plan_json, json.dumps(plan.to_json(clips=False), indent=1, ensure_ascii=False) + "\n")
     write_atomically(folder.plan_txt, render_plan(plan))
-    lines = [json.dumps(line, ensure_ascii=False) for line in _dataset_lines(plan)]
+    lines = (json.dumps(line, ensure_ascii=False) for line in _dataset_lines(plan))
     write_atomically(folder.dataset_jsonl, "".join(f"{line}\n" for line in lines))
 
 
@@ -91,9 +92,10 @@ def render_config(config: TrainConfig) -> str:
     return dump_toml(values, commented=frozenset(names - {name for section in chosen.values() for name in section}))
 
 
-def _dataset_lines(plan: Plan) -> list[dict[str, Any]]:
+def _dataset_lines(plan: Plan) -> Iterator[dict[str, Any]]:
+    for role, samples in (("train", plan.samples), ("eval", plan.eval_samples)):
+        for sample in samples:
+            yield {"used": True, "role": role, **plain(sample)}
     roles = {dataset.id: dataset.role for dataset in plan.datasets}
-    used = [{"used": True, "role": "train", **asdict(sample)} for sample in plan.samples]
-    used += [{"used": True, "role": "eval", **asdict(sample)} for sample in plan.eval_samples]
-    left_out = ({"used": False, "role": roles.get(entry.dataset, "train"), **asdict(entry)} for entry in plan.dropped)
-    return [*used, *left_out]
+    for entry in plan.dropped:
+        yield {"used": False, "role": roles.get(entry.dataset, "train"), **plain(entry)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +134,10 @@ class PhaseMemory:
     margin: int
 
 
+CLIPS = ("samples", "eval_samples", "dropped")
+"""Fields of ``Plan`` that grow with the number of clips: the run folder has them in dataset.jsonl."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """``settled`` are the data sets with all their settings as they were when this was planned, in the order of
@@ -175,9 +179,13 @@ class Plan:
         """A digest of what is trained on. Reads the clips' bytes, or what is remembered of them, once in a plan."""
         return samples_digest(self.samples, self.cache_dir / "digests")
 
-    def to_json(self) -> dict[str, Any]:
-        """The whole plan as plain JSON values, the resolved configuration and its sources included."""
-        names = [name for name in self.__dataclass_fields__ if name != "config"]
+    def to_json(self, *, clips: bool = True) -> dict[str, Any]:
+        """The whole plan as plain JSON values, the resolved configuration and its sources included.
+
+        Without ``clips`` those that are used and left out are not listed one by one.
+        """
+        left_out = {"config"} if clips else {"config", *CLIPS}
+        names = [name for name in self.__dataclass_fields__ if name not in left_out]
         whole = {name: getattr(self, name) for name in names}
         whole |= {"clips_used": self.clips_used, "config": self.config.model_dump(mode="json")}
         values: dict[str, Any] = plain(whole)
@@ -188,6 +196,11 @@ class Plan:
 
 def _derived(bucket: Bucket) -> dict[str, Any]:
     return {"key": bucket.key, "latent_frames": bucket.latent_frames, "tokens": bucket.tokens}
+
+
+@cache
+def _names_of(record: type[Any]) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(record))
 
 
 def plain(value: Any) -> Any:
@@ -201,5 +214,5 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(each) for each in value]
     if is_dataclass(value):
-        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+        return {name: plain(getattr(value, name)) for name in _names_of(type(value))}
     raise TypeError(f"no JSON form for {type(value).__name__}")

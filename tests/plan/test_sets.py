@@ -164,8 +164,7 @@ def test_run_folder_and_fingerprint_hold_what_is_measured(
         ("i", "train"),
         ("e", "eval"),
     }
-    saved = json.loads(folder.plan_json.read_text())
-    assert [sample["id"] for sample in saved["eval_samples"]] == ["e/alone.mp4#0"]
+    assert [line["id"] for line in lines if line["used"] and line["role"] == "eval"] == ["e/alone.mp4#0"]
     before = dataset_fingerprint(plan)
     (clips / "e" / "alone.txt").write_text("other words")
     assert dataset_fingerprint(make_plan(loaded, machine)) != before
