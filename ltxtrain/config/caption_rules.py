@@ -19,6 +19,10 @@ TABLES: Final = {"parquet": "parquet", "csv": "csv_file", "jsonl": "jsonl"}
 
 _SEARCH_AND_REPLACE = re.compile(r"s/((?:[^/\\]|\\.)+)/((?:[^/\\]|\\.)*)(?:/[gi]*)?", re.DOTALL)
 _MOST_FILTER_BYTES = 1024 * 1024
+_PROBES = ("A cat sits on a wall.", "zwei Hunde, 3 birds")
+"""Captions that have nothing in common: a filter that leaves nothing of either leaves nothing of any."""
+_EMPTIES = "leaves nothing of any caption"
+_NARROWER = "make it narrower, or set only_instance_prompt to train without captions"
 
 
 def strategy_of(entry: DatasetEntry, data: DataConfig) -> str:
@@ -114,7 +118,8 @@ def caption_filters(entry: DatasetEntry, found: EntryFaults) -> tuple[str, ...]:
     for index, text in enumerate(filters):
         if problem := _filter_problem(text):
             key = f"caption_filter_list, item {index + 1}" if len(filters) > 1 else "caption_filter_list"
-            found.add(key, f"{shown('filter', text)} {problem}", "write \\ before a sign that stands for itself")
+            hint = _NARROWER if problem == _EMPTIES else "write \\ before a sign that stands for itself"
+            found.add(key, f"{shown('filter', text)} {problem}", hint)
     return tuple(filters)
 
 
@@ -156,7 +161,7 @@ def _filter_problem(text: str) -> str:
             return "is not s/search/replace/"
         search, replacement = parts[1], parts[2]
     try:
-        re.compile(search).sub(replacement, "")
+        left = [re.sub(search, replacement, probe) for probe in _PROBES]
     except (re.error, RecursionError, OverflowError) as error:
         return f"is no regular expression: {error}"
-    return ""
+    return "" if any(text.strip() for text in left) else _EMPTIES

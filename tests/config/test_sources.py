@@ -128,7 +128,16 @@ def test_shuffles_arrive_where_they_are_enabled(tmp_path: Path) -> None:
     assert from_entry(tmp_path, instance_data_dir="c", caption_shuffle={"count": 3}).captions.shuffle is None
 
 
-FILTERS = ("blurry", "[0-9]+ fps", "s/cat/dog/", "s/(a) b/\\1 c/", "s/a/b", "s/A/b/gi", "s/a\\/b//")
+FILTERS = (
+    "blurry",
+    "[0-9]+ fps",
+    "s/cat/dog/",
+    "s/(a) b/\\1 c/",
+    "s/a/b",
+    "s/A/b/gi",
+    "s/a\\/b//",
+    "s/.*/one caption for all/",
+)
 
 
 def test_filters_are_a_list_or_a_file_of_lines(tmp_path: Path) -> None:
