@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from ltxtrain.units import plain
+
 _SECRET_KEY = re.compile(
     r"(^|(?<!batch)_)(tokens?|passwords?|passwd|pass|passphrase|secrets?|credentials?|bearer|auth|apikeys?|authorization)(_|$)"
     r"|(api|access|private|secret|account|signing)_?key|auth_?token|_pat$",
@@ -40,6 +42,12 @@ def holds_token(value: object, key: str = "") -> bool:
     if key == "revision" and _GIT_COMMIT.fullmatch(value):
         return False
     return bool(_TOKEN.search(value))
+
+
+def first_line(error: BaseException, letters: int = 200) -> str:
+    """What an error of a library says, short; its kind alone where it says nothing, or shows what no message may."""
+    text = plain(next(iter(str(error).strip().splitlines()), "").strip())
+    return type(error).__name__ if not text or holds_token(text) else text[:letters]
 
 
 def shown(key: str, value: object) -> str:

@@ -22,18 +22,17 @@ from http import HTTPStatus
 from urllib.parse import quote, urlsplit
 
 from ltxtrain import __version__
-from ltxtrain.config.secrets import holds_token
+from ltxtrain.config.secrets import first_line, holds_token
 from ltxtrain.doctor.findings import Finding, fault, ok, skipped, warning
 from ltxtrain.doctor.process import SET_CLOCK, check_clock
 from ltxtrain.errors import ConfigError
-from ltxtrain.facts.hub_login import ENDPOINT, is_address, take_hub_token
+from ltxtrain.facts.hub_login import ENDPOINT, TOKEN_LETTERS, is_address, take_hub_token
 from ltxtrain.facts.models import REPOSITORY, TINY_MODEL
 from ltxtrain.units import format_duration
 
 SECONDS = 10.0
 MOST_BYTES = 300_000  # of one answer; descriptions have some ten thousand
 USUAL_FILE = "model_index.json"
-TOKEN_LETTERS = re.compile(r"[A-Za-z0-9._~+/=-]+", re.ASCII)
 # Licences are accepted and tokens made at the Hub itself, whatever mirror is asked.
 TOKEN_PAGE = f"{ENDPOINT}/settings/tokens"
 # Codes of OpenSSL for a certificate that is not valid yet, or no longer: mostly this machine's clock.
@@ -278,7 +277,7 @@ class _Visit:
         if certificate is not None:
             return self._tls(certificate)
         if isinstance(error, ImportError) or type(error).__name__ == "ProxyError":
-            return self._proxy(f"cannot be used: {_first_line(error)}")
+            return self._proxy(f"cannot be used: {first_line(error)}")
         code, words = _kind(chain)
         if _proxies_text(self.endpoint):
             return self._proxy(f"does not lead there: {words}")
@@ -303,7 +302,7 @@ def _kind(chain: list[BaseException]) -> tuple[str, str]:
             return "hub-refused", "nobody answers at that port"
         if isinstance(link, TimeoutError):
             return "hub-timeout", f"no answer within {SECONDS:g} s"
-    return "hub-unreachable", f"it is out of reach ({_first_line(chain[-1])})"
+    return "hub-unreachable", f"it is out of reach ({first_line(chain[-1])})"
 
 
 def _request(method: str, url: str, token: str | None) -> Answer:
@@ -357,12 +356,6 @@ def _chain(error: BaseException) -> list[BaseException]:
         links.append(link)
         link = link.__cause__ or link.__context__
     return links
-
-
-def _first_line(error: BaseException) -> str:
-    """The error's first line without the credentials that an address in it may hold."""
-    text = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return type(error).__name__ if holds_token(text) else text[:120]
 
 
 def _shown(address: str) -> str:

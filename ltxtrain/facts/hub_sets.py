@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ltxtrain.config import Dataset
 from ltxtrain.config.datasets import HubRule
-from ltxtrain.config.secrets import holds_token
+from ltxtrain.config.secrets import first_line
 from ltxtrain.errors import DataError
 from ltxtrain.facts.hub_login import hub_endpoint
 from ltxtrain.facts.hub_sets_files import MediaFiles, Stored
@@ -186,19 +186,13 @@ def _told(rule: HubRule) -> Iterator[None]:
         if is_offline_mode():
             hint = "unset HF_HUB_OFFLINE, or fetch it first where there is a network"
         raise DataError(
-            f"the data set {rule.name} is not on this disk and cannot be fetched ({_first_line(error)})", hint=hint
+            f"the data set {rule.name} is not on this disk and cannot be fetched ({first_line(error)})", hint=hint
         ) from error
     except (*BROKEN, DatasetsError, HTTPError, pyarrow.ArrowException) as error:
         raise DataError(
-            f"the data set {rule.name} cannot be read: {_first_line(error.__cause__ or error)}",
+            f"the data set {rule.name} cannot be read: {first_line(error.__cause__ or error)}",
             hint="check its files, dataset_name and split",
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    """The libraries' own words: they hold names out of the set, and may hold an address with all that is in it."""
-    text = shown_name(next(iter(str(error).strip().splitlines()), ""))
-    return text[:300] if text and not holds_token(text) else type(error).__name__
 
 
 # ------------------------------------------------------------- columns
@@ -264,7 +258,7 @@ def _records(data: datasets.Dataset, columns: _Columns) -> Iterator[tuple[Any, R
             records = table.select(others).to_pylist() if others else [{}] * len(media)
             yield from zip(media, records, strict=True)
     except pa.ArrowException as error:
-        raise DataError(f"a table of the data set is damaged: {_first_line(error)}", hint="fetch it again") from error
+        raise DataError(f"a table of the data set is damaged: {first_line(error)}", hint="fetch it again") from error
 
 
 def _stored(files: MediaFiles, index: int, media: Any, base: Path | None) -> Stored:

@@ -27,6 +27,7 @@ from transformers import T5EncoderModel, T5Tokenizer
 from transformers.utils import logging as transformers_logging
 
 from ltxtrain.config.model import ModelConfig
+from ltxtrain.config.secrets import first_line
 from ltxtrain.errors import MachineError, ModelError
 from ltxtrain.facts.digests import files_sha256
 from ltxtrain.facts.hub_login import TOKEN_LETTERS, hub_endpoint
@@ -163,7 +164,7 @@ def _download(key: str, name: str, revision: str | None, patterns: list[str]) ->
                 hint="make room there, or let HF_HOME name a folder on another disk",
             ) from error
         raise ModelError(
-            f"{name} is not on this disk and cannot be downloaded ({_first_line(error)})",
+            f"{name} is not on this disk and cannot be downloaded ({first_line(error)})",
             hint="check the network, set HF_ENDPOINT to a mirror, or name a local folder",
         ) from error
 
@@ -199,7 +200,7 @@ def _load_settings(kind: type[Component], folder: Path) -> Component:
     try:
         return kind.from_pretrained(str(folder), local_files_only=True)  # type: ignore[attr-defined,no-any-return]
     except LOADING_ERRORS as error:
-        raise _not_loadable(folder, kind, _first_line(error)) from error
+        raise _not_loadable(folder, kind, first_line(error)) from error
 
 
 def _load_weights(kind: type[Component], model: ModelFolder, part: str, **dtype: torch.dtype) -> Component:
@@ -216,7 +217,7 @@ def _load_weights(kind: type[Component], model: ModelFolder, part: str, **dtype:
                 str(place), local_files_only=True, use_safetensors=True, output_loading_info=True, **dtype
             )
     except LOADING_ERRORS as error:
-        raise _not_loadable(place, kind, _first_line(error)) from error
+        raise _not_loadable(place, kind, first_line(error)) from error
     if missing := sorted(info["missing_keys"]):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise _not_loadable(place, kind, f"it has no weights for {missing[0]}{more}")
@@ -244,7 +245,3 @@ def _not_loadable(place: Path, kind: type, reason: str) -> ModelError:
         f"{place} cannot be loaded as {kind.__name__}: {reason}",
         hint="download or copy it again, or name another model",
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

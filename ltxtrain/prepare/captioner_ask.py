@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ltxtrain.config.secrets import holds_token
+from ltxtrain.config.secrets import first_line, holds_token
 from ltxtrain.errors import ConfigError, Fault
 from ltxtrain.prepare.waits import asked_wait
 
@@ -129,13 +129,13 @@ def ask(
         try:
             status, headers, content = _post(client, endpoint, body)
         except httpx.ConnectError as error:
-            failure = f"nobody answers at {endpoint.host} ({_first_line(error)})"
+            failure = f"nobody answers at {endpoint.host} ({first_line(error)})"
             if attempt + 1 == TRIES:
                 return Answer(stop=failure)
         except httpx.TimeoutException:
             failure = f"no answer within {endpoint.timeout_s:g} s"
         except httpx.HTTPError as error:
-            failure = f"the connection failed ({_first_line(error)})"
+            failure = f"the connection failed ({first_line(error)})"
         else:
             if status == HTTPStatus.OK:
                 return read_answer(content)
@@ -232,8 +232,3 @@ def clean(text: str) -> str:
     while len(text) > 1 and _QUOTES.get(text[0]) == text[-1] and not {text[0], text[-1]} & set(text[1:-1]):
         text = text[1:-1].strip()
     return "" if text in _QUOTES else text
-
-
-def _first_line(error: Exception) -> str:
-    text = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return type(error).__name__ if holds_token(text) else text[:120]

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-from ltxtrain.config.secrets import holds_token
+from ltxtrain.config.secrets import first_line, holds_token
 from ltxtrain.errors import ConfigError, DataError, Fault, MachineError
 from ltxtrain.facts.hub_login import ENDPOINT, TOKEN_LETTERS, hub_endpoint
 from ltxtrain.facts.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
@@ -181,9 +181,8 @@ def told_by_hub(name: str, revision: str | None = None) -> Iterator[None]:
             hint="check HF_ENDPOINT, and whether this network wants a login first",
         ) from error
     except HTTPError as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise MachineError(
-            f"{hub_host()} is out of reach ({type(error).__name__ if holds_token(reason) else reason})",
+            f"{hub_host()} is out of reach ({first_line(error)})",
             hint="check the network, or set HF_ENDPOINT to a mirror; run again, and it goes on",
         ) from error
 
