@@ -27,7 +27,8 @@ from ltxtrain.files import make_folder, room_at, sync_folder
 from ltxtrain.prepare.fetch_ask import check_status
 from ltxtrain.prepare.fetch_list import HubFile, HubSet, full_name, hub_host, look_up, told_by_hub
 from ltxtrain.prepare.fetch_part import PARTS, Part, bytes_there, open_part, part_path, parts_folder
-from ltxtrain.prepare.fetch_record import Record, Sorted, compare, inside, read_record
+from ltxtrain.prepare.fetch_record import Record, Sorted, compare, read_record
+from ltxtrain.prepare.places import inside
 from ltxtrain.prepare.waits import asked_wait
 from ltxtrain.units import counted, format_bytes
 

@@ -15,7 +15,8 @@ from typing import BinaryIO
 from ltxtrain.errors import DataError
 from ltxtrain.files import make_folder
 from ltxtrain.prepare.fetch_list import HubFile
-from ltxtrain.prepare.fetch_record import inside, right_content
+from ltxtrain.prepare.fetch_record import right_content
+from ltxtrain.prepare.places import inside
 
 PARTS = ".ltxtrain-fetch"  # hidden, so that no command takes parts for clips
 

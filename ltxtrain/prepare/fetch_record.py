@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from ltxtrain.errors import DataError
 from ltxtrain.files import write_atomically
 from ltxtrain.prepare.fetch_list import REPOSITORY, HubFile, HubSet, leads_out
+from ltxtrain.prepare.places import inside
 
 RECORD = ".ltxtrain-fetched.json"
 CHUNK = 1 << 20
@@ -110,20 +110,6 @@ def compare(root: Path, files: Iterable[HubFile], record: Record) -> Sorted:
             changed.append(file.name)
     gone = sorted(name for name in record.files if name not in names)
     return Sorted(tuple(fetch), tuple(there), tuple(changed), tuple(gone))
-
-
-def inside(root: Path, name: str) -> Path:
-    """The path of ``name`` below ``root``: no link is followed, and only a file is replaced."""
-    path = root
-    for part in name.split("/"):
-        path = path / part
-        if path.is_symlink():
-            raise DataError(
-                f"{path} is a link, and nothing is fetched through one", hint="remove it, or name another folder"
-            )
-    if path.exists() and not path.is_file():
-        raise DataError(f"{path} is no file, and the set has one of this name", hint="name another folder with --to")
-    return path
 
 
 def right(path: Path, file: HubFile) -> bool:

@@ -26,6 +26,7 @@ from ltxtrain.facts.index_walk import Rejected, walk_folder
 from ltxtrain.facts.media import IMAGE_EXTENSIONS, MAX_FRAMES, MAX_SECONDS, VIDEO_EXTENSIONS
 from ltxtrain.facts.media_facts import printable
 from ltxtrain.files import make_folder, room_at, sync_folder, write_atomically
+from ltxtrain.prepare.places import inside
 from ltxtrain.prepare.scenes_child import Cut
 from ltxtrain.prepare.scenes_record import Scene, add_scenes, check_same, read_scenes
 from ltxtrain.units import counted, format_bytes
@@ -232,7 +233,7 @@ def _write_all(
     to, started = asked.to, time.monotonic()
     paths = {source.name: source for source in sources}
     wanted = [scene for scene in scenes if scene.file]
-    missing = [scene for scene in wanted if not (to / scene.file).exists()]
+    missing = [scene for scene in wanted if not inside(to, scene.file).exists()]
     yield StageStarted("clips", len(wanted), len(wanted) - len(missing), "clips")
     encoded = [scene for scene in missing if scene.how == "encoded"]
     frames = Counter[str]()
@@ -260,14 +261,6 @@ def _write_all(
     now = written - len(wanted) + len(missing)
     yield StageDone("clips", time.monotonic() - started, f"{counted(now, 'clip')} written")
     return now
-
-
-def inside(to: Path, name: str) -> Path:
-    """``name`` below ``to``. Raises ``DataError`` for a record that leads elsewhere, also by a link."""
-    target = to / name
-    if not target.parent.resolve().is_relative_to(to.resolve()) or target.is_symlink() or ".." in target.parts[1:]:
-        raise DataError(f"{target} leads out of {to}", hint="name another folder with --to")
-    return target
 
 
 def _film(children: Children, task: Task, reply: Reply) -> bytes:
@@ -307,6 +300,6 @@ def _copy_captions(sources: dict[str, Source], scenes: list[Scene], to: Path) ->
     """The caption beside a video, beside each of its scenes that has none yet."""
     for scene in scenes:
         caption = sources[scene.source].path.with_suffix(".txt")
-        target = (to / scene.file).with_suffix(".txt")
+        target = inside(to, str(PurePosixPath(scene.file).with_suffix(".txt")))
         if caption.is_file() and not caption.is_symlink() and not target.exists() and (to / scene.file).exists():
             write_atomically(target, caption.read_bytes())
