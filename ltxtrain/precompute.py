@@ -13,12 +13,13 @@ from ltxtrain.data.cache_fill import Batches, Encode, Item, Task, fill, missing_
 from ltxtrain.data.cache_groups import Group, Place, grouped
 from ltxtrain.data.cache_keys import PromptsRule, latents_rule, later, text_rules
 from ltxtrain.data.claims import POLL_SECONDS, Claims
-from ltxtrain.data.frames import DECODER_VERSION, cut_of
+from ltxtrain.data.frames import DECODER_VERSION, ClipFault, cut_of
 from ltxtrain.data.prepared import OnDemand, Prepared, Source, Tensors
 from ltxtrain.data.store import Entry
 from ltxtrain.data.writer import Encoded, Writer
 from ltxtrain.errors import DataError
-from ltxtrain.events import Event, Notice, StageDone, StageStarted
+from ltxtrain.events import Event, Notice, StageDone, StageProgress, StageStarted
+from ltxtrain.facts.media_memo import NOT_REMEMBERED as PASSING
 from ltxtrain.facts.quarantine import add_quarantine, quarantined
 from ltxtrain.learn.device import DTYPES, check_dtype, find_device, memory_advice, release_memory
 from ltxtrain.learn.resume import peek_step
@@ -26,6 +27,7 @@ from ltxtrain.learn.signals import StopFlag
 from ltxtrain.model.folder import COMPONENTS, ModelFolder, load_text_encoder, load_vae, locate_model
 from ltxtrain.model.text import MAX_TOKENS, PromptEmbedding, encode_prompts, make_text_pipeline
 from ltxtrain.model.vae import encode_clips
+from ltxtrain.plan.fingerprint import known_digests, media_digests
 from ltxtrain.plan.folder import RunFolder
 from ltxtrain.plan.order import order_of
 from ltxtrain.plan.records import Plan, Sample
@@ -35,10 +37,12 @@ KEPT = "everything encoded so far is kept"
 TEXT_MEMORY = "free the GPU of other programs; the text encoder of the released model needs about 9 GiB"
 VAE_MEMORY = "add --vae-enable-tiling, or lower resolution or num_frames"
 NAMED_AT_MOST = 20
+MEDIA_STAGE = "media digests"
+TOLD_EVERY_S = 0.2
 
 
 class FaultyClips(DataError):
-    """Clips that cannot be decoded. All of them are on the quarantine list now, so a new plan leaves them out."""
+    """Clips that cannot be decoded. They have gone or are on the quarantine list now, so a new plan leaves them out."""
 
 
 class Encoders:
@@ -176,12 +180,11 @@ class Filling:
             missing = missing_keys((entry for group in groups for entry in group.entries), set())
         task = Task("text embeddings", groups, missing, self.encode_texts, _caption_name, self.encoders.batches.told)
         yield from self._fill(task, "texts", self.encoders.load_text, stop)
-        if self.cut:
-            yield Notice(_told_cut(self.cut), "warning")
+        yield from (Notice(sentence, "warning") for sentence in self._taken_cut())
 
     def fill_latents(self, stop: StopFlag) -> Generator[Event, None, None]:
         """The latents of all samples that are not left for training."""
-        samples = (*self.plan.samples, *self.plan.eval_samples)
+        samples = yield from self._read_media(stop)
         with stop.at_once(KEPT):
             self.sample_groups = grouped(samples, self.latents_rule.entry, self._sample_place)
             groups = [group for group in self.sample_groups if not self._later(group.items[0])]
@@ -194,12 +197,32 @@ class Filling:
         if self.faulty:
             raise self._told_faulty()
 
+    def _read_media(self, stop: StopFlag) -> Generator[Event, None, list[Sample]]:
+        """The digest of each clip, which is part of its entry's key. A clip that has gone since the plan was made is a
+        faulty one like any other; the samples of the others are returned."""
+        samples = (*self.plan.samples, *self.plan.eval_samples)
+        first = {sample.path: sample for sample in reversed(samples)}
+        yield StageStarted(MEDIA_STAGE, len(first), 0, "clips")
+        started = last = time.perf_counter()
+        for number, (path, digest) in enumerate(media_digests(samples, self.plan.cache_dir / "digests"), 1):
+            if isinstance(digest, str):
+                self.latents_rule.know(path, digest)
+            else:
+                error = ClipFault(f"{path} cannot be read: {digest.detail}", digest.reason)
+                self.faulty[path] = (first[path], error)
+            if time.perf_counter() - last > TOLD_EVERY_S or number == len(first):
+                yield StageProgress(MEDIA_STAGE, number)
+                last = time.perf_counter()
+            stop.check(KEPT)
+        yield StageDone(MEDIA_STAGE, time.perf_counter() - started, counted(len(first), "clip"))
+        return [sample for sample in samples if sample.path not in self.faulty]
+
     def _fill(
         self, task: Task[Item], unit: str, load: Callable[[], None], stop: StopFlag
     ) -> Generator[Event, None, None]:
         total, missing = sum(len(group.entries) for group in task.groups), len(task.missing)
         yield StageStarted(task.stage, total, total - missing, unit)
-        started, encoded = time.perf_counter(), 0
+        started, encoded, faulty = time.perf_counter(), 0, len(self.faulty)
         cache = self.plan.config.cache
         if missing:
             with stop.at_once(KEPT):
@@ -207,7 +230,7 @@ class Filling:
             with Writer(cache.write_batch_size, cache.compress_disk_cache, self._committed) as writer:
                 encoded = yield from fill(task, self.claims, writer, lambda: stop.check(KEPT))
             self.release()
-        faulty = len(self.faulty)
+        faulty = len(self.faulty) - faulty
         detail = f"{encoded} encoded, {total - encoded - faulty} kept" + (f", {faulty} faulty" if faulty else "")
         yield StageDone(task.stage, time.perf_counter() - started, detail)
 
@@ -234,13 +257,19 @@ class Filling:
             tensors = self.encoders.clips(first.bucket.key, list(good.values()), tiled=tiled)
             yield group, dict(zip(good, tensors, strict=True))
 
+    def _taken_cut(self) -> list[str]:
+        """What is to be said of texts that were cut since the last call."""
+        told = [_told_cut(self.cut)] if self.cut else []
+        self.cut.clear()
+        return told
+
     def _told_faulty(self) -> DataError:
         """One error for all clips that could not be decoded, after those that may be are put on the quarantine list."""
         listing = {dataset.id for dataset in self.plan.settled if dataset.quarantine}
         listed = [
-            quarantined(Path(path), "damaged", error.message)
+            quarantined(Path(path), getattr(error, "reason", "damaged"), error.message)
             for path, (sample, error) in self.faulty.items()
-            if sample.dataset in listing and Path(path).exists()
+            if sample.dataset in listing and getattr(error, "reason", "damaged") not in PASSING and Path(path).exists()
         ]
         if listed:
             add_quarantine(self.plan.cache_dir, listed)
@@ -250,7 +279,8 @@ class Filling:
             lines = [f"{counted(len(errors), 'clip')} cannot be decoded", *lines]
         if len(errors) > NAMED_AT_MOST:
             lines.append(f"and {len(errors) - NAMED_AT_MOST} more")
-        kind = FaultyClips if len(listed) == len(errors) else DataError
+        gone = sum(sample.dataset in listing and not Path(path).exists() for path, (sample, _) in self.faulty.items())
+        kind = FaultyClips if len(listed) + gone == len(errors) else DataError
         return kind("\n".join(lines), hint=errors[0].hint)
 
     def prepared(self) -> Prepared:
@@ -296,6 +326,7 @@ class Filling:
                 self.release()
             if self.faulty:
                 raise self._told_faulty()
+            self.encoders.batches.told.extend(self._taken_cut())
             return tensors
 
         return lambda item, entry: OnDemand(group_of.get(entry.key) or Group((item,), (entry,)), made)
@@ -308,6 +339,8 @@ def used_entries(plan: Plan) -> set[Path]:
     dtype = DTYPES[plan.config.precision.mixed_precision]
     prompts = PromptsRule(plan.cache_dir, digests, str(dtype), MAX_TOKENS)
     latents = latents_rule(plan, digests, DECODER_VERSION)
+    for path, digest in known_digests((*plan.samples, *plan.eval_samples), plan.cache_dir / "digests").items():
+        latents.know(path, digest)
     entries = [prompts.entry(text) for text in text_rules(plan)]
     entries += [latents.entry(sample) for sample in (*plan.samples, *plan.eval_samples)]
     return {entry.path for entry in entries}

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from ltxtrain.data.cache import read_entry, write_entry
+from ltxtrain.data.cache import read_entry, refuse_non_finite, write_entry
 from ltxtrain.data.cache_groups import Group
 from ltxtrain.data.claims import Claims
 from ltxtrain.data.store import Entry, seems_whole
@@ -139,6 +139,7 @@ class Prepared:
                 return found
             self._tell_miss(source, item, entry.path)
             made = wanted.encode(wanted.group)
+            refuse_non_finite(made[entry], source.named(item))
             if source.written(item):
                 for member, other in wanted.group:
                     if other == entry or not seems_whole(other):

@@ -16,6 +16,7 @@ from ltxtrain.data.cache_groups import Group, Place, grouped
 from ltxtrain.data.claims import Claims
 from ltxtrain.data.prepared import OnDemand, Prepared, Source, Tensors
 from ltxtrain.data.store import Entry, entry_at, entry_key
+from ltxtrain.errors import DataError
 from ltxtrain.plan.records import Bucket, Sample
 
 
@@ -127,6 +128,13 @@ def test_what_is_not_to_be_written_is_encoded_and_not_written(world: World) -> N
     assert not list(world.folder.rglob("*.safetensors"))
     world.prepared().latents(SAMPLES[4])
     assert world.encoded == ["4", "4"]
+
+
+def test_what_is_not_finite_is_refused_by_name_though_it_is_not_written(world: World) -> None:
+    world.written = False
+    world.tensors = lambda sample: {"latents": torch.tensor([1.0, float("nan")])}  # type: ignore[method-assign]
+    with pytest.raises(DataError, match="set/4#0: its latents came out with NaN"):
+        world.prepared().latents(SAMPLES[4])
 
 
 def test_entries_are_kept_in_memory_up_to_the_budget(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

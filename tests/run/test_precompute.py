@@ -16,6 +16,7 @@ from ltxtrain.learn.signals import StopFlag
 from ltxtrain.model.text import MAX_TOKENS
 from ltxtrain.plan.records import Plan
 from ltxtrain.precompute import iter_precompute
+from ltxtrain.train import iter_train
 from tests.run.driving import cached, drain
 
 PlanFor = Callable[..., Plan]
@@ -137,6 +138,18 @@ def test_several_captions_that_are_too_long_are_counted(plan_for: PlanFor, clips
     drain(iter_precompute(plan_for(data=clips, cache_dir=tmp_path / "cache"), StopFlag()), events)
     [told] = [e.message for e in events if isinstance(e, Notice) and e.level == "warning"]
     assert told.startswith("2 of the texts are longer than 128 tokens and are cut, such as")
+
+
+def test_a_caption_that_is_too_long_is_told_once_when_training_encodes_it(
+    plan_for: PlanFor, clips: Path, tmp_path: Path
+) -> None:
+    next(clips.glob("*.txt")).write_text("word " * 400)
+    plan = plan_for(data=clips, cache_dir=tmp_path / "cache", text_cache_ondemand="true", max_train_steps=4)
+    events: list[Event] = []
+    prepared = drain(iter_precompute(plan, StopFlag()), events)
+    drain(iter_train(plan, prepared, StopFlag()), events)
+    [told] = [e.message for e in events if isinstance(e, Notice) and e.level == "warning"]
+    assert told.startswith("one text is longer than 128 tokens and is cut: 'word word")
 
 
 def test_a_clip_that_breaks_after_the_plan_is_named(plan_for: PlanFor, clips: Path, tmp_path: Path) -> None:
