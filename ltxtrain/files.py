@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
 
 from ltxtrain.errors import MachineError
@@ -19,16 +20,22 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write ``data`` to ``path``: temporary sibling, fsync, rename, fsync of the folder. The mode follows the umask.
+    """Write ``data`` to ``path``. The mode follows the umask."""
+    with replaced(path) as stream:
+        stream.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[BinaryIO]:
+    """A temporary sibling to write; after that fsync, rename, fsync of the folder. An error leaves the old content.
 
     A temporary file that a kill left behind starts with ``.`` and ends with ``.tmp``; nothing ever reads it.
     """
-    content = data.encode() if isinstance(data, str) else data
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("wb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load, save
 
-from ltxtrain.files import make_folder, sync_folder, with_sorted_metadata, write_atomically
+from ltxtrain.files import make_folder, replaced, sync_folder, with_sorted_metadata, write_atomically
 
 KILLED_AT = """
 import os, sys
@@ -132,3 +132,16 @@ def test_sorted_metadata_is_read_by_the_library(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(with_sorted_metadata(save({"a": torch.ones(3)}, {"k": "é", "a": "b"})))
     with safe_open(tmp_path / "x.safetensors", "pt") as file:
         assert file.metadata() == {"k": "é", "a": "b"}
+
+
+def test_an_error_in_the_middle_leaves_the_old_content_and_no_temporary_file(tmp_path: Path) -> None:
+    target = tmp_path / "film.mp4"
+    target.write_bytes(b"old")
+    with pytest.raises(ValueError, match="half"), replaced(target) as stream:
+        stream.write(b"new")
+        raise ValueError("half of it")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+    with replaced(target) as stream:
+        stream.write(b"new")
+        assert target.read_bytes() == b"old"
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"new"]

@@ -17,7 +17,6 @@ from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
-from uuid import uuid4
 
 from ltxtrain.errors import ConfigError, DataError, Fault, MachineError
 from ltxtrain.events import Event, Notice, StageDone, StageProgress, StageStarted
@@ -25,7 +24,7 @@ from ltxtrain.facts.children import Children, Reply, Task, usable_workers
 from ltxtrain.facts.index_walk import Rejected, walk_folder
 from ltxtrain.facts.media import IMAGE_EXTENSIONS, MAX_FRAMES, MAX_SECONDS, VIDEO_EXTENSIONS
 from ltxtrain.facts.media_facts import printable
-from ltxtrain.files import make_folder, room_at, sync_folder, write_atomically
+from ltxtrain.files import replaced, room_at, write_atomically
 from ltxtrain.prepare.places import inside
 from ltxtrain.prepare.scenes_child import Cut
 from ltxtrain.prepare.scenes_record import Scene, add_scenes, check_same, read_scenes
@@ -286,14 +285,8 @@ def _encoding(source: Source, scene: Scene, all_frames: int) -> Task:
 
 def _copy(source: Path, target: Path) -> None:
     """A video that is one scene is copied, not encoded a second time."""
-    make_folder(target.parent)
-    temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
-    try:
-        shutil.copyfile(source, temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(target.parent)
+    with source.open("rb") as film, replaced(target) as stream:
+        shutil.copyfileobj(film, stream, 1 << 20)
 
 
 def _copy_captions(sources: dict[str, Source], scenes: list[Scene], to: Path) -> None:
