@@ -132,10 +132,10 @@ def run_checks(folder: Path) -> None:
                 pool.submit(check_mapped_user, build.tag, undisturbed),
                 pool.submit(check_stop_and_resume, build.tag, stopped),
                 pool.submit(check_other_images, build),
-                pool.submit(check_data_sets, build.tag, Path(place) / "sets"),
             ]
             check_words(build.tag)
             check_contents(build.tag)
+            check_data_sets(build.tag, Path(place) / "sets")
             for lane in lanes:
                 lane.result()
             same_exports(undisturbed, stopped)
