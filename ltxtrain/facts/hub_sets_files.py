@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ltxtrain.errors import MachineError
-from ltxtrain.facts.index_walk import shown_name
+from ltxtrain.facts.index_walk import ADDRESS, below, shown_name
 from ltxtrain.facts.media import sniff_format
 from ltxtrain.facts.reasons import Reason
 from ltxtrain.files import room_at, write_atomically
 
 COMPLETE = "complete.json"
 HEAD = 512  # bytes that tell what a file is
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", flags=re.IGNORECASE)
 
 _VIDEO_EXTENSIONS = {
     "mov": ".mp4",
@@ -85,7 +84,7 @@ class MediaFiles:
     def of_path(self, index: int, text: str, base: Path | None) -> Stored:
         """``text`` as the set names a file; a relative name is inside ``base``, the set's own folder."""
         stem = f"{index:06d}"
-        if _ADDRESS.match(text):
+        if ADDRESS.match(text):
             return Stored(
                 stem, self.folder, "missing-file", f"{_short(text)} is an address; fetch it into a folder first"
             )
@@ -139,7 +138,7 @@ def extension_of(head: bytes, kind: str) -> str | None:
 
 def inside(path: str, roots: Sequence[str]) -> bool:
     """Whether the resolved ``path`` lies below one of the resolved ``roots``."""
-    return any(path == root or path.startswith(root.rstrip(os.sep) + os.sep) for root in roots)
+    return any(below(path, root) for root in roots)
 
 
 def _read_sizes(path: Path) -> dict[str, int]:

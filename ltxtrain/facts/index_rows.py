@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from ltxtrain.config.datasets import TableRule
-from ltxtrain.facts.index_walk import Rejected, Walk, shown_name, stem_of
+from ltxtrain.facts.index_walk import ADDRESS, Rejected, Walk, shown_name, stem_of
 from ltxtrain.facts.reasons import Reason
 from ltxtrain.facts.tables import Row, read_table
 
 LONGEST_PATH = 4096
 SHOWN_AT_MOST = 300
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", flags=re.IGNORECASE)
 
 
 @dataclass
@@ -70,7 +68,7 @@ def _named(text: str, walk: Walk) -> list[str]:
 
 def _inside(text: str, walk: Walk) -> str | None:
     """The name inside the folder that ``text`` stands for, with or without the folder's own path; None outside."""
-    if not text or _ADDRESS.match(text) or not _can_be_a_path(text):
+    if not text or ADDRESS.match(text) or not _can_be_a_path(text):
         return None
     name = posixpath.normpath(text)
     if name.startswith("/"):
@@ -100,7 +98,7 @@ def _without_file(row: Row, walk: Walk, rule: TableRule) -> tuple[str, Reason, s
         shown = f"{shown}... ({rule.path.name}, {row.place})"
     if not _can_be_a_path(row.file):
         return shown, "missing-file", "no file can have that name"
-    if _ADDRESS.match(row.file):
+    if ADDRESS.match(row.file):
         return shown, "missing-file", "an address; fetch the file into the folder and name it here"
     name = _inside(row.file, walk)
     if name is None:

@@ -7,6 +7,7 @@ Hidden files and folders (a name that begins with a dot) are passed over: operat
 from __future__ import annotations
 
 import os
+import re
 import stat
 from bisect import bisect_left
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from pathlib import Path
 from ltxtrain.errors import DataError
 from ltxtrain.facts.reasons import Reason
 from ltxtrain.units import UNPRINTED, plain
+
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", flags=re.IGNORECASE)  # what tables name in the place of a file
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,15 @@ class Walk:
 
     def holds(self, path: str) -> bool:
         """Whether the resolved ``path`` lies in the folder."""
-        root = str(self.root)
-        return path == root or path.startswith(root.rstrip(os.sep) + os.sep)
+        return below(path, str(self.root))
 
     def refuse(self, name: str, reason: Reason, detail: str) -> None:
         self.rejected[name] = Rejected(shown_name(name), reason, detail)
+
+
+def below(path: str, root: str) -> bool:
+    """Whether the resolved ``path`` is ``root``, resolved too, or lies in it."""
+    return path == root or path.startswith(root.rstrip(os.sep) + os.sep)
 
 
 def shown_name(name: str) -> str:
