@@ -7,41 +7,25 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ltxtrain.config import LoadedConfig, TrainConfig, dataset_notices, overruled_notices, resolve_datasets
+from ltxtrain.config import LoadedConfig, TrainConfig, dataset_notices, overruled_notices
 from ltxtrain.facts.container import no_clips
 from ltxtrain.facts.machine import Machine, probe_machine
 from ltxtrain.facts.models import ModelFacts, TransformerFacts, lora_params, model_facts, transformer_facts
 from ltxtrain.plan import disk, notices, set_notices
 from ltxtrain.plan.device import device_warnings
-from ltxtrain.plan.filling import Filled, FillRule, SmallBuckets, fill_buckets
+from ltxtrain.plan.filling import largest_batches
 from ltxtrain.plan.folder import run_name_of
 from ltxtrain.plan.length import RunLength, run_length
 from ltxtrain.plan.loss import Place, loss_warnings
+from ltxtrain.plan.material import Material, gather
 from ltxtrain.plan.memory import TrainingSetup, estimate_memory
 from ltxtrain.plan.order import BatchOrder, OrderRule
-from ltxtrain.plan.places import keep_out, written_places
 from ltxtrain.plan.prompts import ValidationVideo, validation_videos
-from ltxtrain.plan.records import Bucket, Dropped, PhaseMemory, Plan, Sample
-from ltxtrain.plan.select import Selection, SelectionRule, select_samples
-from ltxtrain.plan.sets import check_accounts, check_not_empty, plan_datasets
+from ltxtrain.plan.records import Bucket, PhaseMemory, Plan, Sample
+from ltxtrain.plan.sets import plan_datasets
 from ltxtrain.plan.setup import VALUE_BYTES, training_setup
 from ltxtrain.plan.targets import check_targets
-
-if TYPE_CHECKING:
-    from ltxtrain.config.data import DataConfig
-
-
-@dataclass(frozen=True)
-class Material:
-    """All clips of a run. ``dropped`` are those of the selections, and those whose buckets are too small."""
-
-    rule: SelectionRule
-    selections: tuple[Selection, ...]
-    filled: Filled
-    eval_samples: tuple[Sample, ...]
-    dropped: tuple[Dropped, ...]
 
 
 @dataclass(frozen=True)
@@ -114,7 +98,7 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
             *(text for found in material.selections for text in set_notices.selection_notices(found, material.rule)),
             *set_notices.quarantine_notices(material.selections),
             *notices.bucket_notices(material.filled),
-            *notices.token_notices(material.filled, data.train_batch_tokens, _sized(material.selections)),
+            *notices.token_notices(material.filled, data.train_batch_tokens, material.sizes.batch_sizes),
             *notices.length_notices(
                 length,
                 material.filled.samples,
@@ -135,40 +119,6 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
     )
 
 
-def gather(config: TrainConfig, data: DataConfig) -> Material:
-    """Every clip that ``data`` names, used or left out. Raises as ``make_plan`` does."""
-    rule = SelectionRule(
-        framerate=data.framerate,
-        alignment=data.aspect_bucket_alignment,
-        rounding=data.aspect_bucket_rounding,
-        seed=config.model.seed,
-        size_maps=config.checkpoint.output_dir,
-        cache_dir=config.cache.cache_dir,
-    )
-    resolved = resolve_datasets(data, config.cache, config.validation)
-    keep_out(written_places(config), resolved)
-    selections = tuple(select_samples(dataset, rule) for dataset in resolved)
-    training = [sample for found in selections if found.dataset.role == "train" for sample in found.samples]
-    eval_samples = [sample for found in selections if found.dataset.role == "eval" for sample in found.samples]
-    dropped = tuple(entry for found in selections for entry in found.dropped)
-    check_not_empty(selections, [*training, *eval_samples], dropped)
-    filled = fill_buckets(
-        training,
-        FillRule(
-            batch_size=data.train_batch_size,
-            accumulation=config.optimizer.gradient_accumulation_steps,
-            small=_small_buckets(data),
-            batch_tokens=data.train_batch_tokens,
-            batch_sizes={dataset.id: dataset.batch_size for dataset in resolved if dataset.batch_size is not None},
-        ),
-    )
-    dropped += filled.dropped
-    used = [*filled.samples, *eval_samples]
-    check_accounts(selections, used, dropped)
-    check_not_empty(selections, used, dropped)
-    return Material(rule, selections, filled, tuple(sorted(eval_samples, key=lambda sample: sample.id)), dropped)
-
-
 def _places(config: TrainConfig, run_dir: Path) -> tuple[Place, Place]:
     results, caches = config.checkpoint.output_dir, config.cache.cache_dir
     return Place("results", run_dir, results, "./out"), Place("caches", caches, caches, "./cache")
@@ -177,20 +127,6 @@ def _places(config: TrainConfig, run_dir: Path) -> tuple[Place, Place]:
 def _captions(samples: Sequence[Sample]) -> list[str]:
     """Every clip's first caption, each once, in the order of the clips."""
     return list(dict.fromkeys(sample.captions[0] for sample in samples))
-
-
-def _sized(selections: Sequence[Selection]) -> set[str]:
-    """Data sets that say their own batch size."""
-    return {found.dataset.id for found in selections if found.dataset.batch_size is not None}
-
-
-def _small_buckets(data: DataConfig) -> SmallBuckets:
-    """A folder named alone is trained on as it is; for a documented list the documented rule holds."""
-    if not data.datasets and data.data_backend_config is None:
-        return "keep"
-    if data.allow_dataset_oversubscription:
-        return "pad"
-    return "refuse" if data.disable_bucket_pruning else "drop"
 
 
 def _needs(
@@ -207,6 +143,8 @@ def _needs(
         warning = f"{name} is not known here and not on this disk: its memory and disk needs are not estimated"
         return Needs((), (), (warning,))
     setup = _with_batches(training_setup(config, machine.device, videos), material)
+    if not config.validation.eval_loss_disable:
+        setup = replace(setup, measured=largest_batches(material.eval_samples, material.sizes))
     memory = estimate_memory(model, [bucket.bucket for bucket in material.filled.buckets], setup)
     outputs = disk.RunOutputs(
         checkpoints=_checkpoints_kept(config, length.steps),

@@ -6,8 +6,8 @@ Sizes are pixels, times are seconds, memory and disk are bytes. A step is an opt
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache, cached_property
+from dataclasses import dataclass, field, is_dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,11 +198,6 @@ def _derived(bucket: Bucket) -> dict[str, Any]:
     return {"key": bucket.key, "latent_frames": bucket.latent_frames, "tokens": bucket.tokens}
 
 
-@cache
-def _names_of(record: type[Any]) -> tuple[str, ...]:
-    return tuple(each.name for each in fields(record))
-
-
 def plain(value: Any) -> Any:
     """``value`` as JSON has it: records and mappings are objects, sequences are lists, paths are text."""
     if value is None or isinstance(value, (str, int, float)):
@@ -214,5 +209,5 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(each) for each in value]
     if is_dataclass(value):
-        return {name: plain(getattr(value, name)) for name in _names_of(type(value))}
+        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
     raise TypeError(f"no JSON form for {type(value).__name__}")

@@ -6,14 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ltxtrain.config import Dataset, LoadedConfig, TrainConfig, resolve_datasets
-from ltxtrain.config.data import DataConfig
-from ltxtrain.errors import DataError
+from ltxtrain.config import Dataset, LoadedConfig
 from ltxtrain.facts.media import ClipFacts, probe_clips
 from ltxtrain.plan import set_notices
-from ltxtrain.plan.make import Material, gather
+from ltxtrain.plan.material import Material, judge
 from ltxtrain.plan.records import Dropped, Sample, clip_name
-from ltxtrain.plan.select import Selection, SelectionRule, select_samples
+from ltxtrain.plan.select import Selection
 from ltxtrain.prepare.inspect_records import JudgedClip, Key, Verdicts
 
 # Dropped before anybody looked into the file: what is in it is worth seeing all the same.
@@ -36,18 +34,10 @@ def judge_clips(loaded: LoadedConfig, data_dir: Path | None = None) -> Verdicts:
     """
     config = loaded.config
     data = config.data if data_dir is None else config.data.model_copy(update={"instance_data_dir": data_dir})
-    try:
-        material, refusal = gather(config, data), None
-        selections, told = material.selections, _told(material)
-        decided = _decide([*material.filled.samples, *material.eval_samples], material.dropped, selections)
-    except DataError as error:
-        rule, refusal = selection_rule(config, data), error
-        datasets = resolve_datasets(data, config.cache, config.validation)
-        selections = tuple(select_samples(dataset, rule) for dataset in datasets)
-        samples = [sample for found in selections for sample in found.samples]
-        decided = _decide(samples, [entry for found in selections for entry in found.dropped], selections)
-        told = ((), ())
-    notices, warnings = told
+    material = judge(config, data)
+    selections, refusal = material.selections, material.refusal
+    decided = _decide([*material.filled.samples, *material.eval_samples], material.dropped, selections)
+    notices, warnings = _told(material)
     return Verdicts(
         datasets=tuple(found.dataset for found in selections),
         clips=tuple(clip for found in selections for clip in _judged(found, decided, config.cache.cache_dir)),
@@ -56,18 +46,6 @@ def judge_clips(loaded: LoadedConfig, data_dir: Path | None = None) -> Verdicts:
         hint=(refusal.hint or "") if refusal else "",
         notices=notices,
         warnings=warnings,
-    )
-
-
-def selection_rule(config: TrainConfig, data: DataConfig) -> SelectionRule:
-    """The planner's own, for data sets that it refuses as a whole."""
-    return SelectionRule(
-        framerate=data.framerate,
-        alignment=data.aspect_bucket_alignment,
-        rounding=data.aspect_bucket_rounding,
-        seed=config.model.seed,
-        size_maps=config.checkpoint.output_dir,
-        cache_dir=config.cache.cache_dir,
     )
 
 

@@ -15,7 +15,7 @@ from ltxtrain.config import LoadedConfig
 from ltxtrain.errors import DataError
 from ltxtrain.facts.machine import Machine
 from ltxtrain.facts.quarantine import add_quarantine, quarantined
-from ltxtrain.plan import make
+from ltxtrain.plan import material as gathering
 from ltxtrain.plan.folder import RunFolder, write_plan_files
 from ltxtrain.plan.make import make_plan
 from ltxtrain.plan.manifest import dataset_fingerprint
@@ -300,7 +300,7 @@ def test_a_clip_that_is_lost_is_a_defect(
         found = select_samples(dataset, rule)  # type: ignore[arg-type]
         return replace(found, samples=found.samples[:1])
 
-    monkeypatch.setattr(make, "select_samples", lose_one)
+    monkeypatch.setattr(gathering, "select_samples", lose_one)
     with pytest.raises(RuntimeError, match="2 clips found, 1 used, 0 left out"):
         make_plan(load(num_frames=9), machine)
 

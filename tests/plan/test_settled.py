@@ -13,7 +13,7 @@ from ltxtrain.facts.machine import Machine
 from ltxtrain.learn.identity import identity_of, told_settings
 from ltxtrain.learn.resume import changed_settings
 from ltxtrain.model.adapter import adapter_spec
-from ltxtrain.plan import fingerprint
+from ltxtrain.plan import records
 from ltxtrain.plan.folder import RunFolder, write_plan_files
 from ltxtrain.plan.make import make_plan
 from ltxtrain.plan.manifest import config_sha256, write_manifest
@@ -75,8 +75,8 @@ def test_the_clips_are_read_once_for_a_plan(
     load: Load, machine: Machine, listed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = make_plan(load(data_backend_config=str(listed), train_batch_size=1), machine)
-    read: list[Path] = []
-    monkeypatch.setattr(fingerprint, "file_sha256", lambda path, memo: read.append(path) or "digest")
+    read: list[object] = []
+    monkeypatch.setattr(records, "samples_digest", lambda samples, memo: read.append(samples) or "digest")
     spec = adapter_spec(plan.config.adapter)
     assert identity_of(plan, spec) == identity_of(plan, spec)
     assert len(read) == 1

@@ -157,6 +157,17 @@ def test_windows_are_counted_and_a_bucket_too_small_is_a_verdict_as_well(tmp_pat
     assert (tall.used, tall.reason) == (False, "small-bucket")
 
 
+@pytest.mark.parametrize("options", [{"disable_bucket_pruning": True}, {"allow_dataset_oversubscription": True}, {}])
+def test_clips_that_a_run_is_refused_for_are_not_told_as_used(tmp_path: Path, options: dict[str, object]) -> None:
+    write(tmp_path / "two" / "tall.mp4", moving(2, 25, 160, 96), "A tall field of light")
+    write(tmp_path / "one" / "long.mp4", moving(1, 25), "A field of light")
+    repeats = 1 if options else 0
+    sets = listed(tmp_path, video_set("one", tmp_path / "one"), video_set("two", tmp_path / "two", repeats=repeats))
+    found, _ = look(tmp_path, tmp_path, data_backend_config=str(sets), train_batch_size=3, **options)
+    assert found.verdicts.problem
+    assert [(clip.used, clip.reason) for clip in found.clips] == [(True, ""), (False, "small-bucket")]
+
+
 def test_without_pictures_no_clip_is_opened_for_them(tmp_path: Path) -> None:
     data = odd_folder(tmp_path / "clips")
     rule = InspectRule(load_config(flags={"data": str(data), "cache": str(tmp_path / "c")}), pictures=False)
