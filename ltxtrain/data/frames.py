@@ -24,6 +24,8 @@ from ltxtrain.facts.media import MOST_SECONDS_OF_A_FILE, MediaError, open_clip, 
 from ltxtrain.facts.media_facts import printable, told
 from ltxtrain.facts.media_frames import FrameRequest, decode_frame, decode_frames, timed_frames, upright_rgb
 from ltxtrain.facts.media_images import read_image
+from ltxtrain.facts.media_memo import NOT_REMEMBERED as PASSING
+from ltxtrain.facts.reasons import REASONS, Reason
 from ltxtrain.files import write_atomically
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DECODER_VERSION",
+    "ClipFault",
     "FrameRequest",
     "decode_ahead",
     "decode_frame",
@@ -42,6 +45,7 @@ __all__ = [
 ]
 
 REPAIR = "re-encode the clip, or take it out of the folder"
+AGAIN = "run it again; if it comes back, re-encode the clip, or take it out of the folder"
 # In cache keys: another version may give other pixels. The last part is ours.
 _AVCODEC = ".".join(map(str, av.library_versions["libavcodec"]))
 DECODER_VERSION = f"pyav-{av.__version__}/avcodec-{_AVCODEC}/pillow-{PIL.__version__}/2"
@@ -49,6 +53,14 @@ DECODER_VERSION = f"pyav-{av.__version__}/avcodec-{_AVCODEC}/pillow-{PIL.__versi
 DECODE_MEMORY = 4 << 30
 DECODE_SECONDS = 60.0
 DECODE_BYTES_PER_SECOND = 2e6  # where a container cannot be sought, all before the window is decoded
+
+
+class ClipFault(DataError):
+    """A clip that gives no frames. ``reason`` tells what is wrong with it from what may be all right the next time."""
+
+    def __init__(self, message: str, reason: Reason = "damaged") -> None:
+        super().__init__(message, hint=AGAIN if reason in PASSING else REPAIR)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -120,11 +132,13 @@ def decode_cut(cut: Cut, frames_FHWC: np.ndarray) -> None:
         else:
             _decode_video(cut, frames_FHWC)
     except MediaError as error:
-        raise DataError(f"{cut.path} cannot be opened: {error.detail}", hint=REPAIR) from error
+        raise ClipFault(f"{cut.path} cannot be opened: {error.detail}", error.reason) from error
     except MemoryError as error:
-        raise DataError(f"{cut.path} cannot be decoded: it takes too much memory", hint=REPAIR) from error
-    except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
-        raise DataError(f"{cut.path} cannot be decoded: {told(error)}", hint=REPAIR) from error
+        raise ClipFault(f"{cut.path} cannot be decoded: it takes too much memory", "crashed") from error
+    except (av.error.FFmpegError, ValueError, IndexError) as error:
+        raise ClipFault(f"{cut.path} cannot be decoded: {told(error)}") from error
+    except OSError as error:
+        raise ClipFault(f"{cut.path} cannot be decoded: {told(error)}", "unreadable") from error
 
 
 def _task(cut: Cut) -> Task:
@@ -136,13 +150,15 @@ def _task(cut: Cut) -> Task:
 def _frames_in(cut: Cut, reply: Reply) -> np.ndarray | DataError:
     """The child's frames when there are as many bytes as asked for; else what is wrong, in words."""
     if reply.failure:
-        return DataError(f"{cut.path} cannot be decoded: {printable(reply.detail)}", hint=REPAIR)
+        return ClipFault(f"{cut.path} cannot be decoded: {printable(reply.detail)}", reply.failure)
     if len(reply.data) == cut.bytes:
         return np.frombuffer(reply.data, np.uint8).reshape(cut.shape)
     said: Any = (reply.answer or {}).get("error")
     if not isinstance(said, str):
         said = "cannot be decoded: the process that decodes it gives no frames"
-    return DataError(f"{cut.path} {printable(said.removeprefix(cut.path))}", hint=REPAIR)
+    why = (reply.answer or {}).get("reason")
+    reason: Reason = next((reason for reason in REASONS if reason == why), "damaged")
+    return ClipFault(f"{cut.path} {printable(said.removeprefix(cut.path))}", reason)
 
 
 def _image(cut: Cut) -> np.ndarray:
@@ -165,14 +181,14 @@ def _decode_video(cut: Cut, frames_FHWC: np.ndarray) -> None:
         done += uses
     if done < cut.frames:
         found = f"{done} of the {cut.frames} planned frames could be decoded"
-        raise DataError(f"{cut.path} ends early: {found}", hint=REPAIR)
+        raise ClipFault(f"{cut.path} ends early: {found}")
 
 
 def _shown_frames(cut: Cut) -> Iterator[tuple[av.VideoFrame, int]]:
     """Each source frame that is shown at one of the sample's times, and how many of those times it stands for."""
     wanted = [cut.start + index / cut.fps for index in range(cut.frames)]
     done = 0
-    with open_clip(Path(cut.path)) as container:
+    with open_clip(Path(cut.path), None) as container:
         for frame, until in timed_frames(container, cut.start):
             uses = sum(1 for moment in wanted[done:] if moment < until)
             if uses:

@@ -26,7 +26,7 @@ def answer(task: dict[str, Any], room: memoryview) -> tuple[dict[str, Any], int]
     ``{"failed": ...}`` where there is no such picture, ``{"unloaded": ...}`` where OpenCV cannot be loaded.
     """
     try:
-        picture_HWC = picture_at(Path(task["path"]), float(task["seconds"]), task["kind"], SEARCHED)
+        picture_HWC = picture_at(Path(task["path"]), float(task["seconds"]), task["kind"], SEARCHED, None)
     except MediaError as error:
         return {"failed": error.detail}, 0
     try:

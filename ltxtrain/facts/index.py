@@ -25,7 +25,8 @@ __all__ = ["FolderIndex", "FoundClip", "Rejected", "index_clips"]
 
 @dataclass(frozen=True)
 class FoundClip:
-    """``name`` is the path inside the dataset, with forward slashes on every system. ``captions`` are alternatives.
+    """``name`` is the path inside the dataset, with forward slashes on every system; ``path`` is without any link.
+    ``captions`` are alternatives.
 
     ``stated_size`` is (width, height) in pixels as a table states it; the file's own is what counts.
     """
@@ -83,8 +84,14 @@ def _index_walk(walk: Walk, captions: Captions) -> FolderIndex:
             rejected[name] = walk.rejected[name]
         else:
             size = next((row.size for row in own if row.size), None)
-            clips.append(FoundClip(Path(path), name, alternatives, size))
+            clips.append(FoundClip(_real(path), name, alternatives, size))
     return FolderIndex(tuple(clips), tuple(sorted(rejected.values(), key=lambda entry: entry.name)), walk.others)
+
+
+def _real(path: str) -> Path:
+    """Where a link inside of the folder leads to: later on, a link in a clip's place is a stranger's."""
+    place = Path(path)
+    return place.resolve() if place.is_symlink() else place
 
 
 def _row_captions(rows: list[Row], captions: Captions, name: str) -> tuple[str, ...]:
@@ -138,7 +145,7 @@ def _index_hub(found: HubSet, captions: Captions) -> FolderIndex:
         except CaptionFault as fault:
             rejected.append(Rejected(item.name, fault.reason, fault.detail))
         else:
-            clips.append(FoundClip(item.path, item.name, alternatives, item.size))
+            clips.append(FoundClip(Path(os.path.realpath(item.path)), item.name, alternatives, item.size))
     clips.sort(key=lambda clip: clip.name)
     rejected.sort(key=lambda entry: entry.name)
     return FolderIndex(tuple(clips), tuple(rejected), filtered=found.filtered)

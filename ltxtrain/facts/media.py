@@ -1,26 +1,24 @@
 """Probe media files: what is really in them, by reading every packet and decoding one frame.
 
 A container's own claims (frame count, duration, size) are not trusted: Matroska has no frame count at all, and a
-damaged file often lies. The format is sniffed from the first bytes and the decoder reads from an open file object, so
-that no text file, playlist or URL hidden behind ``.mp4`` is ever followed. Files are opened in children
-(``facts/children.py``), and what was found is remembered (``facts/media_memo.py``).
+damaged file often lies. Files are opened in children (``facts/children.py``, ``facts/media_open.py``), and what was
+found is remembered (``facts/media_memo.py``).
 """
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ltxtrain.facts.children import Children, Reply, Task, usable_workers
 from ltxtrain.facts.media_facts import ClipFacts, Kind, MediaError, frames_at, from_plain, printable, told
 from ltxtrain.facts.media_images import IMAGE_EXTENSIONS, probe_image
 from ltxtrain.facts.media_memo import Memo, common_root, stamp_of
+from ltxtrain.facts.media_open import Patience, open_clip, open_regular_file, opened_clip, sniff_format
 
 __all__ = [
     "IMAGE_EXTENSIONS",
@@ -58,19 +56,8 @@ PROBE_MEMORY = 2 << 30
 PROBE_SECONDS = 10.0
 PROBE_BYTES_PER_SECOND = 20e6
 MOST_SECONDS_OF_A_FILE = 600.0
-# No more than this is read in search of the next packet, of which one picture may have the second as bytes per pixel.
-BYTES_WITHOUT_PACKET = 64 << 20
+# One picture may take so much more than what is read in search of the next packet.
 MOST_BYTES_OF_A_PIXEL = 16
-
-_QUICKTIME_ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
-_MAGIC: tuple[tuple[bytes, str], ...] = (
-    (b"\x1a\x45\xdf\xa3", "matroska"),
-    (b"FLV\x01", "flv"),
-    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
-    (b"OggS", "ogg"),
-    (b"\x00\x00\x01\xba", "mpeg"),
-    (b"\x00\x00\x01\xb3", "mpegvideo"),
-)
 
 
 def probe_clips(
@@ -81,7 +68,8 @@ def probe_clips(
     progress: Progress | None = None,
 ) -> list[ClipFacts | MediaError]:
     """Probe many files, in the order given. ``memo`` is a folder where facts and refusals are remembered, in a file
-    for each ``root``; files that have not changed since are not opened. What was found so far is remembered also when
+    for each ``root``; files that have not changed since are not opened. Links are followed only to what lies in
+    ``root``. What was found so far is remembered also when
     this is stopped. ``progress`` hears how many of those to be opened are done, and how many there are."""
     if not paths:
         return []
@@ -91,7 +79,7 @@ def probe_clips(
     places = [place for place, entry in enumerate(found) if entry is None]
     if places:
         try:
-            opened = _opened([paths[place] for place in places], kind)
+            opened = _opened([paths[place] for place in places], kind, root)
             for done, (place, entry) in enumerate(zip(places, opened, strict=True)):
                 found[place] = entry
                 known.remember(paths[place], stamps[place], entry)
@@ -103,15 +91,16 @@ def probe_clips(
     return [entry for entry in found if entry is not None]
 
 
-def _opened(paths: Sequence[Path], kind: Kind) -> Iterator[ClipFacts | MediaError]:
+def _opened(paths: Sequence[Path], kind: Kind, root: Path | None) -> Iterator[ClipFacts | MediaError]:
     with Children("ltxtrain.facts.probe_child", min(usable_workers(), len(paths)), PROBE_MEMORY) as pool:
-        for path, reply in zip(paths, pool.run(probe_task(path, kind) for path in paths), strict=True):
+        for path, reply in zip(paths, pool.run(probe_task(path, kind, root) for path in paths), strict=True):
             yield found_in(path, reply)
 
 
-def probe_task(path: Path, kind: Kind) -> Task:
+def probe_task(path: Path, kind: Kind, root: Path | None = None) -> Task:
     seconds = min(MOST_SECONDS_OF_A_FILE, PROBE_SECONDS + stored_bytes(path) / PROBE_BYTES_PER_SECOND)
-    return Task({"do": "probe", "path": str(path.absolute()), "kind": kind}, seconds)
+    within = str(root.absolute()) if root is not None else None
+    return Task({"do": "probe", "path": str(path.absolute()), "kind": kind, "within": within}, seconds)
 
 
 def stored_bytes(path: Path) -> int:
@@ -138,83 +127,28 @@ def program() -> str:
     return " ".join(f"{name} {importlib.metadata.version(name)}" for name in ("av", "pillow"))
 
 
-def probe_file(path: Path, kind: Kind) -> ClipFacts:
-    """Raises ``MediaError`` with the reason's code."""
+def probe_file(path: Path, kind: Kind, within: Path | None) -> ClipFacts:
+    """``within`` is as for ``open_regular_file``. Raises ``MediaError`` with the reason's code."""
     if kind == "image":
-        with open_regular_file(path) as file:
+        with open_regular_file(path, within) as file:
             return probe_image(path, file)
-    return probe_clip(path)
+    return probe_clip(path, within)
 
 
-def probe_clip(path: Path) -> ClipFacts:
+def probe_clip(path: Path, within: Path | None = None) -> ClipFacts:
     """Read all of the file's packets and decode its first frame. Raises ``MediaError`` with the reason's code."""
     import av
 
     # FFmpeg's errors derive from these built-in ones by kind; a damaged file can raise nearly any of them.
     try:
-        with open_regular_file(path) as file:
-            return _probe_open(path, _Patience(file))
+        with open_regular_file(path, within) as file:
+            return _probe_open(path, Patience(file))
     except av.error.DecoderNotFoundError as error:
         raise MediaError("no-video", "its video is in a coding for which there is no decoder") from error
     except MemoryError as error:
         raise MediaError("too-large", "reading it takes more memory than one file is given") from error
     except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
         raise MediaError("damaged", f"it cannot be read: {told(error)}") from error
-
-
-@contextmanager
-def open_clip(path: Path) -> Iterator[InputContainer]:
-    """Open a video for reading, and nothing but the video: from an open file, in the format that its bytes tell.
-
-    Raises ``MediaError`` for a file that is no video, and whatever PyAV raises for a damaged one.
-    """
-    with open_regular_file(path) as file, opened_clip(file) as container:
-        yield container
-
-
-@contextmanager
-def opened_clip(file: BinaryIO | _Patience) -> Iterator[InputContainer]:
-    import av
-
-    head = file.read(512)
-    if not head:
-        raise MediaError("empty", "the file is empty (0 bytes)")
-    container_format = sniff_format(head)
-    if container_format is None:
-        raise MediaError("not-video", "its first bytes are of no video container that is known here")
-    file.seek(0)
-    options = {"protocol_whitelist": "file"}
-    with av.open(file, "r", format=container_format, options=options, metadata_errors="replace") as container:
-        yield container
-
-
-class _Patience:
-    """A file that ends where it was read for long without a packet coming out of it. A decoder would read it on for
-    hours."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._read = 0
-        self._ended = False
-        self.most = BYTES_WITHOUT_PACKET
-        self.seek, self.tell = file.seek, file.tell
-
-    def read(self, count: int) -> bytes:
-        self._ended |= self._read > self.most
-        if self._ended:
-            return b""
-        content = self._file.read(count)
-        self._read += len(content)
-        return content
-
-    def packet(self) -> None:
-        """One has come. Raises ``MediaError`` when the file was made to end before."""
-        self.check()
-        self._read = 0
-
-    def check(self) -> None:
-        if self._ended:
-            raise MediaError("damaged", f"{self._read >> 20} MiB of it hold not one picture or sound")
 
 
 def video_stream(container: InputContainer) -> VideoStream:
@@ -255,28 +189,7 @@ def new_scaler() -> VideoReformatter:
     return VideoReformatter()
 
 
-def sniff_format(head: bytes) -> str | None:
-    """FFmpeg's name of the container that begins with ``head``, or None. The file's name has no say."""
-    if head[4:8] in _QUICKTIME_ATOMS:
-        return "mov"
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return "avi"
-    if head[:1] == b"\x47" and head[188:189] == b"\x47" and head[376:377] == b"\x47":
-        return "mpegts"
-    return next((name for magic, name in _MAGIC if head.startswith(magic)), None)
-
-
-def open_regular_file(path: Path) -> BinaryIO:
-    """Opening a FIFO would wait for ever, and a device is no clip: look first."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise MediaError("unreadable", "not a regular file")
-        return path.open("rb")
-    except OSError as error:
-        raise MediaError("unreadable", error.strerror or str(error)) from error
-
-
-def _probe_open(path: Path, file: _Patience) -> ClipFacts:
+def _probe_open(path: Path, file: Patience) -> ClipFacts:
     import av
 
     try:
@@ -287,7 +200,7 @@ def _probe_open(path: Path, file: _Patience) -> ClipFacts:
         raise
 
 
-def _probe_container(path: Path, container: InputContainer, patience: _Patience) -> ClipFacts:
+def _probe_container(path: Path, container: InputContainer, patience: Patience) -> ClipFacts:
     stream = bounded_stream(container)
     coded = stream.codec_context
     patience.most += MOST_BYTES_OF_A_PIXEL * coded.width * coded.height
@@ -322,7 +235,7 @@ def _probe_container(path: Path, container: InputContainer, patience: _Patience)
 
 
 def _read_packets(
-    container: InputContainer, stream: VideoStream, patience: _Patience
+    container: InputContainer, stream: VideoStream, patience: Patience
 ) -> tuple[VideoFrame | None, list[int]]:
     """The first frame, and the sorted timestamps of all frames that a player shows. Decodes no more than needed."""
     picture: VideoFrame | None = None

@@ -16,13 +16,12 @@ from ltxtrain.facts.media import (
     displayed_size,
     found_in,
     new_scaler,
-    open_clip,
-    open_regular_file,
     probe_task,
     video_stream,
 )
 from ltxtrain.facts.media_facts import Kind, MediaError, told
 from ltxtrain.facts.media_images import read_image
+from ltxtrain.facts.media_open import ANYWHERE, open_clip, open_regular_file
 
 __all__ = [
     "WITHOUT_TIMES",
@@ -109,17 +108,20 @@ def _shape(answer: dict[str, Any] | None, size: tuple[int, int], count: int) -> 
     return (height, width, 3) if 3 * width * height == count and width <= size[0] and height <= size[1] else None
 
 
-def picture_at(path: Path, seconds: float, kind: Kind, size: tuple[int, int]) -> np.ndarray:
-    """In a child: the picture that ``FrameRequest`` describes. Raises ``MediaError``."""
+def picture_at(
+    path: Path, seconds: float, kind: Kind, size: tuple[int, int], within: Path | None = ANYWHERE
+) -> np.ndarray:
+    """In a child: the picture that ``FrameRequest`` describes. ``within`` is as for ``open_regular_file``. Raises
+    ``MediaError``."""
     import av
     import numpy as np
 
     if kind == "image":
-        with open_regular_file(path) as file:
+        with open_regular_file(path, within) as file:
             image = read_image(file)
         return np.asarray(image.resize(fitted(image.size, size)))
     try:
-        with open_clip(path) as container:
+        with open_clip(path, within) as container:
             shown = None
             for frame, until in timed_frames(container, seconds):
                 shown = frame

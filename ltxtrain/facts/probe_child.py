@@ -16,8 +16,9 @@ def answer(task: dict[str, Any], room: memoryview) -> tuple[dict[str, Any], int]
     path, kind = Path(task["path"]), task["kind"]
     try:
         if task["do"] == "probe":
-            return plain(probe_file(path, kind)), 0
-        picture = picture_at(path, task["seconds"], kind, tuple(task["size"]))
+            within = Path(task["within"]) if task["within"] is not None else None
+            return plain(probe_file(path, kind, within)), 0
+        picture = picture_at(path, task["seconds"], kind, tuple(task["size"]), None)
     except MediaError as error:
         return plain(error), 0
     height, width = picture.shape[:2]

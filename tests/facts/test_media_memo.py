@@ -40,9 +40,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     asked: list[Path] = []
     real = media.probe_task
 
-    def note(path: Path, kind: media.Kind) -> media.Task:
+    def note(path: Path, kind: media.Kind, root: Path | None) -> media.Task:
         asked.append(path)
-        return real(path, kind)
+        return real(path, kind, root)
 
     monkeypatch.setattr(media, "probe_task", note)
     return asked

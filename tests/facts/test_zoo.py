@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from ltxtrain.plan.records import Dropped
+from ltxtrain.plan.records import Dropped, clip_name
 from ltxtrain.plan.select import ProbedClip, Selection, SelectionRule, select_samples
 from tests.datasets import PLAIN
 from tests.facts import zoo_files as made
@@ -257,7 +257,7 @@ def test_image_gets_its_verdict(name: str, zoo: Callable[[str], Zoo]) -> None:
 @pytest.mark.parametrize("kind", ["video", "image"])
 def test_used_and_dropped_are_all_that_was_found(kind: str, zoo: Callable[[str], Zoo]) -> None:
     selection = zoo(kind).selection
-    used = {sample.path for sample in selection.samples}
+    used = {clip_name(sample) for sample in selection.samples}
     assert len(used) + len(selection.dropped) == selection.found
     assert selection.found == sum(entry[1] != "not found" for entry in zoo(kind).kinds.values())
     assert len(zoo(kind).kinds) >= {"video": 60, "image": 20}[kind]
@@ -284,7 +284,7 @@ sys.addaudithook(lambda event, what: opened.append([event, str(what[0])]) if eve
 for path in sorted(folder.iterdir()):
     if path.suffix != ".txt" and not path.is_symlink():
         kind = "video" if sys.argv[2] == "video" else "image"
-        answer({"do": "probe", "path": str(path), "kind": kind}, room)
+        answer({"do": "probe", "path": str(path), "kind": kind, "within": None}, room)
 print(json.dumps(opened))
 """
 
