@@ -44,6 +44,51 @@ def test_a_killed_run_ends_with_the_same_bytes_and_losses(plan_for: PlanFor, kil
     assert [line["loss"].hex() for line in lines] == expected
 
 
+def test_a_kill_changes_nothing_where_sets_are_held_out_on_demand_and_redrawn_and_steps_accumulate(
+    plan_for: PlanFor, list_for: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Each history has a cache of its own, so that what one of them encodes late is not there for the other."""
+    short = {"num_frames": 9, "min_frames": 9}
+    sets = {
+        "clips": {"probability": 0.7, "repeats": 1},
+        "cut": {"crop": True, "crop_style": "random", "train_batch_size": 1, "video": short},
+        "late": {"start_epoch": 2, "vae_cache_ondemand": True, "text_cache_ondemand": True, "video": short},
+        "held": {"dataset_type": "eval", "crop": True, "video": short},
+    }
+    listed = list_for(**sets)
+    options = {
+        "max_train_steps": 0,
+        "num_train_epochs": 2,
+        "gradient_accumulation_steps": 2,
+        "lora_dropout": 0.1,
+        "eval_steps_interval": 3,
+        "eval_timesteps": 2,
+        "num_eval_images": 1,
+    }
+
+    def plan_of(output: str) -> Plan:
+        return plan_for(output=output, cache_dir=tmp_path / f"cache-{output}", data_backend_config=listed, **options)
+
+    def lines(plan: Plan, name: str) -> list[dict[str, object]]:
+        taken = ("seconds", "samples_per_second", "data_seconds", "memory_bytes")
+        found = [json.loads(line) for line in (plan.run_dir / name).read_text().splitlines()]
+        return [{key: value for key, value in line.items() if key not in taken} for line in found]
+
+    straight, broken = plan_of("straight"), plan_of("broken")
+    seen = {event.dataset for event in trained(straight) if isinstance(event, StepDone)}
+    assert {"clips", "cut", "late"} <= set(", ".join(seen).split(", ")) and straight.steps == 8
+    for step in (straight.steps // 2 + 1, straight.steps):
+        killed_after(broken, step)
+    trained(broken)
+    assert adapter_bytes(broken) == adapter_bytes(straight)
+    for name in ("metrics.jsonl", "evaluations.jsonl"):
+        assert lines(broken, name) == lines(straight, name)
+    names = [
+        sorted(path.name for path in (tmp_path / f"cache-{n}").rglob("*.safetensors")) for n in ("straight", "broken")
+    ]
+    assert names[0] == names[1], "and the same entries are left"
+
+
 def test_a_run_that_is_killed_again_and_again_still_ends_the_same(plan_for: PlanFor) -> None:
     undisturbed = plan_for(output="undisturbed", max_train_steps=6, checkpoint_step_interval=1)
     trained(undisturbed)
