@@ -54,21 +54,6 @@ EXPLANATIONS: dict[Reason, str] = {
     "over-limit": "not in the subset of max_num_samples",
 }
 
-# Something is wrong with the file or with what belongs to it; the others are what the user's settings say.
-FAULTY: tuple[Reason, ...] = (
-    "unreadable",
-    "empty",
-    "not-video",
-    "not-image",
-    "damaged",
-    "no-video",
-    "too-large",
-    "too-slow",
-    "crashed",
-    "outside-folder",
-    "missing-file",
-    "no-row",
-    "no-caption",
-    "bad-caption",
-    "quarantined",
-)
+# What the user's settings say. With all others something is wrong with the file, or with what belongs to it.
+CHOSEN: tuple[Reason, ...] = ("too-short", "too-long", "too-small", "wrong-shape", "small-bucket", "over-limit")
+FAULTY: tuple[Reason, ...] = tuple(reason for reason in REASONS if reason not in CHOSEN)
