@@ -158,7 +158,7 @@ def idle_notices(config: TrainConfig, sources: Mapping[str, str]) -> list[str]:
     notices += [_idle(idle, why) for why, idle in by_reason.items() if idle]
     idle = [name for name in SMALL_BUCKETS if name in given]
     if idle and not _listed(config):
-        notices.append(_idle(idle, "for a folder named alone: its small buckets are always filled"))
+        notices.append(_idle(idle, "for a folder named alone: its small buckets are always kept, as short batches"))
     if "train_batch_size" in given and config.data.train_batch_tokens:
         notices.append(_idle(["train_batch_size"], "while train_batch_tokens is set"))
     if "target_downsample_size" in given and config.data.maximum_image_size is None and not _listed(config):

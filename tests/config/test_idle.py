@@ -292,9 +292,10 @@ def test_words_of_skip_file_discovery_without_effect_are_told_alone() -> None:
     assert len(notices) == 1 and notices[0].startswith("skip_file_discovery metadata has no effect: facts of clips")
 
 
-def test_small_buckets_of_a_folder_named_alone_are_always_filled_and_that_is_told() -> None:
+def test_small_buckets_of_a_folder_named_alone_are_always_kept_and_that_is_told() -> None:
     notices = load_config(env={}, flags={"data": "c", "disable_bucket_pruning": True}).notices
-    assert any("disable_bucket_pruning has no effect for a folder named alone" in notice for notice in notices)
+    told = "disable_bucket_pruning has no effect for a folder named alone: its small buckets are always kept, as short"
+    assert any(told in notice for notice in notices)
 
 
 def test_a_flavour_beside_a_named_model_is_told() -> None:
