@@ -34,6 +34,7 @@ def selection_notices(selection: Selection, rule: SelectionRule) -> list[str]:
             *_frame_counts(dataset, selection.samples),
             *_windows(dataset, clips, rule.framerate),
             *_rates(dataset, clips, rule.framerate),
+            *_interlaced(clips),
         ]
     told += [*_sizes(selection, clips), *_forced(selection, clips, rule), *_faces(selection)]
     return [f"{dataset.id}: {text}" for text in told]
@@ -141,6 +142,16 @@ def _rates(dataset: Dataset, clips: Sequence[ProbedClip], framerate: float) -> l
     if dataset.fps_policy == "as_is":
         return [f"{_clips(len(other))} used frame by frame, at their own rates ({_range(other)})"]
     return [f"{_clips(len(other))} resampled to {framerate:g} fps ({_range(other)})"]
+
+
+def _interlaced(clips: Sequence[ProbedClip]) -> list[str]:
+    found = [clip for clip in clips if clip.facts.interlaced]
+    if not found:
+        return []
+    verb = "is" if len(found) == 1 else "are"
+    return [
+        f"{_clips(len(found))} {verb} interlaced ({_names(found)}) and trained as whole frames; deinterlace them first"
+    ]
 
 
 def _sizes(selection: Selection, clips: Sequence[ProbedClip]) -> list[str]:

@@ -73,9 +73,7 @@ def check_not_empty(selections: Sequence[Selection], samples: Sequence[Sample], 
     names = {selection.dataset.id for selection in empty}
     whose = "" if len(selections) == 1 else f" of {', '.join(sorted(names))}"
     if not found:
-        folders = ", ".join(str(selection.dataset.root) for selection in empty)
-        kinds = " or ".join(sorted({selection.dataset.kind for selection in empty}))
-        raise DataError(f"no samples detected: no {kinds} files in {folders}", hint="name the folder of the clips")
+        raise _nothing_found(empty)
     entries = sorted((entry for entry in dropped if entry.dataset in names), key=lambda entry: entry.path)
     counts = Counter(entry.reason for entry in entries).most_common()
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts)
@@ -86,6 +84,27 @@ def check_not_empty(selections: Sequence[Selection], samples: Sequence[Sample], 
     if most == "too-short":
         lines += _longest(empty)
     raise DataError("\n".join(lines), hint=HINTS.get(most) or explained(most) or None)
+
+
+def _nothing_found(empty: Sequence[Selection]) -> DataError:
+    """There is not a single clip, but perhaps files of the other kind, or items that are filtered out."""
+    others, filtered = (sum(getattr(selection, name) for selection in empty) for name in ("others", "filtered"))
+    if filtered:
+        names = ", ".join(selection.dataset.id for selection in empty)
+        return DataError(
+            f"no samples detected: the filter of {names} leaves out all {filtered} items",
+            hint="ask for less in filter_func",
+        )
+    folders = ", ".join(str(selection.dataset.root) for selection in empty)
+    kinds = sorted({selection.dataset.kind for selection in empty})
+    told = f"no samples detected: no {' or '.join(kinds)} files in {folders}"
+    if not others:
+        return DataError(told, hint="name the folder of the clips")
+    other = "image" if kinds == ["video"] else "video"
+    files = "1 file" if others == 1 else f"{others} files"
+    return DataError(
+        f"{told}, but {files} of the other kind", hint=f"list the folder as a data set of dataset_type {other}"
+    )
 
 
 def explained(reason: str) -> str:

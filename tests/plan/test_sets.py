@@ -265,6 +265,28 @@ def test_files_of_the_other_kind_and_wrong_tables_are_told(
     assert "b.mp4 1920x48, not 64x48" in warning and "a.mp4" not in warning
 
 
+def test_what_lies_in_the_place_of_clips_is_told(
+    add_image: Callable[..., Path], load: Load, machine: Machine, clips: Path
+) -> None:
+    add_image("a.png")
+    with pytest.raises(DataError, match="no video files in .*, but 1 file of the other kind") as caught:
+        make_plan(load(), machine)
+    assert caught.value.hint == "list the folder as a data set of dataset_type image"
+    (clips / "train.jsonl").write_text(json.dumps({"image": "a.png", "text": "words", "width": 96}) + "\n")
+    entry = {
+        "id": "d",
+        "type": "huggingface",
+        "dataset_type": "image",
+        "dataset_name": str(clips),
+        "image_column": "image",
+        "caption_column": "text",
+        "caption_strategy": "huggingface",
+        "filter_func": {"min_width": 1000},
+    }
+    with pytest.raises(DataError, match="the filter of d leaves out all 1 items"):
+        make_plan(load(datasets=[entry], train_batch_size=1), machine)
+
+
 def test_two_rows_for_one_file_are_two_clips_with_a_caption_each(
     load: Load, machine: Machine, add_image: Callable[..., Path], clips: Path
 ) -> None:

@@ -9,6 +9,7 @@ from ltxtrain.facts.machine import Machine
 from ltxtrain.plan.folder import RunFolder, write_plan_files
 from ltxtrain.plan.make import make_plan
 from ltxtrain.plan.text import render_plan
+from tests.facts.zoo_files import encoded
 from tests.plan.conftest import AddClip, Load
 
 
@@ -40,6 +41,15 @@ def test_the_resolved_configuration_leads_back_to_the_same_run(
     again = make_plan(load_config(files=[plan.run_dir / "config.toml"], env={}), machine)
     assert plan.run_dir.name == "smoke"
     assert again.run_dir == plan.run_dir
+
+
+def test_interlaced_clips_are_told(add_clip: AddClip, load: Load, machine: Machine, clips: Path) -> None:
+    add_clip("plain.mp4")
+    encoded(clips / "fields.mp4", codec="libx264", options={"x264-params": "tff=1:interlaced=1"})
+    (clips / "fields.txt").write_text("a caption")
+    notices = make_plan(load(num_frames=9), machine).notices
+    told = "clips: 1 clip is interlaced (fields.mp4) and trained as whole frames; deinterlace them first"
+    assert told in notices
 
 
 def test_every_window_is_named_on_the_screen(add_clip: AddClip, load: Load, machine: Machine) -> None:
