@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ltxtrain.config import CacheRule, TextRule
 from ltxtrain.data.store import LATENTS, PROMPTS, Entry, entry_at, entry_key
-from ltxtrain.facts.digests import file_sha256
+from ltxtrain.plan.fingerprint import known_digests
 from ltxtrain.plan.memory import in_tiles
 from ltxtrain.plan.records import Plan, Sample
 
@@ -28,14 +28,18 @@ class LatentsRule:
     tiling: bool
     _media: dict[str, str] = field(default_factory=dict)
 
+    def know(self, path: str, digest: str) -> None:
+        """Take the digest of a clip's bytes from somebody who has read them."""
+        self._media[path] = digest
+
     def tiled(self, sample: Sample) -> bool:
         return in_tiles(sample.bucket, self.tiling)
 
     def entry(self, sample: Sample) -> Entry:
-        """Reads the clip's bytes when their digest is not known yet."""
+        """Reads the clip's bytes when their digest is not known yet. Raises ``DataError`` when it cannot."""
         bucket = sample.bucket
         if sample.path not in self._media:
-            self._media[sample.path] = file_sha256(Path(sample.path), self.cache_dir / "digests")
+            self._media.update(known_digests([sample], self.cache_dir / "digests"))
         made_from = {
             "version": LATENTS_VERSION,
             "media": self._media[sample.path],

@@ -19,7 +19,7 @@ def answer(task: dict[str, Any], room: memoryview) -> tuple[dict[str, Any], int]
     try:
         decode_cut(cut, frames_FHWC)
     except DataError as error:
-        return {"error": error.message}, 0
+        return {"error": error.message, "reason": getattr(error, "reason", "damaged")}, 0
     return {}, cut.bytes
 
 

@@ -1,23 +1,22 @@
 """What was found out about files, remembered by path, size and times: 10,000 clips are read once, not on each start.
 
-One file for each folder of a data set and kind: a line with a version and a digest of the rest, then one JSON object.
-Whatever is not exactly that is a miss.
+One file for each folder of a data set and kind.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ltxtrain.facts.digests import SETTLED_AFTER_S, sha256_of
 from ltxtrain.facts.media_facts import ClipFacts, Kind, MediaError, from_plain, plain
+from ltxtrain.facts.memo_file import read_memo, write_memo
 from ltxtrain.facts.reasons import Reason
-from ltxtrain.files import write_atomically
 
 # A change of what probing finds needs a new number here.
 VERSION = "facts-2"
@@ -47,7 +46,7 @@ class Memo:
         name = f"{sha256_of(str(root), kind)[:32]}.json"
         self._path = folder / name if folder is not None else None
         self._head = json.dumps([VERSION, kind, program, str(root)])
-        self._entries: dict[str, Any] = _read(self._path, self._head) if self._path is not None else {}
+        self._entries: dict[str, Any] = read_memo(self._path, self._head) if self._path is not None else {}
         self._changed = False
         self._kept_at = time.monotonic()
 
@@ -79,24 +78,8 @@ class Memo:
         if len(self._entries) > len(paths) + MOST_OTHERS:
             asked = {str(path) for path in paths}
             self._entries = {path: entry for path, entry in self._entries.items() if path in asked}
-        rest = json.dumps(self._entries, separators=(",", ":")).encode()
-        try:
-            write_atomically(self._path, _first_line(self._head, rest) + rest)
-        except OSError:
-            return
-
-
-def _first_line(head: str, rest: bytes) -> bytes:
-    return f"{hashlib.sha256(head.encode() + rest).hexdigest()} {head}\n".encode()
-
-
-def _read(path: Path, head: str) -> dict[str, Any]:
-    try:
-        first, _, rest = path.read_bytes().partition(b"\n")
-        entries = json.loads(rest) if first + b"\n" == _first_line(head, rest) else None
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return entries if isinstance(entries, dict) else {}
+        with suppress(OSError):
+            write_memo(self._path, self._head, self._entries)
 
 
 def common_root(paths: Sequence[Path]) -> Path:

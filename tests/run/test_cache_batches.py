@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from ltxtrain import precompute
+from ltxtrain.data import frames
 from ltxtrain.data.cache_groups import Place, grouped
 from ltxtrain.data.store import Entry
 from ltxtrain.errors import DataError, OutOfMemoryError
@@ -155,6 +157,32 @@ def test_with_quarantine_a_new_plan_goes_on_without_them(plan_for: PlanFor, shar
     assert len(again.samples) == 3 and [dropped.reason for dropped in again.dropped] == ["quarantined"]
     started = [event for event in events_of(again) if isinstance(event, StageStarted) and event.stage == "latents"]
     assert [(event.total, event.done) for event in started] == [(3, 3)]
+
+
+@pytest.mark.parametrize("kind", ["gone", "fifo", "slow"])
+def test_clip_that_has_gone_or_may_be_all_right_the_next_time_is_told_and_not_put_on_the_list(
+    plan_for: PlanFor, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    clips = tmp_path / "clips"
+    shutil.copytree(next((shared / "clips").iterdir()), clips)
+    options = {"data": clips, "cache_dir": tmp_path / "cache", "delete_problematic_images": "true"}
+    plan = plan_for(**options)
+    victim = Path(plan.samples[0].path)
+    if kind == "slow":
+        monkeypatch.setattr(frames, "DECODE_SECONDS", 0.0)
+        monkeypatch.setattr(frames, "DECODE_BYTES_PER_SECOND", 1e12)
+    else:
+        victim.unlink()
+    if kind == "fifo":
+        os.mkfifo(victim)
+    events: list[Event] = []
+    with pytest.raises(DataError) as caught:
+        drain(iter_precompute(plan, StopFlag()), events)
+    assert str(victim) in caught.value.message and "run it again" in (caught.value.hint or "")
+    assert isinstance(caught.value, FaultyClips) == (kind == "gone"), "only then a new plan goes on"
+    assert read_quarantine(plan.cache_dir) == {}
+    done = {event.stage: event.detail for event in events if isinstance(event, StageDone)}
+    assert done["latents"] == ("0 encoded, 0 kept, 4 faulty" if kind == "slow" else "3 encoded, 0 kept")
 
 
 def test_sets_on_demand_are_encoded_by_training_to_the_same_bits(plan_for: PlanFor, tmp_path: Path) -> None:
