@@ -269,7 +269,7 @@ def test_what_lies_in_the_place_of_clips_is_told(
     add_image: Callable[..., Path], load: Load, machine: Machine, clips: Path
 ) -> None:
     add_image("a.png")
-    with pytest.raises(DataError, match="no video files in .*, but 1 file of the other kind") as caught:
+    with pytest.raises(DataError, match=r"no video files in .*, but 1 file of the other kind") as caught:
         make_plan(load(), machine)
     assert caught.value.hint == "list the folder as a data set of dataset_type image"
     (clips / "train.jsonl").write_text(json.dumps({"image": "a.png", "text": "words", "width": 96}) + "\n")
