@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SECONDS = 20.0  # for each piece of an answer
 ANSWER_SECONDS = 60.0
 MOST_BYTES = 64 << 20  # of one answer
-MOST_PAGES = 20_000
+MOST_PAGES = 2000  # of a thousand entries each
 MOST_FILE_BYTES = 1 << 50
 
 
