@@ -68,7 +68,7 @@ class Captions:
 
     def finished(self, texts: Sequence[str], name: str, nothing: str = "its caption is empty") -> tuple[str, ...]:
         """The captions that come of ``texts``, never none. Raises ``CaptionFault``: ``nothing`` where all are empty."""
-        kept = [text for text in map(printable, texts) if text]
+        kept = [text for text in map(trainable, texts) if text]
         if not kept:
             raise CaptionFault("no-caption", nothing)
         if self._edits:
@@ -118,7 +118,7 @@ def _read(path: str | Path) -> bytes:
         os.close(descriptor)
 
 
-def printable(text: str) -> str:
+def trainable(text: str) -> str:
     """Without control characters (a NUL from a broken editor must not reach the tokenizer), ends trimmed. Blanks of
     other kinds, such as the one that does not break a line, become plain ones."""
     if text.isprintable():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ltxtrain.config import CaptionRule
 from ltxtrain.config.datasets import ShuffleRule
 from ltxtrain.errors import DataError
-from ltxtrain.facts.captions import CaptionFault, Captions, printable, shuffled
+from ltxtrain.facts.captions import CaptionFault, Captions, shuffled, trainable
 
 TAGS = st.lists(st.text("abcdefgh", min_size=1, max_size=6), min_size=1, max_size=8)
 
@@ -78,7 +78,7 @@ def test_whatever_the_text_and_the_filters_the_caption_is_tidy_or_refused(text: 
         return
     assert caption == caption.strip() != ""
     assert caption.encode()
-    assert printable(caption) == caption
+    assert trainable(caption) == caption
 
 
 @given(TAGS, st.integers(1, 5), st.integers(0, 4), st.booleans(), st.sampled_from(["comma", "space", "period"]))
@@ -135,4 +135,4 @@ def test_filters_come_before_the_shuffle_and_the_prefix_last() -> None:
     [("a\x00b", "ab"), ("it\u00a0is", "it is"), ("a\u202eb", "ab"), ("a\ud800b", "ab"), ("👩\u200d🚀", "👩\u200d🚀")],
 )
 def test_signs_that_are_no_text_do_not_reach_the_tokenizer(text: str, expected: str) -> None:
-    assert printable(text) == expected
+    assert trainable(text) == expected
