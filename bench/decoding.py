@@ -118,7 +118,7 @@ def plain(folder: Path) -> Callable[[], None]:
 
 
 def ahead(folder: Path) -> Callable[[], None]:
-    from ltxtrain.data.frames import decode_ahead
+    from ltxtrain.data.cache_decode import decode_ahead
 
     def run() -> None:
         for _, frames_FHWC in decode_ahead(samples(folder, DECODED, (WIDTH, HEIGHT), FRAMES)):
@@ -130,7 +130,7 @@ def ahead(folder: Path) -> Callable[[], None]:
 def encode(folder: Path) -> Callable[[], None]:
     import torch
 
-    from ltxtrain.data.frames import decode_ahead
+    from ltxtrain.data.cache_decode import decode_ahead
     from ltxtrain.model.tiny import TinySpec, build_pipeline
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))

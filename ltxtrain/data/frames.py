@@ -5,7 +5,7 @@ Shape legend: F frames, H W pixels; frames_FHWC is uint8 RGB.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
@@ -18,8 +18,7 @@ import PIL
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 
 from ltxtrain.errors import DataError
-from ltxtrain.facts.children import Children, Reply, Task, usable_workers
-from ltxtrain.facts.children_serve import KEPT_ROOMS
+from ltxtrain.facts.children import Reply, Task
 from ltxtrain.facts.media import MOST_SECONDS_OF_A_FILE, MediaError, open_clip, open_regular_file, stored_bytes
 from ltxtrain.facts.media_facts import printable, told
 from ltxtrain.facts.media_frames import FrameRequest, decode_frame, decode_frames, timed_frames, upright_rgb
@@ -35,7 +34,6 @@ __all__ = [
     "DECODER_VERSION",
     "ClipFault",
     "FrameRequest",
-    "decode_ahead",
     "decode_frame",
     "decode_frames",
     "decode_window",
@@ -49,8 +47,6 @@ AGAIN = "run it again; if it comes back, re-encode the clip, or take it out of t
 # In cache keys: another version may give other pixels. The last part is ours.
 _AVCODEC = ".".join(map(str, av.library_versions["libavcodec"]))
 DECODER_VERSION = f"pyav-{av.__version__}/avcodec-{_AVCODEC}/pillow-{PIL.__version__}/2"
-# A window of the largest frames that are opened, with what their decoder keeps for reference.
-DECODE_MEMORY = 4 << 30
 DECODE_SECONDS = 60.0
 DECODE_BYTES_PER_SECOND = 2e6  # where a container cannot be sought, all before the window is decoded
 
@@ -106,24 +102,6 @@ def decode_window(sample: Sample) -> np.ndarray:
     return frames_FHWC
 
 
-def decode_ahead(
-    samples: Iterable[Sample], workers: int | None = None
-) -> Iterator[tuple[Sample, np.ndarray | DataError]]:
-    """``decode_window`` of each sample, in order, by children that work ahead of the caller (at most twice their number
-    of windows, and about 1 GiB). ``workers`` None: one for each core that may be used. A clip that fails comes as its
-    ``DataError``, and the others go on."""
-    asked = list(samples)
-    if not asked:
-        return
-    count = min(workers or usable_workers(), len(asked))
-    cuts = [cut_of(sample) for sample in asked]
-    memory = DECODE_MEMORY + (KEPT_ROOMS + 2) * max(cut.bytes for cut in cuts)
-    with Children("ltxtrain.data.decode_child", count, memory) as pool:
-        replies = pool.run(map(_task, cuts))
-        for sample, cut in zip(asked, cuts, strict=True):
-            yield sample, _frames_in(cut, next(replies))
-
-
 def decode_cut(cut: Cut, frames_FHWC: np.ndarray) -> None:
     """Fill ``frames_FHWC``. Raises ``DataError``."""
     try:
@@ -141,13 +119,13 @@ def decode_cut(cut: Cut, frames_FHWC: np.ndarray) -> None:
         raise ClipFault(f"{cut.path} cannot be decoded: {told(error)}", "unreadable") from error
 
 
-def _task(cut: Cut) -> Task:
+def decode_task(cut: Cut) -> Task:
     seconds = DECODE_SECONDS + stored_bytes(Path(cut.path)) / DECODE_BYTES_PER_SECOND
     seconds = min(MOST_SECONDS_OF_A_FILE, seconds)
     return Task(vars(cut), seconds, cut.bytes)
 
 
-def _frames_in(cut: Cut, reply: Reply) -> np.ndarray | DataError:
+def frames_in(cut: Cut, reply: Reply) -> np.ndarray | DataError:
     """The child's frames when there are as many bytes as asked for; else what is wrong, in words."""
     if reply.failure:
         return ClipFault(f"{cut.path} cannot be decoded: {printable(reply.detail)}", reply.failure)

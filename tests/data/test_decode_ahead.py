@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltxtrain.data import frames
-from ltxtrain.data.frames import FrameRequest, decode_ahead, decode_frame, decode_frames, decode_window
+from ltxtrain.data import cache_decode
+from ltxtrain.data.cache_decode import Decoder, decode_ahead
+from ltxtrain.data.frames import FrameRequest, cut_of, decode_frame, decode_frames, decode_window
 from ltxtrain.errors import DataError
 from ltxtrain.facts.children import Children, Reply, Task
 from ltxtrain.facts.media import MediaError
@@ -90,7 +91,7 @@ def test_reply_of_another_size_or_form_is_an_error(
     kind: str, clip: Clip, sample_of: SampleOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Hostile, "reply", REPLIES[kind])
-    monkeypatch.setattr(frames, "Children", Hostile)
+    monkeypatch.setattr(cache_decode, "Children", Hostile)
     ((_, found),) = decode_ahead([sample_of(clip(), 9)])
     assert isinstance(found, DataError)
     assert found.message.isprintable() and len(found.message) < 1000
@@ -102,7 +103,7 @@ def test_child_that_dies_is_an_error_of_its_clip(
     """The real child, which is killed in the middle of a clip that would take it long."""
     long = clip("long.mkv", 2000)
     sample = sample_of(long, 1993)
-    monkeypatch.setattr(frames, "_task", lambda cut: Task(vars(cut), 0.05, cut.bytes))
+    monkeypatch.setattr(cache_decode, "decode_task", lambda cut: Task(vars(cut), 0.05, cut.bytes))
     ((_, found),) = decode_ahead([sample], workers=1)
     assert isinstance(found, DataError)
     assert "longer than" in found.message
@@ -127,7 +128,7 @@ def children_of(pid: int) -> set[str]:
 WITH_TORCH = """
 import sys, torch
 from pathlib import Path
-from ltxtrain.data.frames import decode_ahead
+from ltxtrain.data.cache_decode import decode_ahead
 from ltxtrain.plan.records import Bucket, Sample
 torch.ones(100, 100) @ torch.ones(100, 100)
 sample = Sample("s/c#0", "s", sys.argv[1], ("a",), 0.0, 25.0, Bucket(128, 96, 9), (128, 96), (0, 0), 0, False)
@@ -165,6 +166,29 @@ def test_small_pictures_come_in_order_and_keep_their_shape(clip: Clip, numbers_o
     assert np.array_equal(decode_frame(*requests[0]), pictures[0])
     with pytest.raises(MediaError):
         decode_frame(*requests[3])
+
+
+def test_children_stay_for_the_next_stream_and_samples_are_taken_as_they_are_decoded(
+    clip: Clip, sample_of: SampleOf
+) -> None:
+    sample = sample_of(clip("clip.mkv", 60), 9)
+    taken: list[int] = []
+
+    def samples() -> Iterator[Sample]:
+        for number in range(20):
+            taken.append(number)
+            yield sample
+
+    before = children_of(os.getpid())
+    decoder = Decoder(cut_of(sample).bytes, 1)
+    try:
+        for done, (_, found) in enumerate(decoder.stream(samples())):
+            assert isinstance(found, np.ndarray) and len(taken) <= done + 3
+        (child,) = children_of(os.getpid()) - before
+        assert len(list(decoder.stream([sample] * 2))) == 2
+        assert children_of(os.getpid()) - before == {child}
+    finally:
+        decoder.close()
 
 
 def test_ctrl_c_in_the_terminal_ends_parent_and_children_without_a_word_of_the_children(clip: Clip) -> None:

@@ -280,7 +280,10 @@ room = memoryview(bytearray(1 << 20))
 from ltxtrain.facts.probe_child import answer
 import av, PIL.Image
 PIL.Image.init()
-sys.addaudithook(lambda event, what: opened.append([event, str(what[0])]) if event.startswith(WATCHED) else None)
+def note(event, what):
+    if event.startswith(WATCHED) and not isinstance(what[0], int):  # a number is of a file that is open
+        opened.append([event, str(what[0])])
+sys.addaudithook(note)
 for path in sorted(folder.iterdir()):
     if path.suffix != ".txt" and not path.is_symlink():
         kind = "video" if sys.argv[2] == "video" else "image"
