@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,18 @@ from tests.doctor.fake_hub import FakeHub, Handler, Reply
 NAME = "someone/clips"
 API = f"/api/datasets/{NAME}"
 PAGE = 2  # entries of a listing
+
+FILES = {
+    "README.md": b"---\nlicense: mit\n---\n",
+    "folder/one.mp4": os.urandom(3 << 20),
+    "folder/one.txt": b"a cat walks\n",
+    "folder/two.mp4": b"second video",
+    "folder/two.txt": b"a dog runs\n",
+    "empty.txt": b"",
+    "load.py": b"import os",
+    "weights.pkl": b"\x80",
+    ".gitattributes": b"*.mp4 filter=lfs",
+}
 
 
 class DataHub(FakeHub):
