@@ -7,6 +7,7 @@ so it is remembered, by the file's size and times.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ MEMORY_BYTES = 4 * 1024**3
 SECONDS = 60.0
 NOTE = "faces-1.json"  # another search, or another answer, needs another name
 MOST_NOTED = 200_000
+MOST_TOLD = 3
 
 Centre = tuple[float, float]  # parts of the displayed width and height
 
@@ -40,7 +42,8 @@ class FaceRequest:
 
 
 def find_faces(requests: Sequence[FaceRequest], memo: Path | None = None) -> list[Centre | None]:
-    """The middle of the largest face of each frame, in the order given; None where none is found.
+    """The middle of the largest face of each frame, in the order given; None where none is found, or where the frame
+    cannot be looked at: that is told.
 
     ``memo`` is a folder of remembered facts. Raises ``MachineError`` where OpenCV, which looks, cannot be loaded.
     """
@@ -53,6 +56,7 @@ def find_faces(requests: Sequence[FaceRequest], memo: Path | None = None) -> lis
         for index, (request, stamp) in enumerate(zip(requests, stamps, strict=True))
         if stamp is not None and noted.get(request.key, {}).get("stamp") == stamp
     }
+    failed: list[str] = []
     todo = [index for index in range(len(requests)) if index not in known]
     with Children("ltxtrain.facts.face_child", min(usable_workers(), max(1, len(todo))), MEMORY_BYTES) as children:
         tasks = (_task(requests[index]) for index in todo)
@@ -61,8 +65,13 @@ def find_faces(requests: Sequence[FaceRequest], memo: Path | None = None) -> lis
             known[index] = _face_of(reply)
             if reply.answer is not None and "face" in reply.answer and stamps[index] is not None:
                 noted[requests[index].key] = {"stamp": stamps[index], "face": known[index]}
+            elif why := _why_not(reply):
+                failed.append(f"{printable(str(requests[index].path))}: {why}")
     if todo:
         _write_notes(memo, noted)
+    if failed:
+        words = f"no face could be looked for in {len(failed)} of {len(requests)} frames; they are cut in their middle"
+        logging.getLogger(__name__).warning("%s: %s", words, "; ".join(failed[:MOST_TOLD]))
     faces = (known[index] for index in range(len(requests)))
     return [None if face is None else (face[0], face[1]) for face in faces]
 
@@ -85,6 +94,13 @@ def _face_of(reply: Reply) -> list[float] | None:
     """What a child says is looked at before it is believed. A frame that cannot be decoded is told when it is used."""
     face: Any = (reply.answer or {}).get("face")
     return [float(part) for part in face] if _is_centre(face) else None
+
+
+def _why_not(reply: Reply) -> str:
+    """What kept the child from looking; nothing where it looked."""
+    if reply.answer is None:
+        return printable(reply.detail)
+    return "" if "face" in reply.answer else printable(str(reply.answer.get("failed", "it says nothing of a face")))
 
 
 def _is_centre(face: object) -> bool:
