@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self, TextIO
@@ -30,6 +31,7 @@ from ltxtrain.events import (
     VideoRendered,
 )
 from ltxtrain.listeners.lines import LineListener
+from ltxtrain.listeners.losses import LossWords
 from ltxtrain.listeners.progress import (
     TRAINING,
     Clock,
@@ -48,29 +50,36 @@ LOSS_MEMORY = 0.95  # the bar shows an exponential mean of the loss over about 4
 CALM = "cyan"  # in 16 colours too, where rich's own pink becomes the red of errors
 LEAST_BAR = 8  # columns: words go before the bar gets shorter
 SPARE = 5  # columns left free: after a full line, the ^C that the terminal echoes would begin a new one
-FIRST_TO_GO = (1, 2, 0)  # of the words: learning rate, seconds per step, then the loss
+FIRST_TO_GO = (2, 1, 3, 0)  # of the words: learning rate, data sets, seconds per step, then the loss
 
 
-def console_listener(stream: TextIO | None = None, every: int | None = None) -> BarListener | LineListener:
+def console_listener(
+    stream: TextIO | None = None, every: int | None = None, datasets: Mapping[str, bool] | None = None
+) -> BarListener | LineListener:
     """Bars where ``stream`` (stderr) is a terminal, else a plain line for each tenth of a stage or each ``every``.
 
-    Use it as a context manager, or call ``close()``: that gives the terminal back, whatever ended the run.
+    ``datasets`` are those that are trained on, True for regularisation. Use it as a context manager, or call
+    ``close()``: that gives the terminal back, whatever ended the run.
     """
     target = stream if stream is not None else sys.stderr
     if target.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown"):
-        return BarListener(target)
-    return LineListener(target, every)
+        return BarListener(target, datasets=datasets)
+    return LineListener(target, every, datasets=datasets)
+
+
+Words = tuple[str, str, str, str]
+NO_WORDS: Words = ("", "", "", "")
 
 
 @dataclass(frozen=True)
 class _Stage:
-    """What the line shows. ``words`` are three texts that a narrow terminal drops one by one; ``left`` stays."""
+    """What the line shows. ``words`` are texts that a narrow terminal drops one by one; ``left`` stays."""
 
     name: str
     total: int | None
     done: int
     remaining: Remaining
-    words: tuple[str, str, str] = ("", "", "")
+    words: Words = NO_WORDS
     left: str = ""
 
 
@@ -80,11 +89,14 @@ class BarListener:
     One line only, so that whoever writes to the terminal past us has to clear no more than the line of the cursor.
     """
 
-    def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self, stream: TextIO, clock: Clock = time.monotonic, datasets: Mapping[str, bool] | None = None
+    ) -> None:
         self._clock = clock
         self._console = Console(file=stream, highlight=False, emoji=False, markup=False)
         self._spinner = Spinner("dots", style=CALM)
         self._stages: dict[str, _Stage] = {}
+        self._words = LossWords(datasets or {})
         self._loss: float | None = None
         # stdout belongs to data: were it redirected, rich would print it here.
         self._live = Live(
@@ -103,7 +115,7 @@ class BarListener:
             case StageStarted():
                 self._begin(event)
             case StageProgress():
-                self._advance(event.stage, event.done, (plain(event.detail), "", ""))
+                self._advance(event.stage, event.done, (plain(event.detail), *NO_WORDS[1:]))
             case StepDone():
                 self._step(event)
             case StageDone():
@@ -140,7 +152,7 @@ class BarListener:
         self._live.start()
         self._live.refresh()
 
-    def _advance(self, name: str, done: int, words: tuple[str, str, str]) -> None:
+    def _advance(self, name: str, done: int, words: Words) -> None:
         if name not in self._stages:
             return
         stage = self._stages[name]
@@ -150,8 +162,12 @@ class BarListener:
     def _step(self, event: StepDone) -> None:
         if TRAINING not in self._stages:
             self._begin(StageStarted(TRAINING, event.total, event.step - 1, "steps"))
-        self._loss = event.loss if self._loss is None else LOSS_MEMORY * self._loss + (1 - LOSS_MEMORY) * event.loss
-        self._advance(TRAINING, event.step, step_parts(event, self._loss))
+        losses = self._words.split(event)
+        if losses.learnt is not None:
+            before = losses.learnt if self._loss is None else self._loss
+            self._loss = LOSS_MEMORY * before + (1 - LOSS_MEMORY) * losses.learnt
+        told = "" if self._loss is None else f"loss {self._loss:.4f}"
+        self._advance(TRAINING, event.step, (told, self._words.names(losses), *step_parts(event)))
 
     def _end(self, event: StageDone) -> None:
         self._stages.pop(event.stage, None)

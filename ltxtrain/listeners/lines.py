@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -18,6 +19,7 @@ from ltxtrain.events import (
     StepDone,
     VideoRendered,
 )
+from ltxtrain.listeners.losses import LossWords
 from ltxtrain.listeners.progress import (
     TRAINING,
     Clock,
@@ -41,12 +43,18 @@ HASTY_SECONDS = 1.0  # and no more often than this, but for training
 class LineListener:
     """A line each tenth of a stage (or each ``every`` units), after 30 s of silence, at the first and last step."""
 
-    def __init__(self, stream: TextIO, every: int | None = None, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        every: int | None = None,
+        clock: Clock = time.monotonic,
+        datasets: Mapping[str, bool] | None = None,
+    ) -> None:
         self._stream = stream
         self._every = every
         self._clock = clock
         self._stages: dict[str, _Stage] = {}
-        self._losses: list[float] = []
+        self._losses = LossWords(datasets or {})
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -98,14 +106,13 @@ class LineListener:
         """The loss in the line is the mean since the line before: single steps differ too much to be read."""
         started = StageStarted(TRAINING, event.total, event.step - 1, "steps")
         stage = self._stages.setdefault(TRAINING, _Stage(started, self._every, self._clock))
-        self._losses.append(event.loss)
+        self._losses.add(event)
         if not stage.is_due(event.step):
             return
-        mean = sum(self._losses) / len(self._losses)
-        self._losses.clear()
         parts = (
             f"step {event.step}{stage.of_total(event.step)}",
-            *step_parts(event, mean),
+            self._losses.since_last(),
+            *step_parts(event),
             eta(stage.remaining.seconds()),
         )
         self._write(", ".join(part for part in parts if part))

@@ -52,8 +52,14 @@ def eta(seconds: float | None) -> str:
 
 
 def counted(count: int, unit: str) -> str:
-    """``12 clips``, ``1 video``; the number alone where there is no unit. Units come as plurals with an s."""
-    return f"{count} {unit.removesuffix('s') if count == 1 else unit}".rstrip()
+    """``12 clips``, ``1 batch``; the number alone where there is no unit. Units come as plurals."""
+    return f"{count} {_one(unit) if count == 1 else unit}".rstrip()
+
+
+def _one(unit: str) -> str:
+    if unit.endswith("ies"):
+        return unit.removesuffix("ies") + "y"
+    return unit.removesuffix("es") if unit.endswith("tches") else unit.removesuffix("s")
 
 
 def started_line(event: StageStarted) -> str:
@@ -69,9 +75,9 @@ def done_line(event: StageDone) -> str:
     return plain(f"{event.stage}: done in {format_duration(event.seconds)}{detail}")
 
 
-def step_parts(event: StepDone, loss: float) -> tuple[str, str, str]:
-    """``loss 0.4312``, ``lr 1.0e-04``, ``1.52 s/step``; the caller says over which steps ``loss`` is a mean."""
-    return f"loss {loss:.4f}", f"lr {event.lr:.1e}", f"{event.seconds:.2f} s/step"
+def step_parts(event: StepDone) -> tuple[str, str]:
+    """``lr 1.0e-04``, ``1.52 s/step``. What is told of the loss is the caller's: a step alone says little of it."""
+    return f"lr {event.lr:.1e}", f"{event.seconds:.2f} s/step"
 
 
 def checkpoint_line(event: CheckpointSaved) -> str:
