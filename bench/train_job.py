@@ -19,6 +19,7 @@ ROUNDS = 3
 class Ours:
     watched: Watched
     seconds: tuple[float, ...]
+    waited: tuple[float, ...]  # for data, in each step
 
     @property
     def first_step(self) -> float:
@@ -49,6 +50,7 @@ def step_rows(ours: list[Ours], bare: list[Watched]) -> list[tuple[str, str, str
     step = median(median(run.seconds[WARM_UP:]) for run in ours)
     between = median(run.between_steps for run in ours)
     outside = median(run.between_steps / mean(run.seconds[WARM_UP + 1 :]) for run in ours)
+    waited = median(sum(run.waited[WARM_UP:]) / sum(run.seconds[WARM_UP:]) for run in ours)
     bare_steps = [json.loads(run.output)["seconds"][WARM_UP:] for run in bare]
     base, base_mean = median(median(steps) for steps in bare_steps), median(mean(steps) for steps in bare_steps)
     return [
@@ -59,6 +61,7 @@ def step_rows(ours: list[Ours], bare: list[Watched]) -> list[tuple[str, str, str
             "",
         ),
         ("from line to line / the steps' own `seconds`, means", f"{outside:.3f}", ""),
+        ("waited for data / step time", f"{100 * waited:.2f} %", "< 2 %"),
     ]
 
 
@@ -78,7 +81,11 @@ def run_ours(folder: Path, name: str, cache: str) -> Ours:
     steps = [json.loads(line) for line in metrics.read_text().splitlines()]
     if len(steps) != job.STEPS or len(watched.arrivals) != job.STEPS:
         raise SystemExit(f"bench: {len(steps)} steps were written, {len(watched.arrivals)} seen, {job.STEPS} asked for")
-    return Ours(watched, tuple(step["seconds"] for step in steps))
+    return Ours(
+        watched,
+        seconds=tuple(step["seconds"] for step in steps),
+        waited=tuple(step["data_seconds"] for step in steps),
+    )
 
 
 def mib(count: float) -> str:
