@@ -103,7 +103,7 @@ def iter_precompute(plan: Plan, stop: StopFlag) -> Generator[Event, None, Prepar
     The text encoder and the VAE are loaded one after the other, and only when there is something to encode. Raises
     ``DataError`` for clips that cannot be decoded, once all others are encoded: ``FaultyClips`` where a new plan helps.
     """
-    claims = Claims(plan.cache_dir)
+    claims = Claims(plan.cache_dir, lambda: stop.requested)
     yield from _enter(claims, stop)
     yield StageStarted("model")
     started = time.perf_counter()

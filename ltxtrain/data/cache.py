@@ -2,7 +2,7 @@
 
 An entry's key is a digest of everything that changes its content. The file carries that key and a checksum of all its
 bytes; whatever does not fit is a miss, never a crash and never silent use. Several processes may fill one cache:
-each writes its own temporary file, and the last rename wins with the same bytes.
+each writes its own temporary file, and the last rename wins. Its bytes are the same where both encode the same batches.
 """
 
 from __future__ import annotations

@@ -94,13 +94,12 @@ def fill(
         for group, made in task.encode(_claimed(todo, task.missing, claims, elsewhere, arrived)):
             new = [(item, entry) for item, entry in group if entry.key in task.missing]
             kept = [(item, entry) for item, entry in new if entry in made]
-            for number, (item, entry) in enumerate(kept, 1):
-                claim = group.claim if number == len(kept) else ""  # let go when the last one is written
-                writer.put(Encoded(entry, dict(made[entry]), task.named(item), claim))
-            if not kept:
-                claims.release(group.claim)
+            for item, entry in kept:  # a claim is let go when its entry is written
+                writer.put(Encoded(entry, dict(made[entry]), task.named(item), entry.key))
+            written = {entry.key for _, entry in kept}
+            claims.release(*(key for key in group.claims if key not in written))
             encoded, left = encoded + len(kept), left - len(new)
-            yield from (Notice(sentence, "warning") for sentence in _taken(task.told))
+            yield from (Notice(sentence, "warning") for sentence in _taken(task.told) + _taken(claims.told))
             yield StageProgress(task.stage, total - left, task.named(group.items[-1]))
             check_stop()
         left -= len(arrived)
@@ -132,7 +131,7 @@ def _claimed(
     """The groups that are ours to encode. What another process holds goes to ``elsewhere``; what it has written since
     we looked is taken off ``missing`` and told in ``arrived``."""
     for group in groups:
-        if not claims.take(group.claim):
+        if not claims.take(*group.claims):
             elsewhere.append(group)
             continue
         there = [entry.key for entry in group.entries if entry.key in missing and _is_there(entry)]
@@ -141,7 +140,7 @@ def _claimed(
         if any(entry.key in missing for entry in group.entries):
             yield group
         else:
-            claims.release(group.claim)
+            claims.release(*group.claims)
 
 
 def regrouped(

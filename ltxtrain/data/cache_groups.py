@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ltxtrain.data.store import Entry
-from ltxtrain.facts.digests import sha256_of
 
 Item = TypeVar("Item")
 
@@ -27,10 +26,9 @@ class Group(Generic[Item]):
     entries: tuple[Entry, ...]
 
     @property
-    def claim(self) -> str:
-        """One entry alone is claimed by its key, so that runs with other groups find it."""
-        keys = [entry.key for entry in self.entries]
-        return keys[0] if len(keys) == 1 else sha256_of(*keys)
+    def claims(self) -> tuple[str, ...]:
+        """Each entry is claimed by its key, so that runs that cut other groups find it."""
+        return tuple(entry.key for entry in self.entries)
 
     def __iter__(self) -> Iterator[tuple[Item, Entry]]:
         return iter(zip(self.items, self.entries, strict=True))

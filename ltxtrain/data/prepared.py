@@ -103,7 +103,8 @@ class Prepared:
 
     def told(self) -> list[str]:
         """What happened since the last call that somebody should know, a sentence each."""
-        told = list(self._told)
+        told = [*self._claims.told, *self._told]
+        self._claims.told.clear()
         self._told.clear()
         return told
 
@@ -134,7 +135,7 @@ class Prepared:
     def _make(self, source: Source[Item], item: Item, entry: Entry) -> Tensors:
         """Encode what is not there. Another process may be at it just now: then it is waited for."""
         wanted = source.on_demand(item, entry)
-        with self._claims.waiting(wanted.group.claim):
+        with self._claims.waiting(wanted.group.claims, source.named(item)):
             if (found := read_entry(entry.path, entry.key)) is not None:
                 return found
             self._tell_miss(source, item, entry.path)

@@ -16,7 +16,7 @@ from ltxtrain.files import try_writing
 from ltxtrain.plan.folder import RunFolder
 
 # Folders of the cache that runs write to, and those of them that hold entries in folders of their own.
-CACHE_FOLDERS = ("digests", "index", "latents", "prompts", "models", "clips")
+CACHE_FOLDERS = ("digests", "index", "latents", "prompts", "models", "clips", "claims", "datasets")
 ENTRY_FOLDERS = ("latents", "prompts")
 
 

@@ -131,8 +131,48 @@ def test_waiting_comes_after_whoever_has_the_claim(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", child, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "True\n"
         began = time.monotonic()
-        with Claims(tmp_path).waiting("ab"):
+        claims = Claims(tmp_path)
+        with claims.waiting(["ab"], "it"):
             assert time.monotonic() - began > 0.1
+        assert claims.told == []
+
+
+def test_nobody_is_waited_for_by_a_run_that_is_to_stop_or_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Claims(tmp_path)
+    assert other.take("ab")
+    stopping = Claims(tmp_path, hurry=lambda: True)
+    with stopping.waiting(["ab", "cd"], "a.mp4"):
+        assert stopping.told == ["another process has not finished a.mp4: it is encoded here as well"]
+    monkeypatch.setattr("ltxtrain.data.claims.PATIENCE_SECONDS", 0.2)
+    patient = Claims(tmp_path)
+    with patient.waiting(["ab"], "a.mp4"):
+        assert len(patient.told) == 1
+    assert not patient.take("ab"), "it is still the other's"
+
+
+def test_groups_that_share_an_entry_exclude_each_other_and_no_half_is_kept(tmp_path: Path) -> None:
+    first, second = Claims(tmp_path), Claims(tmp_path)
+    assert first.take("b", "c") and not second.take("a", "b", "d")
+    assert first.take("a", "d"), "the second let go of what it had"
+    first.release("a", "b", "c", "d")
+    assert second.take("d", "b", "a")
+    second.release_all()
+
+
+def test_place_where_this_process_alone_cannot_lock_is_told_once_and_not_pruned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(descriptor: int, how: int) -> None:
+        raise OSError(5, os.strerror(5))
+
+    monkeypatch.setattr("ltxtrain.data.claims.fcntl.flock", broken)
+    claims = Claims(tmp_path)
+    assert claims.take("ab") and claims.take("cd") and claims.enter_cache()
+    assert len(claims.told) == 1 and "Input/output error" in claims.told[0]
+    with pytest.raises(OSError, match="Input/output"), nobody_else(tmp_path):
+        pass
 
 
 def test_nobody_enters_a_cache_that_is_being_pruned_and_nobody_prunes_one_that_is_in_use(tmp_path: Path) -> None:

@@ -207,11 +207,11 @@ def test_a_cut_that_is_drawn_anew_is_encoded_alone(world: World) -> None:
 def test_an_entry_that_another_process_is_encoding_is_waited_for(world: World) -> None:
     other = Claims(world.folder)
     [group] = grouped(SAMPLES[4:], world.entry, lambda sample: Place("", 2))
-    assert other.take(group.claim)
+    assert other.take(*group.claims)
 
     def finish() -> None:
         world.write(SAMPLES[4])
-        other.release(group.claim)
+        other.release(*group.claims)
 
     timer = threading.Timer(0.3, finish)
     timer.start()

@@ -44,9 +44,9 @@ def test_groups_are_cut_from_all_items_in_order_and_hold_each_entry_once() -> No
 
     groups = grouped(["a1", "B1", "c1", "a2", "D1", "e1", "f1"], entry_of, lambda item: Place(item[0].isupper(), 2))
     assert [group.items for group in groups] == [("a1", "c1"), ("B1", "D1"), ("e1", "f1")]
-    assert len({group.claim for group in groups}) == 3
+    assert len({key for group in groups for key in group.claims}) == 6
     [alone] = grouped(["a1"], entry_of, lambda item: Place("", 4))
-    assert alone.claim == "a", "so that runs with another batch size find it"
+    assert alone.claims == ("a",), "so that runs with another batch size find it"
 
 
 def test_a_kill_or_a_lost_entry_changes_no_bit_of_batches(plan_for: PlanFor, shared: Path, tmp_path: Path) -> None:
