@@ -66,7 +66,8 @@ def run_training(planned: Planned, stop: StopFlag, heartbeat: Heartbeat) -> None
 
     with stop.at_once("nothing was begun"):
         check_run_folder(planned.plan)
-    with console_listener() as console:
+    regularisation = {found.id: found.regularisation for found in planned.plan.datasets if found.role == "train"}
+    with console_listener(datasets=regularisation) as console:
         listeners = [heartbeat, console]
         prepared = planned.fill_cache(stop, listeners)
         plan = planned.plan
