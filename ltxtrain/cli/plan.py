@@ -38,9 +38,11 @@ def plan(
 
 def plan_of(loaded: LoadedConfig) -> Plan:
     """The plan of a configuration. Clips that the run makes itself are made first, into the cache, if not there yet."""
+    from ltxtrain.cli.opening import OpeningTold
     from ltxtrain.plan.make import make_plan
 
-    return make_plan(loaded, data_dir=made_clips_folder(loaded.config, loaded.sources))
+    with OpeningTold() as told:
+        return make_plan(loaded, data_dir=made_clips_folder(loaded.config, loaded.sources), progress=told)
 
 
 def made_clips_folder(config: TrainConfig, sources: Mapping[str, str]) -> Path | None:

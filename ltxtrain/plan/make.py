@@ -11,6 +11,7 @@ from pathlib import Path
 from ltxtrain.config import LoadedConfig, TrainConfig, dataset_notices, overruled_notices
 from ltxtrain.facts.container import no_clips
 from ltxtrain.facts.machine import Machine, probe_machine
+from ltxtrain.facts.media import Progress
 from ltxtrain.facts.models import ModelFacts, TransformerFacts, lora_params, model_facts, transformer_facts
 from ltxtrain.plan import disk, notices, set_notices
 from ltxtrain.plan.device import device_warnings
@@ -37,10 +38,16 @@ class Needs:
     warnings: tuple[str, ...]
 
 
-def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Path | None = None) -> Plan:
+def make_plan(
+    loaded: LoadedConfig,
+    machine: Machine | None = None,
+    data_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> Plan:
     """Probe the clips and decide on everything. Writes no file but what it remembers of the clips, in the cache.
 
-    ``data_dir`` is a folder of clips that were made because no data is named. Raises ``ConfigError`` for what cannot
+    ``data_dir`` is a folder of clips that were made because no data is named. ``progress`` hears how many of a data
+    set's files are opened. Raises ``ConfigError`` for what cannot
     work, ``DataError`` when there is nothing to train on, ``ModelError`` for a local model that cannot be read.
     """
     config = loaded.config
@@ -53,7 +60,7 @@ def make_plan(loaded: LoadedConfig, machine: Machine | None = None, data_dir: Pa
     run_dir = config.checkpoint.output_dir / run_name
     named = config.checkpoint.model_copy(update={"run_name": run_name})
     config = config.model_copy(update={"checkpoint": named})  # so that config.toml leads back to this run
-    material = gather(config, data)
+    material = gather(config, data, progress)
     datasets = plan_datasets(material.selections, [*material.filled.samples, *material.eval_samples])
     accumulation = config.optimizer.gradient_accumulation_steps
     order = BatchOrder(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ltxtrain.config import TrainConfig, resolve_datasets
 from ltxtrain.errors import DataError
+from ltxtrain.facts.media import Progress
 from ltxtrain.plan.filling import Filled, FillRule, SmallBuckets, fill_buckets, sizes_of
 from ltxtrain.plan.places import keep_out, written_places
 from ltxtrain.plan.records import Dropped, Sample
@@ -34,15 +35,15 @@ class Material:
     refusal: DataError | None = None
 
 
-def gather(config: TrainConfig, data: DataConfig) -> Material:
+def gather(config: TrainConfig, data: DataConfig, progress: Progress | None = None) -> Material:
     """Every clip that ``data`` names, used or left out. Raises as ``make_plan`` does."""
-    material = judge(config, data)
+    material = judge(config, data, progress)
     if material.refusal is not None:
         raise material.refusal
     return material
 
 
-def judge(config: TrainConfig, data: DataConfig) -> Material:
+def judge(config: TrainConfig, data: DataConfig, progress: Progress | None = None) -> Material:
     """The same, with the reason in ``refusal`` where there is nothing to train on. Raises ``ConfigError``, and
     ``DataError`` for a folder that cannot be read."""
     rule = SelectionRule(
@@ -52,6 +53,7 @@ def judge(config: TrainConfig, data: DataConfig) -> Material:
         seed=config.model.seed,
         size_maps=config.checkpoint.output_dir,
         cache_dir=config.cache.cache_dir,
+        progress=progress,
     )
     resolved = resolve_datasets(data, config.cache, config.validation)
     keep_out(written_places(config), resolved)

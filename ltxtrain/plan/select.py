@@ -10,7 +10,7 @@ from pathlib import Path
 from ltxtrain.config import Dataset
 from ltxtrain.facts.faces import FaceRequest, find_faces
 from ltxtrain.facts.index import FoundClip, index_clips
-from ltxtrain.facts.media import ClipFacts, MediaError, frames_at, probe_clips
+from ltxtrain.facts.media import ClipFacts, MediaError, Progress, frames_at, probe_clips
 from ltxtrain.facts.quarantine import Quarantined, read_quarantine
 from ltxtrain.plan.buckets import Size, SizeRule, crop_around, crop_offset
 from ltxtrain.plan.frames import floor_frames, floor_to_interval, windows
@@ -27,6 +27,7 @@ class SelectionRule:
     """What all data sets share. ``alignment`` and ``rounding`` are the bucket rules' (``plan/buckets.py``).
 
     ``size_maps`` is the folder where a user's size maps are looked for; below ``cache_dir`` facts are remembered.
+    ``progress`` hears how many of a data set's files are opened.
     """
 
     framerate: float
@@ -35,6 +36,7 @@ class SelectionRule:
     seed: int
     size_maps: Path | None = None
     cache_dir: Path | None = None
+    progress: Progress | None = None
 
     @property
     def memo(self) -> Path | None:
@@ -84,7 +86,7 @@ def select_samples(dataset: Dataset, rule: SelectionRule) -> Selection:
         else:
             dropped.append(_quarantined(dataset, clip, entry))
     probed: list[ProbedClip] = []
-    probes = probe_clips([clip.path for clip in clips], dataset.kind, rule.memo, dataset.root)
+    probes = probe_clips([clip.path for clip in clips], dataset.kind, rule.memo, dataset.root, rule.progress)
     for clip, facts in zip(clips, probes, strict=True):
         if isinstance(facts, MediaError):
             dropped.append(Dropped(dataset.id, clip.name, facts.reason, facts.detail))
