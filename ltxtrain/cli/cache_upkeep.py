@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,7 @@ def prune(loaded: LoadedConfig, *, as_json: bool, yes: bool) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"  # read when the client is imported: nothing is fetched for pruning's sake
     from ltxtrain.precompute import used_entries
 
-    with nobody_else(plan.cache_dir) as alone:
+    with _told_without_locks(plan.cache_dir), nobody_else(plan.cache_dir) as alone:
         if not alone:
             raise MachineError(
                 f"another process is using the cache {plan.cache_dir}", hint="wait for it, then prune the cache"
@@ -92,6 +93,18 @@ def prune(loaded: LoadedConfig, *, as_json: bool, yes: bool) -> None:
     if as_json:
         named = {"damaged": rubbish.damaged, "leftovers": rubbish.leftovers, "unused": rubbish.unused}
         _print_json({"cache": str(plan.cache_dir), "freed": rubbish.bytes} | {k: _plain(v) for k, v in named.items()})
+
+
+@contextmanager
+def _told_without_locks(cache_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(
+            f"whether another process uses the cache {cache_dir} cannot be told, or it cannot be changed "
+            f"({error.strerror or error})",
+            hint="look at the cache's disk and at whom its files belong to, then prune the cache",
+        ) from error
 
 
 def _verdict(cache_dir: Path) -> Verdict:

@@ -15,7 +15,7 @@ LEFTOVERS = ".*.tmp"
 OLD_SECONDS = 600.0
 LARGEST = 5
 STAGE = "cache entries"
-OTHERS = ("digests", "index", "clips", "models")
+OTHERS = ("digests", "index", "clips", "models", "datasets")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ def iter_verify(cache_dir: Path) -> Generator[Event, None, Verdict]:
     files = [file for kind in KINDS for file in entries_of(cache_dir, kind)]
     yield StageStarted(STAGE, len(files), 0, "entries")
     started = time.perf_counter()
-    sound, damaged = [], []
+    sound: list[FileFact] = []
+    damaged: list[FileFact] = []
     for number, file in enumerate(files, 1):
         is_sound = verified(file.path, file.path.name.removesuffix(SUFFIX)) is not None
         (sound if is_sound else damaged).append(file)
@@ -95,16 +96,20 @@ def iter_verify(cache_dir: Path) -> Generator[Event, None, Verdict]:
 
 
 def leftovers_of(cache_dir: Path, older_than: float = 0.0) -> list[FileFact]:
-    """Temporary files of the entries' folders."""
+    """Temporary files of all that runs write here."""
     limit = time.time() - older_than
-    found = (file for kind in KINDS for file in _files(cache_dir / kind) if _is_leftover(file.path))
+    places = [*(file for name in (*KINDS, *OTHERS) for file in _files(cache_dir / name)), *_directly_in(cache_dir)]
+    found = (file for file in places if _is_leftover(file.path))
     return [file for file in found if older_than <= 0 or _modified(file.path) < limit]
 
 
 def rubbish_of(cache_dir: Path, verdict: Verdict, used: Set[Path]) -> Rubbish:
     """What is damaged, left over, or not one of the ``used`` paths."""
     unused = tuple(file for file in verdict.sound if file.path not in used)
-    return Rubbish(verdict.damaged, tuple(leftovers_of(cache_dir, OLD_SECONDS)), unused)
+    limit = time.time() - OLD_SECONDS
+    claims = (file for file in _files(cache_dir / "claims") if file.path.suffix == ".lock")
+    ended = [file for file in claims if _modified(file.path) < limit]  # of runs that were killed
+    return Rubbish(verdict.damaged, (*leftovers_of(cache_dir, OLD_SECONDS), *ended), unused)
 
 
 def remove(files: Sequence[FileFact]) -> None:
@@ -112,8 +117,16 @@ def remove(files: Sequence[FileFact]) -> None:
         file.path.unlink(missing_ok=True)
 
 
+def _directly_in(folder: Path) -> Iterator[FileFact]:
+    return _facts(sorted(folder.glob(LEFTOVERS)))
+
+
 def _files(folder: Path) -> Iterator[FileFact]:
-    for path in sorted(folder.rglob("*")):
+    return _facts(sorted(folder.rglob("*")))
+
+
+def _facts(paths: Iterable[Path]) -> Iterator[FileFact]:
+    for path in paths:
         try:
             if path.is_file() and not path.is_symlink():
                 yield FileFact(path, path.stat().st_size)

@@ -116,17 +116,22 @@ def test_prune_keeps_what_the_configuration_uses_and_says_what_it_frees(
     damaged = sorted(used)[0]
     damaged.write_bytes(damaged.read_bytes()[:-1])
     fresh, old = (entries[0].with_name(f".{entries[0].name}.{name}.tmp") for name in ("00000000", "11111111"))
-    for path in (fresh, old):
+    names = ("index/.x.1.tmp", "datasets/d/.y.1.tmp", ".z.1.tmp", "claims/k.lock")
+    places = [old, *(tmp_path / "cache" / name for name in names)]
+    for path in (fresh, *places):
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"half")
-    os.utime(old, (0, 0))
-    size = sum(path.stat().st_size for path in (*entries, damaged, old))
+    for path in places:
+        os.utime(path, (0, 0))
+    size = sum(path.stat().st_size for path in (*entries, damaged, *places))
     code, out, err = ltxtrain("--prune", "--yes", "--json")
     told = json.loads(out)
     assert code == 0 and told["freed"] == size and "can be freed" in err
     assert {file["path"] for file in told["unused"]} == {str(path) for path in entries}
     assert [file["path"] for file in told["damaged"]] == [str(damaged)]
     left = {path for path in (tmp_path / "cache").rglob("*.safetensors") if path.parent.parent.name in KINDS}
-    assert left == used - {damaged} and fresh.exists() and not old.exists()
+    assert left == used - {damaged} and fresh.exists()
+    assert not any(path.exists() for path in places)
     assert "there is nothing to remove" in ltxtrain("--prune", "--yes")[2]
 
 
