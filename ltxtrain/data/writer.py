@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -47,7 +47,8 @@ class Writer:
     def __init__(self, count: int, compress: bool, committed: Callable[[Sequence[Encoded]], None]) -> None:
         self._count, self._compress, self._committed = count, compress, committed
         self._waiting: list[Encoded] = []
-        self._since = 0.0
+        self._guard = threading.RLock()
+        self._timer: threading.Timer | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cache-writer")
         self._under_way: Future[None] | None = None
 
@@ -67,22 +68,39 @@ class Writer:
     def put(self, encoded: Encoded) -> None:
         """Raises ``DataError`` when it is not finite, ``MachineError`` when the disk was full for the last batch."""
         refuse_non_finite(encoded.tensors, encoded.made_of)
-        if not self._waiting:
-            self._since = time.monotonic()
-        self._waiting.append(encoded)
-        if (
-            len(self._waiting) >= self._count
-            or sum(item.nbytes for item in self._waiting) >= WAITING_BYTES
-            or time.monotonic() - self._since >= WAITING_SECONDS
-        ):
-            self._hand_over()
+        with self._guard:
+            if not self._waiting:
+                self._wait_at_most()
+            self._waiting.append(encoded)
+            if len(self._waiting) >= self._count or sum(item.nbytes for item in self._waiting) >= WAITING_BYTES:
+                self._hand_over()
 
     def flush(self) -> None:
         """Return when everything is on disk."""
-        self._hand_over()
-        self._settle()
+        with self._guard:
+            self._hand_over()
+            self._settle()
+
+    def _wait_at_most(self) -> None:
+        self._timer = threading.Timer(WAITING_SECONDS, self._in_time)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _in_time(self) -> None:
+        """In the timer's thread: what waits goes to the disk, however long the next one takes to be encoded. What went
+        wrong with the batch before stays for the next call."""
+        with self._guard:
+            if self._timer is not threading.current_thread():
+                return  # handed over while this waited for the guard
+            if self._under_way is not None and not self._under_way.done():
+                self._wait_at_most()
+            elif self._under_way is None or self._under_way.exception() is None:
+                self._hand_over()
 
     def _hand_over(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._settle()
         batch, self._waiting = self._waiting, []
         if batch:

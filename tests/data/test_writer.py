@@ -57,15 +57,20 @@ def test_large_entries_do_not_wait_for_a_full_batch(tmp_path: Path, monkeypatch:
     assert [len(batch) for batch in committed.batches] == [2, 2]
 
 
-def test_old_entries_do_not_wait_for_a_full_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WAITING_SECONDS", 0.05)
+def test_old_entries_do_not_wait_for_a_full_batch_nor_for_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAITING_SECONDS", 0.1)
     committed = Committed()
     with Writer(1000, False, committed) as writer:
-        writer.put(encoded(tmp_path, 0))
-        time.sleep(0.1)
-        writer.put(encoded(tmp_path, 1))
-        writer.flush()
+        for number in range(2):
+            writer.put(encoded(tmp_path, number))
+        until = time.monotonic() + 20
+        while not committed.batches and time.monotonic() < until:
+            time.sleep(0.01)
         assert committed.batches == [["claim 0", "claim 1"]]
+        writer.put(encoded(tmp_path, 2))
+    assert committed.batches[1:] == [["claim 2"]]
 
 
 def test_whatever_ends_the_block_what_is_encoded_is_kept(tmp_path: Path) -> None:
