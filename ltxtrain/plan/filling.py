@@ -12,8 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from ltxtrain.errors import DataError
-from ltxtrain.plan.records import Bucket, BucketPlan, Dropped, Sample
-from ltxtrain.plan.select import clip_name
+from ltxtrain.plan.records import Bucket, BucketPlan, Dropped, Sample, clip_name
 
 if TYPE_CHECKING:
     from ltxtrain.config import Dataset

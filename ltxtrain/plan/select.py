@@ -14,8 +14,7 @@ from ltxtrain.facts.media import ClipFacts, MediaError, Progress, frames_at, pro
 from ltxtrain.facts.quarantine import Quarantined, read_quarantine
 from ltxtrain.plan.buckets import Size, SizeRule, crop_around, crop_offset
 from ltxtrain.plan.frames import floor_frames, floor_to_interval, windows
-from ltxtrain.plan.records import Bucket, Dropped, Sample
-from ltxtrain.plan.records import clip_name as clip_name
+from ltxtrain.plan.records import Bucket, Dropped, Sample, clip_name
 from ltxtrain.plan.shapes import Shape, fit_shape, input_size
 from ltxtrain.plan.size_map import NO_MAP, SizeMap, read_size_map
 
