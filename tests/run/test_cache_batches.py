@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -117,6 +118,28 @@ def test_slicing_encodes_one_by_one(plan_for: PlanFor, tmp_path: Path, monkeypat
     monkeypatch.setattr(precompute, "encode_clips", noted)
     cached(plan_for(cache_dir=tmp_path / "cache", vae_batch_size=4, vae_enable_slicing="true"))
     assert sizes == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("entries", [1, 3, 5, 7])
+def test_a_real_kill_between_writes_changes_no_bit_of_batches(
+    plan_for: PlanFor, shared: Path, tmp_path: Path, entries: int
+) -> None:
+    """Killed as soon as so many entries are on disk; then filled again."""
+    clips = tmp_path / "clips"
+    shutil.copytree(next((shared / "clips").iterdir()), clips)
+    options = {"data": clips, "vae_batch_size": 3, "text_encoder_batch_size": 2, "write_batch_size": 1}
+    whole = plan_for(cache_dir=tmp_path / "whole", **options)
+    cached(whole)
+    killed = plan_for(cache_dir=tmp_path / "killed", **options)
+    victim = multiprocessing.get_context("fork").Process(target=events_of, args=(killed,))
+    victim.start()
+    while victim.is_alive() and len(contents(killed)) < entries:
+        time.sleep(0.001)
+    victim.kill()
+    victim.join(60)
+    assert len(contents(killed)) >= entries
+    cached(killed)
+    assert contents(killed) == contents(whole)
 
 
 def broken_clips(plan: Plan, count: int) -> list[Path]:
