@@ -6,6 +6,7 @@ copies with the tags in another order, and the instance prompt is put in front. 
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import stat
@@ -19,6 +20,7 @@ from ltxtrain.errors import DataError
 from ltxtrain.facts.reasons import Reason
 
 MAX_CAPTION_BYTES = 64 * 1024
+EMPTIED = "caption_filter_list leaves nothing of"  # so begins the fault of a caption that the filters take out
 FROM_TABLE = ("parquet", "csv", "jsonl", "huggingface")
 
 # A filter with one of these is a regular expression; a dot alone is more often the end of a sentence.
@@ -90,7 +92,7 @@ class Captions:
             if left := text if changed == text else _tidy(changed):
                 kept.append(left)
         if not kept:
-            raise CaptionFault("no-caption", f"caption_filter_list leaves nothing of {_short(texts[0])}")
+            raise CaptionFault("no-caption", f"{EMPTIED} {_short(texts[0])}")
         return kept
 
 
@@ -101,6 +103,8 @@ def read_caption_file(path: str | Path) -> str:
     except OSError as error:
         raise CaptionFault("bad-caption", f"{Path(path).name}: {error.strerror}") from error
     except UnicodeDecodeError as error:
+        if error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise CaptionFault("bad-caption", f"{Path(path).name} is UTF-16; save it again as UTF-8") from error
         where = f"{Path(path).name} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {error.start}"
         raise CaptionFault("bad-caption", f"{where}; save it again as UTF-8") from error
 

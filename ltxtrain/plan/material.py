@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltxtrain.config import TrainConfig, resolve_datasets
+from ltxtrain.config import Dataset, TrainConfig, resolve_datasets
 from ltxtrain.errors import DataError
+from ltxtrain.facts.index_walk import shown_name
 from ltxtrain.facts.media import Progress
 from ltxtrain.plan.filling import Filled, FillRule, SmallBuckets, fill_buckets, sizes_of
 from ltxtrain.plan.places import keep_out, written_places
@@ -57,6 +59,8 @@ def judge(config: TrainConfig, data: DataConfig, progress: Progress | None = Non
     )
     resolved = resolve_datasets(data, config.cache, config.validation)
     keep_out(written_places(config), resolved)
+    if data.datasets or data.data_backend_config is not None:
+        _check_folders(resolved)
     selections = tuple(select_samples(dataset, rule) for dataset in resolved)
     training = [sample for found in selections if found.dataset.role == "train" for sample in found.samples]
     eval_samples = [sample for found in selections if found.dataset.role == "eval" for sample in found.samples]
@@ -91,6 +95,20 @@ def _refusal_of(
     except DataError as error:
         return error
     return None
+
+
+def _check_folders(datasets: Sequence[Dataset]) -> None:
+    """Raise ``DataError`` for sets of a list whose folder is not there, with the path that was looked for."""
+    for dataset in datasets:
+        root = dataset.root
+        if dataset.hub is not None or root.is_dir():
+            continue
+        what = "is not a folder" if root.exists() else "does not exist"
+        absolute = "" if root.is_absolute() else f" ({Path.cwd() / root})"
+        raise DataError(
+            f"the folder of data set {dataset.id} {what}: {shown_name(f'{root}{absolute}')}",
+            hint="correct its instance_data_dir" + ("; paths count from the working folder" if absolute else ""),
+        )
 
 
 def _small_buckets(data: DataConfig) -> SmallBuckets:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from ltxtrain.config import CaptionRule
 from ltxtrain.config.datasets import ShuffleRule
 from ltxtrain.errors import DataError
-from ltxtrain.facts.captions import CaptionFault, Captions, shuffled, trainable
+from ltxtrain.facts.captions import CaptionFault, Captions, read_caption_file, shuffled, trainable
 
 TAGS = st.lists(st.text("abcdefgh", min_size=1, max_size=6), min_size=1, max_size=8)
 
@@ -136,3 +137,10 @@ def test_filters_come_before_the_shuffle_and_the_prefix_last() -> None:
 )
 def test_signs_that_are_no_text_do_not_reach_the_tokenizer(text: str, expected: str) -> None:
     assert trainable(text) == expected
+
+
+def test_a_caption_in_utf_16_is_named_as_that(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("a clip", encoding="utf-16")
+    with pytest.raises(CaptionFault, match=r"a\.txt is UTF-16; save it again as UTF-8"):
+        read_caption_file(path)

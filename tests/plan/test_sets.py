@@ -203,6 +203,7 @@ def test_a_set_that_gives_nothing_is_refused_clip_by_clip(
             make_plan(load(datasets=entries, train_batch_size=1, eval_steps_interval=5), machine)
         message = caught.value.message
         assert message.startswith("no samples detected") and f" of {name} can be used" in message
+        assert f"in data set {name}" in str(caught.value.hint)
         assert "short.mp4: too-short: " in message
         assert caught.value.hint is not None and "num_frames" in caught.value.hint
 
@@ -271,7 +272,10 @@ def test_what_lies_in_the_place_of_clips_is_told(
     add_image("a.png")
     with pytest.raises(DataError, match=r"no video files in .*, but 1 file of the other kind") as caught:
         make_plan(load(), machine)
-    assert caught.value.hint == "list the folder as a data set of dataset_type image"
+    assert caught.value.hint == 'list the folder with dataset_type = "image"'
+    with pytest.raises(DataError, match=r"\(data set pets\), but 1 file of the other kind") as caught:
+        make_plan(load(datasets=[{"id": "pets", "instance_data_dir": str(clips)}], train_batch_size=1), machine)
+    assert caught.value.hint == 'set dataset_type = "image" in data set pets'
     (clips / "train.jsonl").write_text(json.dumps({"image": "a.png", "text": "words", "width": 96}) + "\n")
     entry = {
         "id": "d",
