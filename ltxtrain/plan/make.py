@@ -103,6 +103,8 @@ def make_plan(
             *dataset_notices(data, config.validation, config.objective),
             *overruled_notices(config, loaded.sources),
             *(text for found in material.selections for text in set_notices.selection_notices(found, material.rule)),
+            *set_notices.shared_notices(material.selections),
+            *set_notices.size_map_notices(material.selections, material.rule),
             *set_notices.quarantine_notices(material.selections),
             *notices.bucket_notices(material.filled),
             *notices.token_notices(material.filled, data.train_batch_tokens, material.sizes.batch_sizes),

@@ -16,11 +16,15 @@ from ltxtrain.plan.buckets import computed_size, ratio_of, target_of_ratio
 from ltxtrain.plan.frames import floor_frames
 from ltxtrain.plan.records import Dropped, Sample, clip_name
 from ltxtrain.plan.select import ProbedClip, Selection, SelectionRule, sample_rate, size_rule
+from ltxtrain.plan.size_map import NAME, map_name
+from ltxtrain.units import counted
 
 # Below this part of the training rate, frames are shown twice or more often, and the model learns stutter.
 LOW_RATE = 0.75
 ENLARGED = 1.25
 CUT_OFF = 0.95  # of a picture's area; what rounding of sides leaves over is more
+LITTLE = 0.5  # of a picture
+CUT_TOLD = 0.1  # of a picture that is cut off by chance
 NAMED = 3  # clips in one sentence
 
 
@@ -36,7 +40,12 @@ def selection_notices(selection: Selection, rule: SelectionRule) -> list[str]:
             *_rates(dataset, clips, rule.framerate),
             *_interlaced(clips),
         ]
-    told += [*_sizes(selection, clips), *_forced(selection, clips, rule), *_faces(selection)]
+    told += [
+        *_sizes(selection, clips),
+        *_cut_at_random(selection),
+        *_forced(selection, clips, rule),
+        *_faces(selection),
+    ]
     return [f"{dataset.id}: {text}" for text in told]
 
 
@@ -47,8 +56,8 @@ def selection_warnings(selection: Selection, rule: SelectionRule) -> list[str]:
     told = []
     faulty = [entry for entry in selection.dropped if entry.reason in FAULTY]
     if faulty:
-        told.append(f"{len(faulty)} of {_clips(selection.found)} left out for a fault: {_counts(faulty)}")
-    told += _cut_off(clips)
+        told.append(f"{len(faulty)} of {counted(selection.found, 'clip')} left out for a fault: {_counts(faulty)}")
+    told += [*_little_kept(selection), *_cut_off(clips)]
     wrong = [clip for clip in clips if clip.found.stated_size not in (None, (clip.facts.width, clip.facts.height))]
     if wrong:
         said = ", ".join(_contradiction(clip) for clip in wrong[:NAMED]) + _more(len(wrong), "clips")
@@ -56,19 +65,53 @@ def selection_warnings(selection: Selection, rule: SelectionRule) -> list[str]:
     slow = [clip.facts for clip in clips if clip.facts.fps < LOW_RATE * rule.framerate]
     if slow and dataset.kind == "video" and dataset.fps_policy != "as_is":
         told.append(
-            f"{_clips(len(slow))} with fewer than {LOW_RATE * rule.framerate:g} frames a second "
+            f"{counted(len(slow), 'clip')} with fewer than {LOW_RATE * rule.framerate:g} frames a second "
             f"({_range(slow)}): frames are repeated to reach {rule.framerate:g}, and the model learns the stutter"
         )
     return [f"{dataset.id}: {text}" for text in told]
 
 
 def quarantine_notices(selections: Sequence[Selection]) -> list[str]:
-    """``delete_problematic_images`` makes a list here, never a deletion."""
-    asked = [selection for selection in selections if selection.dataset.quarantine]
-    faulty = sum(entry.reason in FAULTY for selection in asked for entry in selection.dropped)
-    if not faulty:
+    """``delete_problematic_images`` makes a list here, never a deletion. Clips that planning finds to be faulty are no
+    part of it: they are found again each time."""
+    left_out = sum(entry.reason == "quarantined" for found in selections for entry in found.dropped)
+    if not left_out:
         return []
-    return [f"delete_problematic_images: {_clips(faulty)} on the list in dataset.jsonl; no file is deleted or changed"]
+    clips = f"{counted(left_out, 'clip')} on the list quarantine.jsonl in the cache folder"
+    verb = "is" if left_out == 1 else "are"
+    return [f"delete_problematic_images: {clips} {verb} left out; no file is deleted or changed"]
+
+
+def shared_notices(selections: Sequence[Selection]) -> list[str]:
+    """Clips of eval sets that are trained on, too, whatever folder or link names them."""
+    trained = {sample.path for found in selections if found.dataset.role == "train" for sample in found.samples}
+    told = []
+    for found in selections:
+        if found.dataset.role != "eval":
+            continue
+        paths = {clip_name(sample): sample.path for sample in found.samples}
+        both = sorted(name for name, path in paths.items() if path in trained)
+        if both:
+            names = ", ".join(both[:NAMED]) + _more(len(both), "")
+            told.append(
+                f"{found.dataset.id}: {len(both)} of {counted(len(paths), 'clip')} trained on, too ({names}): the loss "
+                "of the set does not tell how others are learnt"
+            )
+    return told
+
+
+def size_map_notices(selections: Sequence[Selection], rule: SelectionRule) -> list[str]:
+    """Size maps in the output folder whose name is not of a resolution that is trained at."""
+    if rule.size_maps is None:
+        return []
+    used = {found.size_map.path for found in selections}
+    there = sorted(path for path in rule.size_maps.glob(NAME.format("*")) if path not in used)
+    if not there:
+        return []
+    wanted = sorted({map_name(size_rule(found.dataset, rule)) for found in selections if not found.size_map.path})
+    names = ", ".join(path.name for path in there[:NAMED]) + _more(len(there), "")
+    expected = f"; for this run's resolutions the name is {', '.join(wanted[:NAMED])}" if wanted else ""
+    return [f"size maps in {rule.size_maps} that no data set uses: {names}{expected}"]
 
 
 def _used_clips(selection: Selection) -> list[ProbedClip]:
@@ -80,10 +123,11 @@ def _found(selection: Selection) -> list[str]:
     told = []
     if selection.others:
         other = "image" if selection.dataset.kind == "video" else "video"
-        files = f"{selection.others} {other} file{'' if selection.others == 1 else 's'}"
-        told.append(f"{files} in its folder are no part of it: an entry of dataset_type {other} would take them")
+        verb, them = ("is", "it") if selection.others == 1 else ("are", "them")
+        files = f"{counted(selection.others, f'{other} file')} in its folder {verb} no part of it"
+        told.append(f"{files}: an entry of dataset_type {other} would take {them}")
     if selection.filtered:
-        told.append(f"{selection.filtered} items left out by its own filter")
+        told.append(f"{counted(selection.filtered, 'item')} left out by its own filter")
     return told
 
 
@@ -116,7 +160,7 @@ def _frame_counts(dataset: Dataset, samples: Sequence[Sample]) -> list[str]:
         told.append(f"min_frames {dataset.min_frames} was asked, {least} is the least that is used")
     shorter = {clip_name(sample) for sample in samples if sample.bucket.frames < trained}
     if shorter:
-        told.append(f"{_clips(len(shorter))} shorter than {trained} frames and used at what they hold")
+        told.append(f"{counted(len(shorter), 'clip')} shorter than {trained} frames and used at what they hold")
     return told
 
 
@@ -131,7 +175,8 @@ def _windows(dataset: Dataset, clips: Sequence[ProbedClip], framerate: float) ->
         return []
     part = f"{trained} frames" if dataset.fps_policy == "as_is" else f"{trained / framerate:.1f} s"
     return [
-        f"only the first {part} of {_clips(len(longer))} ({_names(longer)}) are used; video_window all takes every part"
+        f"only the first {part} of {counted(len(longer), 'clip')} ({_names(longer)}) are used; "
+        "video_window all takes every part"
     ]
 
 
@@ -140,8 +185,8 @@ def _rates(dataset: Dataset, clips: Sequence[ProbedClip], framerate: float) -> l
     if not other:
         return []
     if dataset.fps_policy == "as_is":
-        return [f"{_clips(len(other))} used frame by frame, at their own rates ({_range(other)})"]
-    return [f"{_clips(len(other))} resampled to {framerate:g} fps ({_range(other)})"]
+        return [f"{counted(len(other), 'clip')} used frame by frame, at their own rates ({_range(other)})"]
+    return [f"{counted(len(other), 'clip')} resampled to {framerate:g} fps ({_range(other)})"]
 
 
 def _interlaced(clips: Sequence[ProbedClip]) -> list[str]:
@@ -150,7 +195,8 @@ def _interlaced(clips: Sequence[ProbedClip]) -> list[str]:
         return []
     verb = "is" if len(found) == 1 else "are"
     return [
-        f"{_clips(len(found))} {verb} interlaced ({_names(found)}) and trained as whole frames; deinterlace them first"
+        f"{counted(len(found), 'clip')} {verb} interlaced ({_names(found)}) and trained as whole frames; "
+        "deinterlace them first"
     ]
 
 
@@ -161,16 +207,50 @@ def _sizes(selection: Selection, clips: Sequence[ProbedClip]) -> list[str]:
     enlarged = [name for name, sample in first.items() if sample.resize[0] > ENLARGED * widths[name]]
     if enlarged:
         told.append(
-            f"{_clips(len(enlarged))} smaller than the training size and enlarged; a lower resolution costs less and "
-            "loses nothing"
+            f"{counted(len(enlarged), 'clip')} smaller than the training size and enlarged; a lower resolution costs "
+            "less and loses nothing"
         )
     if selection.reduced:
         sizes = "above maximum_image_size and reduced to target_downsample_size"
-        kept = [_part_kept(first[name]) for name in selection.reduced if name in first]
-        share = mean(kept) if kept else 1.0
-        part = f"; about {100 * share:.0f} % of each picture is in the cut" if share < CUT_OFF else ""
-        told.append(f"{_clips(len(selection.reduced))} {sizes}{part}")
+        share = _share_of_reduced(selection)
+        part = f"; about {100 * share:.0f} % of each picture is trained on" if LITTLE <= share < CUT_OFF else ""
+        told.append(f"{counted(len(selection.reduced), 'clip')} {sizes}{part}")
     return told
+
+
+def _share_of_reduced(selection: Selection) -> float:
+    """Of the pictures that ``maximum_image_size`` reduces, the part that is in the cut, on average."""
+    reduced = set(selection.reduced)
+    first = {clip_name(sample): sample for sample in selection.samples}
+    kept = [_part_kept(sample) for name, sample in first.items() if name in reduced]
+    return mean(kept) if kept else 1.0
+
+
+def _little_kept(selection: Selection) -> list[str]:
+    share = _share_of_reduced(selection)
+    if share >= LITTLE:
+        return []
+    count = counted(len(selection.reduced), "clip")
+    return [
+        f"only {100 * share:.0f} % of each picture is trained on, in {count} above maximum_image_size: lower "
+        "target_downsample_size, or leave maximum_image_size out"
+    ]
+
+
+def _cut_at_random(selection: Selection) -> list[str]:
+    """Without ``crop`` many expect whole pictures; what the bucket's shape leaves over goes at a place by chance."""
+    dataset = selection.dataset
+    if dataset.crop or dataset.crop_style != "random":
+        return []
+    reduced = set(selection.reduced)  # told on their own
+    parts = {clip_name(sample): _part_kept(sample) for sample in selection.samples}
+    lost = [1 - kept for name, kept in parts.items() if name not in reduced and 1 - kept > CUT_TOLD]
+    if not lost:
+        return []
+    return [
+        f"{counted(len(lost), 'clip')} with up to {100 * max(lost):.0f} % of the picture cut off, at a place drawn by "
+        "chance (crop_style random, the default of a list, cuts without crop, too); crop_style center keeps the middle"
+    ]
 
 
 def _part_kept(sample: Sample) -> float:
@@ -221,7 +301,7 @@ def _cut_off(clips: Sequence[ProbedClip]) -> list[str]:
             likely.append(f"{name} may be cut off: {said}")
     told = [*certain, *likely]
     rest = len(told) - 2 * NAMED
-    return told[: 2 * NAMED] + ([f"{_clips(rest)} more that are cut off, or may be"] if rest > 0 else [])
+    return told[: 2 * NAMED] + ([f"{counted(rest, 'clip')} more that are cut off, or may be"] if rest > 0 else [])
 
 
 def _contradiction(clip: ProbedClip) -> str:
@@ -240,10 +320,6 @@ def _range(facts: Sequence[ClipFacts]) -> str:
 def _counts(dropped: Iterable[Dropped]) -> str:
     counts = Counter(entry.reason for entry in dropped)
     return ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
-
-
-def _clips(count: int) -> str:
-    return f"{count} clip" if count == 1 else f"{count} clips"
 
 
 def _names(clips: Sequence[ProbedClip]) -> str:

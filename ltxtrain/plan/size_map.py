@@ -61,6 +61,11 @@ def read_size_map(folder: Path, rule: SizeRule) -> SizeMap:
     return SizeMap(path, sizes)
 
 
+def map_name(rule: SizeRule) -> str:
+    """What a map for the resolution of ``rule`` is called."""
+    return _candidates(Path(), rule)[0].name
+
+
 def _candidates(folder: Path, rule: SizeRule) -> list[Path]:
     """The documented name has megapixels as Python writes them (1.0); 1 is taken for it, too."""
     value = rule.megapixels

@@ -93,11 +93,9 @@ def _clips(plan: Plan) -> list[str]:
     origin = " (made for this run)" if plan.made_clips else ""
     count = len(plan.samples) + len(plan.eval_samples)
     windows = f", {count} windows" if count != plan.clips_used else ""
-    lines = [
-        f"Clips{origin}: {plan.clips_found} found, {plan.clips_used} used{windows}, {len(plan.dropped)} left out; "
-        f"{format_duration(seconds)} of video"
-    ]
-    lines += _used(plan)
+    length = f"; {format_duration(seconds)} of video" if seconds else ""
+    counts = f"{plan.clips_found} found, {plan.clips_used} used{windows}, {len(plan.dropped)} left out"
+    lines = [f"Clips{origin}: {counts}{length}", *_used(plan)]
     by_reason: dict[str, list[Dropped]] = {}
     for entry in plan.dropped:
         by_reason.setdefault(entry.reason, []).append(entry)

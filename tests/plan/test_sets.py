@@ -261,7 +261,7 @@ def test_files_of_the_other_kind_and_wrong_tables_are_told(
     }
     plan = make_plan(load(datasets=[entry], train_batch_size=1), machine)
     assert plan.clips_used == 2
-    assert any("1 image file in its folder" in notice for notice in plan.notices)
+    assert any("1 image file in its folder is no part of it" in notice for notice in plan.notices)
     [warning] = [warning for warning in plan.warnings if "table states" in warning]
     assert "b.mp4 1920x48, not 64x48" in warning and "a.mp4" not in warning
 
@@ -339,8 +339,16 @@ def test_clips_reduced_for_their_size_are_told_with_what_is_left_of_the_picture(
     entry = documented({"num_frames": 9}, maximum_image_size=200, target_downsample_size=128)
     plan = make_plan(load(datasets=[entry], train_batch_size=1, resolution=64), machine)
     assert {sample.resize for sample in plan.samples} == {(128, 128), (64, 64)}
-    told = "1 clip above maximum_image_size and reduced to target_downsample_size; about 25 % of each picture"
-    assert any(told in notice for notice in plan.notices)
+    told = "1 clip above maximum_image_size and reduced to target_downsample_size"
+    assert f"d: {told}" in plan.notices
+    assert any(
+        warning.startswith("d: only 25 % of each picture is trained on, in 1 clip above maximum_image_size: lower")
+        for warning in plan.warnings
+    )
+    entry = documented({"num_frames": 9}, maximum_image_size=200, target_downsample_size=80)
+    plan = make_plan(load(datasets=[entry], train_batch_size=1, resolution=64), machine)
+    assert f"d: {told}; about 64 % of each picture is trained on" in plan.notices
+    assert not any("of each picture" in warning for warning in plan.warnings)
 
 
 def test_a_budget_of_tokens_sets_the_batches_of_each_bucket(add_clip: AddClip, load: Load, machine: Machine) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from PIL import Image
+
 from ltxtrain.config import load_config
 from ltxtrain.facts.machine import Machine
+from ltxtrain.facts.quarantine import add_quarantine, quarantined
 from ltxtrain.plan.folder import RunFolder, write_plan_files
 from ltxtrain.plan.make import make_plan
 from ltxtrain.plan.text import render_plan
@@ -66,3 +69,73 @@ def test_windows_on_the_screen_are_in_the_order_of_time(add_clip: AddClip, load:
     text = render_plan(make_plan(load(num_frames=9, video_window="all"), machine))
     rows = [line.split()[0] for line in text.splitlines() if ".mp4" in line]
     assert rows[:4] == ["a.mp4", "a.mp4#1", "a.mp4#2", "a.mp4#3"] and rows[10] == "a.mp4#10"
+
+
+def test_a_clip_that_is_measured_and_trained_on_is_told_whatever_link_names_it(
+    add_clip: AddClip, load: Load, machine: Machine, clips: Path
+) -> None:
+    add_clip("all/held/a.mp4")
+    add_clip("all/b.mp4")
+    (clips / "held").symlink_to(clips / "all/held")
+    video = {"video": {"num_frames": 9}}
+    entries = [
+        {"id": "t", "instance_data_dir": str(clips / "all"), **video},
+        {"id": "e", "dataset_type": "eval", "instance_data_dir": str(clips / "held"), **video},
+    ]
+    notices = make_plan(load(datasets=entries, train_batch_size=1, eval_steps_interval=5), machine).notices
+    assert any(text.startswith("e: 1 of 1 clip trained on, too (a.mp4): the loss") for text in notices)
+    (clips / "other").mkdir()
+    add_clip("other/b.mp4")
+    entries[0]["instance_data_dir"] = str(clips / "other")
+    notices = make_plan(load(datasets=entries, train_batch_size=1, eval_steps_interval=5), machine).notices
+    assert not any("trained on, too" in text for text in notices)
+
+
+def test_pictures_cut_by_chance_without_crop_are_told(
+    add_clip: AddClip, load: Load, machine: Machine, clips: Path
+) -> None:
+    add_clip("a.mp4", size=(112, 64))
+    entry: dict[str, object] = {"id": "d", "instance_data_dir": str(clips), "video": {"num_frames": 9}}
+    told = "d: 1 clip with up to 14 % of the picture cut off, at a place drawn by chance"
+
+    def notices(**more: object) -> list[str]:
+        plan = make_plan(load(datasets=[entry | more], train_batch_size=1), machine)
+        return [text for text in plan.notices if text.startswith(told)]
+
+    assert len(notices()) == 1
+    assert notices(crop_style="center") == notices(crop=True, crop_aspect="square") == []
+
+
+def test_a_plan_of_pictures_alone_says_no_length_of_video(load: Load, machine: Machine, clips: Path) -> None:
+    Image.new("RGB", (96, 64)).save(clips / "a.png")
+    (clips / "a.txt").write_text("a picture")
+    entry = {"id": "d", "dataset_type": "image", "instance_data_dir": str(clips)}
+    text = render_plan(make_plan(load(datasets=[entry], train_batch_size=1), machine))
+    assert "Clips: 1 found, 1 used, 0 left out\n" in text
+
+
+def test_the_list_of_quarantined_clips_is_named_and_counts_what_lies_on_it(
+    add_clip: AddClip, load: Load, machine: Machine, clips: Path, tmp_path: Path
+) -> None:
+    add_clip("good.mp4")
+    bad = add_clip("bad.mp4")
+    (clips / "empty.mp4").write_bytes(b"")
+    notices = make_plan(load(num_frames=9, delete_problematic_images=True), machine).notices
+    assert not any("delete_problematic_images" in text for text in notices)
+    add_quarantine(tmp_path / "cache", [quarantined(bad, "damaged", "frame 7 does not decode")])
+    notices = make_plan(load(num_frames=9, delete_problematic_images=True), machine).notices
+    told = "1 clip on the list quarantine.jsonl in the cache folder is left out; no file is deleted or changed"
+    assert f"delete_problematic_images: {told}" in notices
+
+
+def test_a_size_map_for_another_resolution_is_told_with_the_name_that_would_do(
+    add_clip: AddClip, load: Load, machine: Machine, tmp_path: Path
+) -> None:
+    add_clip("a.mp4")
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "aspect_resolution_map-0.25.json").write_text('{"1.0": [96, 96]}')
+    told = (
+        f"size maps in {tmp_path}/output that no data set uses: aspect_resolution_map-0.25.json; "
+        "for this run's resolutions the name is aspect_resolution_map-0.004096.json"
+    )
+    assert told in make_plan(load(num_frames=9), machine).notices
