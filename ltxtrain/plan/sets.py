@@ -100,7 +100,7 @@ def _headline(empty: Sequence[Selection], counts: Counter[str], found: int, sets
 def _hint(most: str, entries: Sequence[Dropped], empty: Sequence[Selection], sets: int) -> str | None:
     """What helps most clips that have the reason ``most``, and in which data set where there are several."""
     concerned = {entry.dataset for entry in entries if entry.reason == most}
-    where = f" in data set {', '.join(sorted(concerned))}" if sets > 1 else ""
+    where = f" in data set {', '.join(sorted(concerned))}" if sets > 1 or concerned != {FOLDER_ALONE} else ""
     if most == "no-caption":
         return _caption_hint([entry for entry in entries if entry.reason == most], empty) or HINTS[most]
     if most == "too-short":

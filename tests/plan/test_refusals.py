@@ -62,4 +62,16 @@ def test_max_frames_that_leaves_long_clips_out_is_what_the_hint_is_about(
     video = {"num_frames": 33, "max_frames": 33}
     message, hint = refusal(load, machine, entry(clips, "v", video=video))
     assert "2 too-short, 1 too-long" in message and "the longest clip" not in message
-    assert hint == "raise max_frames, or leave it out: 1 clip above 33 frames, the others too short"
+    assert hint == "raise max_frames in data set v, or leave it out: 1 clip above 33 frames, the others too short"
+
+
+def test_a_length_that_the_entry_asks_for_is_said_to_be_the_entrys(
+    add_clip: AddClip, load: Load, machine: Machine, clips: Path
+) -> None:
+    add_clip("v/a.mp4", frames=5)
+    message, hint = refusal(load, machine, entry(clips, "v", video={"num_frames": 49}))
+    assert message.endswith("the longest clip is a.mp4 with 0.2 s; num_frames is 49")
+    assert hint == "lower num_frames (and min_frames) in data set v, or use longer clips"
+    with pytest.raises(DataError) as caught:
+        make_plan(load(num_frames=49), machine)
+    assert caught.value.hint == "lower num_frames (and min_frames), or use longer clips"
