@@ -98,7 +98,7 @@ def test_caption_strategies(
         (b"", "no-caption", "empty"),
         (b" \n\x00\n", "no-caption", "empty"),
         (b"it\x92s a dog", "bad-caption", "0x92 at offset 2"),
-        ("A dog".encode("utf-16"), "bad-caption", "offset 0"),
+        ("A dog".encode("utf-16"), "bad-caption", "is UTF-16"),
         (b"x" * 70_000, "bad-caption", "70000 bytes"),
     ],
 )
