@@ -42,7 +42,7 @@ __all__ = [
     "write_video",
 ]
 
-REPAIR = "re-encode the clip, or take it out of the folder"
+REPAIR = "re-encode the clip, or set delete_problematic_images: it is left out then, and no file is deleted"
 AGAIN = "run it again; if it comes back, re-encode the clip, or take it out of the folder"
 # In cache keys: another version may give other pixels. The last part is ours.
 _AVCODEC = ".".join(map(str, av.library_versions["libavcodec"]))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ltxtrain.errors import DataError
 from ltxtrain.plan.records import Bucket, BucketPlan, Dropped, Sample, clip_name
+from ltxtrain.units import counted
 
 if TYPE_CHECKING:
     from ltxtrain.config import Dataset
@@ -148,7 +149,7 @@ def _dropped(key: Key, group: Sequence[Sample], rule: FillRule) -> list[Dropped]
 def _shortage(key: Key, group: Sequence[Sample], rule: FillRule) -> str:
     need = rule.need_of(key)
     return (
-        f"bucket {key[1].key} of {key[0]} gives {uses_of(group)} uses in an epoch, one step needs {need}; "
+        f"bucket {key[1].key} of {key[0]} gives {counted(uses_of(group), 'use')} in an epoch, one step needs {need}; "
         f"repeats {repeats_needed(group, need)} would do"
     )
 

@@ -52,10 +52,16 @@ def cache_denied(world: World) -> list[str]:
     return [*TINY, "--cache", "closed"]
 
 
+def cache_inside_of_the_clips(world: World) -> list[str]:
+    (world.place / "work" / "clips").mkdir()
+    return [*TINY, "--data", "clips", "--cache", "clips/cache"]
+
+
 # What is planted, the check, what must be told, and the exit code.
 PLANTED: tuple[tuple[Callable[[World], list[str]], str, str, int], ...] = (
     (clips_missing, "data", "data-missing", 3),
     (list_of_data_sets_broken, "data", "data-list", 3),
+    (cache_inside_of_the_clips, "data", "data-written", 3),
     (model_missing, "model", "model-missing", 5),
     (model_unreadable, "model", "model-unreadable", 5),
     (model_in_a_closed_folder, "model", "model-unreadable", 5),

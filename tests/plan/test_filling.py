@@ -47,7 +47,7 @@ def rule(batch: int, accumulation: int = 1, small: SmallBuckets = "keep", **more
 def test_small_bucket_is_refused_with_the_repeats_that_would_do() -> None:
     samples = [sample(0), sample(1), sample(2, HIGH)]
     with pytest.raises(
-        DataError, match=r"32x64@9 of d gives 1 uses in an epoch, one step needs 4; repeats 3 would do"
+        DataError, match=r"32x64@9 of d gives 1 use in an epoch, one step needs 4; repeats 3 would do"
     ) as caught:
         fill_buckets(samples, rule(4, small="refuse"))
     assert "64x32@9" in caught.value.message
