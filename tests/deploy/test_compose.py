@@ -84,7 +84,8 @@ def test_the_token_is_a_file_that_need_not_be_there() -> None:
 def test_the_command_is_one_that_the_program_takes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = SERVICES[name]["command"]
-    data = [] if name == "smoke" else ["--data", str(tmp_path)]
+    (clips := tmp_path / "clips").mkdir()
+    data = [] if name == "smoke" else ["--data", str(clips)]
     assert run([*words, "--dry-run", *data]) == (0 if name == "smoke" else 3), "3: all is understood, clips are missing"
     assert run([*words, "--no-such-option"]) == 2
 

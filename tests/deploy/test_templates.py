@@ -123,8 +123,9 @@ def test_the_command_is_one_that_the_program_takes(
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     # All is understood, and what is missing is clips: 3. A word that is not understood, or is not built, gives 2.
-    assert run([*words, "--dry-run", "--data", str(tmp_path)]) == 3
-    assert run([*words, "--no-such-option", "--dry-run", "--data", str(tmp_path)]) == 2
+    (clips := tmp_path / "clips").mkdir()
+    assert run([*words, "--dry-run", "--data", str(clips)]) == 3
+    assert run([*words, "--no-such-option", "--dry-run", "--data", str(clips)]) == 2
     assert run(["validate", *words[1:-1], "--explain"]) == 0
     assert "LTXTRAIN_CHECKPOINT_MINUTES" in capsys.readouterr().out
     assert ("rocm-mi300x" if read(path).get("category") == "AMD" else "bf16") in words
