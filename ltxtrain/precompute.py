@@ -191,7 +191,8 @@ class Filling:
             scanned = {entry.key for group in groups for sample, entry in group if self._rule(sample).scanned}
             missing = missing_keys((entry for group in groups for entry in group.entries), scanned)
         self.at_once = len(missing)
-        task = Task("latents", groups, missing, self.encode_samples, _sample_name, self.encoders.batches.told)
+        told = self.encoders.batches.told
+        task = Task("latents", groups, missing, self.encode_samples, _sample_name, told, scanned)
         yield from self._fill(task, "clips", self.encoders.load_vae, stop)
         self.at_once = 1
         if self.faulty:

@@ -58,7 +58,10 @@ class Encode(Protocol[Item]):
 
 @dataclass(frozen=True)
 class Task(Generic[Item]):
-    """What to fill and how. ``named`` is how messages call an item; ``told`` collects what the encoder has to say."""
+    """What to fill and how. ``named`` is how messages call an item; ``told`` collects what the encoder has to say.
+
+    Entries whose keys are in ``scanned`` are looked at whole, whenever they are looked at.
+    """
 
     stage: str
     groups: Sequence[Group[Item]]
@@ -66,6 +69,7 @@ class Task(Generic[Item]):
     encode: Encode[Item]
     named: Callable[[Item], str]
     told: list[str]
+    scanned: Set[str] = frozenset()
 
 
 def missing_keys(entries: Iterable[Entry], scanned: Set[str]) -> set[str]:
@@ -91,7 +95,7 @@ def fill(
     while todo:
         elsewhere: list[Group[Item]] = []
         arrived: list[str] = []
-        for group, made in task.encode(_claimed(todo, task.missing, claims, elsewhere, arrived)):
+        for group, made in task.encode(_claimed(todo, task, claims, elsewhere, arrived)):
             new = [(item, entry) for item, entry in group if entry.key in task.missing]
             kept = [(item, entry) for item, entry in new if entry in made]
             for item, entry in kept:  # a claim is let go when its entry is written
@@ -126,15 +130,20 @@ def _taken(told: list[str]) -> list[str]:
 
 
 def _claimed(
-    groups: Sequence[Group[Item]], missing: set[str], claims: Claims, elsewhere: list[Group[Item]], arrived: list[str]
+    groups: Sequence[Group[Item]], task: Task[Item], claims: Claims, elsewhere: list[Group[Item]], arrived: list[str]
 ) -> Iterator[Group[Item]]:
     """The groups that are ours to encode. What another process holds goes to ``elsewhere``; what it has written since
-    we looked is taken off ``missing`` and told in ``arrived``."""
+    we looked is taken off what is missing and told in ``arrived``."""
+    missing = task.missing
     for group in groups:
         if not claims.take(*group.claims):
             elsewhere.append(group)
             continue
-        there = [entry.key for entry in group.entries if entry.key in missing and _is_there(entry)]
+        there = [
+            entry.key
+            for entry in group.entries
+            if entry.key in missing and _is_there(entry, whole=entry.key in task.scanned)
+        ]
         missing.difference_update(there)
         arrived += there
         if any(entry.key in missing for entry in group.entries):

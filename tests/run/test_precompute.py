@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +102,28 @@ def test_a_damaged_entry_is_made_again(plan_for: PlanFor, clips: Path, tmp_path:
     path.write_bytes(good[:-7])
     assert encoded(plan) == {"text embeddings": 0, "latents": 1}
     assert path.read_bytes() == good
+
+
+@pytest.mark.parametrize("scanned", [True, False])
+def test_a_flipped_byte_is_found_at_the_start_where_entries_are_scanned(
+    plan_for: PlanFor, clips: Path, tmp_path: Path, scanned: bool
+) -> None:
+    entry: dict[str, Any] = {
+        "id": "a",
+        "instance_data_dir": str(clips),
+        "scan_for_errors": scanned,
+        "crop_style": "center",
+    }
+    entry["video"] = {"num_frames": 9}
+    (tmp_path / "sets.json").write_text(json.dumps([entry]))
+    plan = plan_for(data_backend_config=tmp_path / "sets.json", cache_dir=tmp_path / "cache")
+    encoded(plan)
+    entries = sorted((tmp_path / "cache" / "latents").rglob("*.safetensors"))
+    whole = [path.read_bytes() for path in entries]
+    for path, content in zip(entries, whole, strict=True):
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert encoded(plan)["latents"] == (len(entries) if scanned else 0)
+    assert ([path.read_bytes() for path in entries] == whole) is scanned, "what was found is made anew"
 
 
 @pytest.mark.parametrize("after", [1, 3])
