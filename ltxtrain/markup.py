@@ -40,6 +40,21 @@ def content_policy(script: str, sources: Mapping[str, str]) -> str:
     return "; ".join(f"{name} {value}" for name, value in rules.items())
 
 
+def page(title: str, style: str, script: str, sources: Mapping[str, str], body: Iterable[Html]) -> str:
+    """A whole page of HTML in one file, for light and dark. ``sources`` are those of ``content_policy``."""
+    head = el(
+        "head",
+        el("meta", charset="utf-8"),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("meta", name="color-scheme", content="light dark"),
+        el("meta", http_equiv="Content-Security-Policy", content=content_policy(script, sources)),
+        el("title", title),
+        el("style", raw(style)),
+    )
+    whole = el("html", head, el("body", *body, el("script", raw(script))), lang="en")
+    return f"<!doctype html>\n{whole}\n"
+
+
 def _attribute(name: str, value: str | int | float | bool | None) -> str:
     if value is None or value is False:
         return ""

@@ -41,9 +41,8 @@ def split(
     """
     from ltxtrain.cli.drive import drain
     from ltxtrain.listeners.console import console_listener
-    from ltxtrain.listeners.progress import plain
     from ltxtrain.prepare.scenes import Asked, SplitRule, iter_split
-    from ltxtrain.units import counted
+    from ltxtrain.units import counted, plain
 
     if to is None and not dry_run:
         raise ConfigError([Fault("--to", "is missing")], hint="name the folder for the scenes, or list them: --dry-run")

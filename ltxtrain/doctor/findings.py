@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
+
+from ltxtrain.units import plain
 
 State = Literal["ok", "warning", "fault", "skipped"]
 
@@ -25,11 +26,6 @@ class Finding:
             raise ValueError(f"{self.check}: a warning or a fault has a fix, and nothing else has one")
         if "\n" in self.says + self.fix:
             raise ValueError(f"{self.check}: says and fix are one line each")
-
-
-def plain(text: str) -> str:
-    """One line that every terminal and every encoding takes: the names of files may hold anything."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def ok(check: str, says: str) -> Finding:

@@ -23,12 +23,12 @@ from ltxtrain import __version__
 from ltxtrain.config import Dataset, TrainConfig
 from ltxtrain.config.secrets import holds_token, is_secret_key
 from ltxtrain.doctor import needs
-from ltxtrain.doctor.findings import Finding, plain
+from ltxtrain.doctor.findings import Finding
 from ltxtrain.doctor.run import Examination
 from ltxtrain.doctor.text import render
 from ltxtrain.facts.machine import Machine
 from ltxtrain.facts.models import KNOWN_MODELS
-from ltxtrain.units import format_bytes
+from ltxtrain.units import format_bytes, plain
 
 # The first folder of a path that is the same on every machine, so that the path may be told whole.
 SYSTEM_FOLDERS = ("usr", "opt", "dev", "proc", "sys", "etc", "lib", "lib64", "bin", "sbin", "boot")

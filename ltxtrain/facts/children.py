@@ -44,6 +44,8 @@ _F_SETPIPE_SZ = 1031  # Linux
 
 # What a child may know of our environment: tokens are none of its business.
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "VIRTUAL_ENV")
+# The C library of Linux would give the memory of each picture back to the system, and ask for it again for the next.
+KEPT_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(256 << 20), "MALLOC_MMAP_THRESHOLD_": str(256 << 20)}
 KEPT_PREFIXES = ("PYTHON", "LC_", "DYLD_", "COVERAGE")
 
 Failure = Literal["", "too-slow", "crashed"]
@@ -81,7 +83,7 @@ class Children:
         self._count = max(1, count)
         self._slots: SimpleQueue[_Slot] = SimpleQueue()
         self._first = _First()
-        self._all = [_Slot(module, memory_bytes, self._first) for _ in range(self._count)]
+        self._all = [_Slot(module, memory_bytes, AHEAD_BYTES // self._count, self._first) for _ in range(self._count)]
         for slot in self._all:
             self._slots.put(slot)
         # A thread for each child, kept to the end: Linux ends a child when the thread that started it ends.
@@ -112,20 +114,21 @@ class Children:
                     len(waiting) >= 2 * self._count or sum(size for _, size in waiting) + task.most_bytes > AHEAD_BYTES
                 ):
                     yield waiting.popleft()[0].result()
-                self._tidy(1)
+                self._tidy()
                 waiting.append((self._threads.submit(self._answer, task), task.most_bytes))
             while waiting:
                 yield waiting.popleft()[0].result()
-                self._tidy(1)
+                self._tidy()
         finally:
             for future, _ in waiting:
                 future.cancel()
-            self._tidy(0)
+            for slot in self._all:
+                slot.memory.empty()
 
-    def _tidy(self, keep: int) -> None:
-        """Memory of answers that nobody looks at any more goes; ``keep`` rooms of each child stay for the next."""
+    def _tidy(self) -> None:
+        """Memory of answers that nobody looks at any more goes, but for what the next answers are written into."""
         for slot in self._all:
-            slot.memory.tidy(keep)
+            slot.memory.tidy()
 
     def _answer(self, task: Task) -> Reply:
         """A child that cannot be replaced just now leaves its tasks to the others."""
@@ -173,11 +176,11 @@ class _TooSlow(Exception):
 class _Slot:
     """The place of one child: starts it, speaks with it, ends it."""
 
-    def __init__(self, module: str, memory_bytes: int, first: _First) -> None:
+    def __init__(self, module: str, memory_bytes: int, keep_bytes: int, first: _First) -> None:
         self._module, self._memory_bytes, self._first = module, memory_bytes, first
         self._process: subprocess.Popen[bytes] | None = None
         self._input: socket.socket | None = None
-        self.memory = SharedMemory()
+        self.memory = SharedMemory(keep_bytes)
         self._rest = b""  # read already, beyond the last line
         self._answered = 0
         self._closed = False
@@ -262,8 +265,9 @@ class _Slot:
         until = time.monotonic() + task.seconds
         mark = secrets.token_hex(8)  # an answer to another question is none
         asked = {"mark": mark, "seconds": task.seconds, "most": task.most_bytes, "task": task.payload}
-        line = json.dumps(asked, separators=(",", ":")).encode() + b"\n"
         room = self.memory.room(task.most_bytes)
+        asked["rooms"] = self.memory.count
+        line = json.dumps(asked, separators=(",", ":")).encode() + b"\n"
         sent = socket.send_fds(self._input, [line], [room.descriptor]) if room is not None else 0
         self._input.sendall(line[sent:])
         said = self._read_line(until)
@@ -356,7 +360,7 @@ def child_environment(environment: Any) -> dict[str, str]:
     ours = str(Path(__file__).resolve().parents[2])
     places = [ours, *(place for place in kept.get("PYTHONPATH", "").split(os.pathsep) if place)]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return kept | threads | {"PYTHONPATH": os.pathsep.join(places)}
+    return kept | threads | KEPT_MEMORY | {"PYTHONPATH": os.pathsep.join(places)}
 
 
 def usable_workers(group: Path = Path("/sys/fs/cgroup")) -> int:

@@ -10,13 +10,14 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from types import TracebackType
 from typing import Any, TypeAlias
 
 # From a task, and room for the raw part of its answer, to the answer and how many bytes of the room it fills.
 Answerer: TypeAlias = "Callable[[dict[str, Any], memoryview], tuple[dict[str, Any], int]]"
 PIPE_BYTES = 1 << 20
 OPEN_FILES = 64
-KEPT_ROOMS = 2
+KEPT_ROOMS = 4  # those of the answers under way, and of one that somebody looks at
 GRACE_SECONDS = 5
 _PR_SET_PDEATHSIG = 1
 
@@ -27,6 +28,7 @@ def serve(answer: Answerer) -> None:
     os.dup2(2, 1)  # whatever a library prints is no answer
     end_with_parent(int(sys.argv[2]))
     limit_process(int(sys.argv[1]))
+    sys.excepthook = _teller_of_defects(output)
     send(output, {"ready": True})
     own = bytearray()
     shared = _SharedRooms()
@@ -37,16 +39,23 @@ def serve(answer: Answerer) -> None:
             most = asked["most"]
             if descriptor is None and len(own) < most:
                 own = bytearray(most)
-            room = memoryview(own if descriptor is None else shared.open(descriptor))
-            try:
-                said, size = answer(asked["task"], room[:most])
-            except BaseException as error:
-                send(output, {"defect": f"{type(error).__name__}: {error}"})
-                raise
+            room = memoryview(own if descriptor is None else shared.open(descriptor, asked["rooms"]))
+            said, size = answer(asked["task"], room[:most])
             send(output, {"mark": asked["mark"], "answer": said, "bytes": size})
             if descriptor is None:
                 send_bytes(output, room[:size])
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _teller_of_defects(output: int) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
+    """What nobody expected ends this process, and the parent is told why."""
+
+    def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        with suppress(OSError):
+            send(output, {"defect": f"{kind.__name__}: {error}"})
+        sys.__excepthook__(kind, error, trace)
+
+    return tell
 
 
 def _tasks(input: socket.socket) -> Iterator[tuple[dict[str, Any], int | None]]:
@@ -69,16 +78,18 @@ class _SharedRooms:
     def __init__(self) -> None:
         self._mapped: dict[int, mmap.mmap] = {}
 
-    def open(self, descriptor: int) -> mmap.mmap:
-        """All pages at once: asking the system for each as it is touched takes longer than decoding."""
+    def open(self, descriptor: int, rooms: int) -> mmap.mmap:
+        """All pages at once: asking the system for each as it is touched takes longer than decoding.
+
+        ``rooms`` is how many the parent has now: what it let go must not stay mapped here."""
         status = os.fstat(descriptor)
         mapped = self._mapped.pop(status.st_ino, None)
         if mapped is None:
-            while len(self._mapped) >= KEPT_ROOMS:
-                del self._mapped[next(iter(self._mapped))]  # unmapped as soon as nothing looks at it
             flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
             mapped = mmap.mmap(descriptor, status.st_size, flags=flags)
         os.close(descriptor)
+        while len(self._mapped) >= max(1, min(rooms, KEPT_ROOMS)):
+            del self._mapped[next(iter(self._mapped))]  # unmapped as soon as nothing looks at it
         self._mapped[status.st_ino] = mapped
         return mapped
 

@@ -40,11 +40,11 @@ from ltxtrain.listeners.progress import (
     done_line,
     eta,
     evaluation_line,
-    plain,
     remaining_in,
     step_parts,
     video_line,
 )
+from ltxtrain.units import plain
 
 LOSS_MEMORY = 0.95  # the bar shows an exponential mean of the loss over about 40 steps
 CALM = "cyan"  # in 16 colours too, where rich's own pink becomes the red of errors

@@ -29,12 +29,12 @@ from ltxtrain.listeners.progress import (
     eta,
     evaluation_line,
     percent,
-    plain,
     remaining_in,
     started_line,
     step_parts,
     video_line,
 )
+from ltxtrain.units import plain
 
 QUIET_SECONDS = 30.0  # a stage says something at least this often, however long a tenth of it takes
 HASTY_SECONDS = 1.0  # and no more often than this, but for training

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ltxtrain.events import StepDone
-from ltxtrain.listeners.progress import plain
+from ltxtrain.units import plain
 
 NAMED = 3  # data sets in one line
 LONGEST = 24  # signs of a data set's name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ltxtrain.events import CheckpointSaved, EvalLoss, StageDone, StageStarted, StepDone, VideoRendered
-from ltxtrain.units import format_bytes, format_duration
+from ltxtrain.units import format_bytes, format_duration, plain
 
 TRAINING = "training"
 WARM_UP_STEPS = 3  # the first steps compile kernels and fill caches: they tell nothing of the others
@@ -40,11 +40,6 @@ class Remaining:
 def remaining_in(event: StageStarted, clock: Clock) -> Remaining:
     warm_up = WARM_UP_STEPS if event.stage == TRAINING else WARM_UP_ITEMS
     return Remaining(event.done, event.total, warm_up=warm_up, clock=clock)
-
-
-def plain(text: str) -> str:
-    """On one line, without control characters: a caption or a file name must not steer the terminal."""
-    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def eta(seconds: float | None) -> str:

@@ -42,11 +42,6 @@ def set_tiling(vae: AutoencoderKLLTXVideo, tiled: bool) -> None:
     vae.tile_sample_stride_height = vae.tile_sample_stride_width = TILE - TILE_OVERLAP
 
 
-def encode_frames(vae: AutoencoderKLLTXVideo, frames_FHWC: np.ndarray, *, tiled: bool) -> torch.Tensor:
-    """``encode_clips`` of one clip: frames [F, H, W, 3] to ``latents_CFHW``."""
-    return encode_clips(vae, [frames_FHWC], tiled=tiled)[0]
-
-
 @torch.no_grad()
 def encode_clips(vae: AutoencoderKLLTXVideo, clips: Sequence[np.ndarray], *, tiled: bool) -> list[torch.Tensor]:
     """Clips of one size, each uint8 [F, H, W, 3], in one pass to normalised ``latents_CFHW`` each.

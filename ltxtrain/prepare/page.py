@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 from ltxtrain.facts.reasons import EXPLANATIONS
-from ltxtrain.markup import Html, content_policy, el, join, raw
+from ltxtrain.markup import Html, el, join, page
 from ltxtrain.prepare.findings import KINDS
 from ltxtrain.prepare.inspect_records import Inspection, JudgedClip
 from ltxtrain.prepare.page_charts import bars, lengths_chart, rates_chart, sizes_chart
@@ -21,19 +21,9 @@ SOURCES = {"img-src": "data:"}
 
 def render_page(found: Inspection) -> str:
     """The page as text. The same inspection gives the same bytes."""
-    style, script = _asset("page.css"), _asset("page.js")
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", name="color-scheme", content="light dark"),
-        el("meta", http_equiv="Content-Security-Policy", content=content_policy(script, SOURCES)),
-        el("title", f"{_title(found)} - data set"),
-        el("style", raw(style)),
-    )
     main = el("main", *(_section(*section) for section in _sections(found)))
-    body = el("body", _header(found), main, _footer(found), el("script", raw(script)))
-    return f"<!doctype html>\n{el('html', head, body, lang='en')}\n"
+    body = (_header(found), main, _footer(found))
+    return page(f"{_title(found)} - data set", _asset("page.css"), _asset("page.js"), SOURCES, body)
 
 
 def _sections(found: Inspection) -> list[tuple[str, str, Html]]:

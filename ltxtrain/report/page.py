@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ltxtrain.files import write_atomically
-from ltxtrain.markup import Html, content_policy, el, raw
+from ltxtrain.markup import Html, el, page
 from ltxtrain.plan.folder import RunFolder
 from ltxtrain.report.gallery import gallery_section
 from ltxtrain.report.planned import plan_section
@@ -33,20 +33,10 @@ def write_report(run_dir: Path) -> Path:
 
 def render_page(run: Run) -> str:
     """The page as text."""
-    style, script = _asset("page.css"), _asset("page.js")
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", name="color-scheme", content="light dark"),
-        el("meta", http_equiv="Content-Security-Policy", content=content_policy(script, SOURCES)),
-        el("title", f"{run.name} - LTX-Video LoRA"),
-        el("style", raw(style)),
-    )
     sections = _sections(run)
     main = el("main", *(_section(*section) for section in sections))
-    body = el("body", _header(run), _navigation(sections), main, _footer(run), el("script", raw(script)))
-    return f"<!doctype html>\n{el('html', head, body, lang='en')}\n"
+    body = (_header(run), _navigation(sections), main, _footer(run))
+    return page(f"{run.name} - LTX-Video LoRA", _asset("page.css"), _asset("page.js"), SOURCES, body)
 
 
 def _sections(run: Run) -> list[tuple[str, str, Html]]:

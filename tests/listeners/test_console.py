@@ -186,7 +186,7 @@ def test_markup_and_control_characters_in_names_are_shown_as_they_are(terminal) 
         listener(StageProgress("latents", 1, detail="[red]clip[/red]\x1b[2J.mp4"))
         listener._live.refresh()
     output = terminal.output()
-    assert "[red]clip[/red] [2J.mp4" in output
+    assert "[red]clip[/red]\\x1b[2J.mp4" in output
     assert "\x1b[2J" not in output
 
 

@@ -110,4 +110,4 @@ def test_every_event_of_a_run_gives_whole_plain_lines(run_events: list[Event]) -
 
 
 def test_a_notice_cannot_fake_a_second_line() -> None:
-    assert lines_for([Notice("a\nwarning: b\x1b[31m")]) == ["a warning: b [31m"]
+    assert lines_for([Notice("a\nwarning: b\x1b[31m")]) == ["a\\nwarning: b\\x1b[31m"]

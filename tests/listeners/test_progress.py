@@ -69,5 +69,5 @@ def test_the_end_leaves_nothing() -> None:
 
 
 def test_control_characters_never_reach_the_terminal() -> None:
-    assert plain("clip\x1b[2J\nrm\t.mp4\x07") == "clip [2J rm .mp4 "
+    assert plain("clip\x1b[2J\nrm\t.mp4\x07") == "clip\\x1b[2J\\nrm\\t.mp4\\x07"
     assert plain("Grüße, 日本") == "Grüße, 日本"

@@ -11,7 +11,7 @@ from diffusers.video_processor import VideoProcessor
 
 from ltxtrain.model.folder import ModelFolder, load_vae
 from ltxtrain.model.render import make_render_pipeline, to_frames
-from ltxtrain.model.vae import encode_frames, needs_tiling, to_pixels
+from ltxtrain.model.vae import encode_clips, needs_tiling, to_pixels
 
 
 @pytest.fixture
@@ -25,6 +25,10 @@ def make_frames(frames: int, height: int, width: int) -> np.ndarray:
 
 # All 256 values, each in several places of each frame.
 EVERY_VALUE = np.arange(9 * 32 * 32 * 3, dtype=np.int64).astype(np.uint8).reshape(9, 32, 32, 3)
+
+
+def encoded(vae: AutoencoderKLLTXVideo, frames_FHWC: np.ndarray, *, tiled: bool = False) -> torch.Tensor:
+    return encode_clips(vae, [frames_FHWC], tiled=tiled)[0]
 
 
 def wrong_range(frames_FHWC: np.ndarray) -> torch.Tensor:
@@ -102,7 +106,7 @@ def test_frames_survive_encoding_and_the_pipelines_own_way_back(
 ) -> None:
     monkeypatch.setattr("ltxtrain.model.vae.to_pixels", prepare)
     frames_FHWC = make_frames(17, 64, 96)
-    latents_CFHW = encode_frames(standstill.vae, frames_FHWC, tiled=False)
+    latents_CFHW = encoded(standstill.vae, frames_FHWC)
     assert latents_CFHW.shape == (FOLDED_CHANNELS, 3, 2, 3)
     video = standstill(
         latents=LTXPipeline._pack_latents(latents_CFHW[None], 1, 1),
@@ -122,7 +126,7 @@ def test_frames_survive_encoding_and_the_pipelines_own_way_back(
 def test_the_encoder_is_given_minus_one_to_one(vae: AutoencoderKLLTXVideo) -> None:
     given: list[torch.Tensor] = []
     vae.encoder.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
-    encode_frames(vae, EVERY_VALUE, tiled=False)
+    encoded(vae, EVERY_VALUE)
     assert (given[0].min().item(), given[0].max().item()) == (-1.0, 1.0)
     assert given[0][0, :, 3, 5, 7].tolist() == pytest.approx([value / 127.5 - 1 for value in EVERY_VALUE[3, 5, 7]])
 
@@ -136,10 +140,10 @@ def test_latents_are_the_mode_normalised_with_the_vaes_own_statistics(vae: Autoe
         moments_BCFHW = vae.encoder(torch.from_numpy(frames_FHWC).permute(3, 0, 1, 2)[None].float() / 255 * 2 - 1)
     mean_CFHW = moments_BCFHW[0, :128]
     expected_CFHW = torch.stack([(mean_CFHW[c] - vae.latents_mean[c]) / vae.latents_std[c] for c in range(128)])
-    latents_CFHW = encode_frames(vae, frames_FHWC, tiled=False)
+    latents_CFHW = encoded(vae, frames_FHWC)
     assert latents_CFHW.shape == (128, 2, 2, 3)
     torch.testing.assert_close(latents_CFHW, expected_CFHW)
-    assert torch.equal(latents_CFHW, encode_frames(vae, frames_FHWC, tiled=False))
+    assert torch.equal(latents_CFHW, encoded(vae, frames_FHWC))
 
 
 @pytest.mark.parametrize(
@@ -149,18 +153,18 @@ def test_sizes_that_the_vae_would_floor_are_refused(
     vae: AutoencoderKLLTXVideo, frames: int, height: int, width: int
 ) -> None:
     with pytest.raises(ValueError, match=r"8k\+1 frames and multiples of 32"):
-        encode_frames(vae, make_frames(frames, height, width), tiled=False)
+        encoded(vae, make_frames(frames, height, width))
 
 
 def test_flags_that_a_vae_was_left_with_change_nothing(vae: AutoencoderKLLTXVideo) -> None:
     frames_FHWC = make_frames(17, 32, 576)  # longer than one piece and wider than one tile of the library
-    fresh_CFHW = encode_frames(vae, frames_FHWC, tiled=False)
+    fresh_CFHW = encoded(vae, frames_FHWC)
     pixels_BCFHW = to_pixels(frames_FHWC)
     vae.use_framewise_decoding = vae.use_framewise_encoding = vae.use_slicing = True
     vae.enable_tiling(64, 64, 8, 32, 32, 8)
     with torch.no_grad():
         by_the_flags_BCFHW = vae.encode(pixels_BCFHW).latent_dist.mode()
-    again_CFHW = encode_frames(vae, frames_FHWC, tiled=False)
+    again_CFHW = encoded(vae, frames_FHWC)
     assert torch.equal(again_CFHW, fresh_CFHW)
     # The flags do matter where nobody sets them.
     mean, std = vae.latents_mean[:, None, None, None], vae.latents_std[:, None, None, None]
@@ -175,9 +179,9 @@ def test_tiles_are_those_of_the_library_whatever_was_set_before(tiny: ModelFolde
         mode_BCFHW = library.encode(to_pixels(frames_FHWC)).latent_dist.mode()
     expected_BCFHW = LTXPipeline._normalize_latents(mode_BCFHW, library.latents_mean, library.latents_std, 1.0)
     vae.enable_tiling(64, 64, 8, 32, 32, 8)
-    tiled_CFHW = encode_frames(vae, frames_FHWC, tiled=True)
+    tiled_CFHW = encoded(vae, frames_FHWC, tiled=True)
     assert torch.equal(tiled_CFHW, expected_BCFHW[0])
-    assert not torch.equal(tiled_CFHW, encode_frames(vae, frames_FHWC, tiled=False))
+    assert not torch.equal(tiled_CFHW, encoded(vae, frames_FHWC))
 
 
 def test_tiles_are_used_when_asked_for_and_for_large_clips() -> None:
@@ -187,13 +191,13 @@ def test_tiles_are_used_when_asked_for_and_for_large_clips() -> None:
 
 
 def test_latents_come_in_the_dtype_of_the_vae(tiny: ModelFolder) -> None:
-    latents_CFHW = encode_frames(load_vae(tiny, torch.bfloat16), make_frames(9, 64, 64), tiled=False)
+    latents_CFHW = encoded(load_vae(tiny, torch.bfloat16), make_frames(9, 64, 64))
     assert latents_CFHW.dtype == torch.bfloat16
     assert bool(torch.isfinite(latents_CFHW).all())
 
 
 def test_denormalised_latents_decode_to_the_size_of_the_clip(vae: AutoencoderKLLTXVideo) -> None:
-    latents_CFHW = encode_frames(vae, make_frames(17, 64, 96), tiled=False)
+    latents_CFHW = encoded(vae, make_frames(17, 64, 96))
     denormalised_BCFHW = LTXPipeline._denormalize_latents(latents_CFHW[None], vae.latents_mean, vae.latents_std, 1.0)
     with torch.no_grad():
         video_BCFHW = vae.decode(denormalised_BCFHW, torch.zeros(1)).sample
