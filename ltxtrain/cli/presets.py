@@ -29,6 +29,7 @@ def _list(as_json: bool) -> None:
                 "title": preset.title,
                 "hardware": preset.hardware,
                 "memory": preset.memory,
+                "memory_gb": preset.memory_gb,
                 "measured": preset.measured,
                 "extends": list(preset.extends),
                 "not_built": missing[preset.name],

@@ -11,17 +11,22 @@ from ltxtrain.config.suggest import nearest
 from ltxtrain.config.text import Document, read_document
 from ltxtrain.errors import ConfigError, Fault
 
-ABOUT_KEYS = ("title", "hardware", "memory", "measured", "extends")
+ABOUT_KEYS = ("title", "hardware", "memory", "memory_gb", "measured", "extends")
 
 
 @dataclass(frozen=True)
 class Preset:
-    """``document`` holds the options alone; ``extends`` the names of the presets below it, weakest first."""
+    """``document`` holds the options alone; ``extends`` the names of the presets below it, weakest first.
+
+    ``memory_gb`` is what each phase fits in by the plan's estimate: memory of the device, in the unit in which cards
+    are sold, 1024^3 bytes.
+    """
 
     name: str
     title: str
     hardware: str
     memory: str
+    memory_gb: float
     measured: str
     extends: tuple[str, ...]
     document: Document
@@ -52,9 +57,11 @@ def read_preset(name: str) -> Preset:
     read = read_document(path)
     about = read.data.get("preset", {})
     unknown = sorted(set(about) - set(ABOUT_KEYS))
-    if unknown or not {"title", "hardware", "memory", "measured"} <= set(about):
-        problem = "holds " + ", ".join(unknown) if unknown else "needs title, hardware, memory and measured"
+    if unknown or not set(ABOUT_KEYS) - {"extends"} <= set(about):
+        problem = "holds " + ", ".join(unknown) if unknown else "needs title, hardware, memory, memory_gb and measured"
         raise ConfigError([Fault("[preset]", problem, read.source(("preset",)))])
+    if not isinstance(about["memory_gb"], int | float) or not about["memory_gb"] > 0:
+        raise ConfigError([Fault("[preset]", "memory_gb is a number above 0", read.source(("preset", "memory_gb")))])
     extends = about.get("extends", [])
     options = {key: value for key, value in read.data.items() if key != "preset"}
     return Preset(
@@ -62,6 +69,7 @@ def read_preset(name: str) -> Preset:
         title=about["title"],
         hardware=about["hardware"],
         memory=about["memory"],
+        memory_gb=float(about["memory_gb"]),
         measured=about["measured"],
         extends=(extends,) if isinstance(extends, str) else tuple(extends),
         document=Document(str(path), options, read.lines),

@@ -19,6 +19,7 @@ DOCUMENTED = {
     "int8-16gb",
     "int8-compile",
     "bf16-multi-gpu",
+    "full-finetune",
     "documented-example",
     "apple-mps",
     "rocm-mi300x",
@@ -43,7 +44,8 @@ def test_a_preset_is_good_but_for_what_is_not_built_yet(name: str) -> None:
 @pytest.mark.parametrize("name", preset_names())
 def test_a_preset_tells_what_it_is_for(name: str) -> None:
     preset = read_preset(name)
-    assert all((preset.title, preset.hardware, preset.memory, preset.measured))
+    assert all((preset.title, preset.hardware, preset.memory, preset.memory_gb > 0, preset.measured))
+    assert f"{preset.memory_gb:g} GB" in preset.memory
     assert len(preset.path.read_text(encoding="utf-8").splitlines()) <= 100
 
 
@@ -67,7 +69,7 @@ def test_the_documented_example_is_the_guides_file() -> None:
 
 
 def own_presets(folder: Path, monkeypatch: pytest.MonkeyPatch, **files: str) -> None:
-    about = '[preset]\ntitle = "t"\nhardware = "h"\nmemory = "m"\nmeasured = "n"\n'
+    about = '[preset]\ntitle = "t"\nhardware = "h"\nmemory = "m"\nmemory_gb = 8\nmeasured = "n"\n'
     for name, text in files.items():
         (folder / f"{name}.toml").write_text(text.replace("ABOUT", about), encoding="utf-8")
     monkeypatch.setattr(room, "presets_folder", lambda: folder)
@@ -94,7 +96,16 @@ def test_a_base_that_two_presets_share_is_read_once_and_is_the_weakest(
     assert (loaded.config.adapter.lora_rank, loaded.config.model.seed) == (2, 9)
 
 
-@pytest.mark.parametrize("text", ["lora_rank = 4\n", '[preset]\ntitle = "t"\n', "ABOUTprice = 3\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lora_rank = 4\n",
+        '[preset]\ntitle = "t"\n',
+        "ABOUTprice = 3\n",
+        '[preset]\ntitle = "t"\nhardware = "h"\nmemory = "m"\nmeasured = "n"\n',
+        '[preset]\ntitle = "t"\nhardware = "h"\nmemory = "m"\nmemory_gb = "lots"\nmeasured = "n"\n',
+    ],
+)
 def test_a_preset_that_does_not_tell_what_it_is_for_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
