@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import resource
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from accelerate import PartialState
 from ltxtrain.errors import MachineError, OutOfMemoryError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "no": torch.float32}
+# Not an option of a run: bench/gpu_check.py makes a large card as small as the one that a preset is for.
+CAP = "LTX_DEVICE_MEMORY_GB"
 OUT_OF_MEMORY_WORDS = ("can't allocate memory", "MPS backend out of memory")
 
 
@@ -30,7 +33,26 @@ def find_device(threads: int | None = None) -> torch.device:
             f"training with {state.num_processes} processes is not built yet",
             hint="start one process: ltxtrain train ...",
         )
+    cap_memory(state.device, os.environ.get(CAP, ""))
     return state.device  # type: ignore[no-any-return]
+
+
+def cap_memory(device: torch.device, gigabytes: str) -> None:
+    """Let this process take no more of a CUDA device than ``gigabytes`` of 1024^3 bytes, its context included.
+
+    Empty means no cap. What is in use before the first allocation counts as the context, so it belongs on a device
+    that nothing else uses. Raises ``MachineError`` for what is no number, or leaves nothing.
+    """
+    if not gigabytes or device.type != "cuda":
+        return
+    free, total = torch.cuda.mem_get_info(device)
+    try:
+        left = float(gigabytes) * 1024**3 - (total - free)
+    except ValueError:
+        left = 0.0
+    if not left > 0:
+        raise MachineError(f"{CAP} {gigabytes!r} leaves no memory on this device", hint=f"unset {CAP}")
+    torch.cuda.set_per_process_memory_fraction(min(1.0, left / total), device)
 
 
 def check_dtype(device: torch.device, mixed_precision: str, vae_dtype: str) -> torch.dtype:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ltxtrain.errors import MachineError, OutOfMemoryError
-from ltxtrain.learn.device import check_dtype, find_device, memory_advice, peak_memory, release_memory
+from ltxtrain.learn.device import cap_memory, check_dtype, find_device, memory_advice, peak_memory, release_memory
 
 CPU = torch.device("cpu")
 
@@ -82,3 +82,22 @@ def test_the_number_of_threads_is_what_was_asked_for() -> None:
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("gigabytes", "fraction"), [("10", 0.475), ("", None), ("100", 1.0)])
+def test_a_large_card_can_be_made_as_small_as_another_its_context_counted(
+    monkeypatch: pytest.MonkeyPatch, gigabytes: str, fraction: float | None
+) -> None:
+    set_to: list[float] = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (39 * 1024**3 // 2, 20 * 1024**3))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, device: set_to.append(share))
+    cap_memory(torch.device("cuda"), gigabytes)
+    assert set_to == ([] if fraction is None else [fraction])
+    cap_memory(CPU, "nonsense")
+
+
+@pytest.mark.parametrize("gigabytes", ["0.5", "nan", "lots"])
+def test_a_cap_that_leaves_nothing_is_refused(monkeypatch: pytest.MonkeyPatch, gigabytes: str) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (39 * 1024**3 // 2, 20 * 1024**3))
+    with pytest.raises(MachineError, match="leaves no memory"):
+        cap_memory(torch.device("cuda"), gigabytes)
