@@ -40,14 +40,14 @@ def find_device(threads: int | None = None) -> torch.device:
 def cap_memory(device: torch.device, gigabytes: str) -> None:
     """Let this process take no more of a CUDA device than ``gigabytes`` of 1024^3 bytes, its context included.
 
-    Empty means no cap. What is in use before the first allocation counts as the context, so it belongs on a device
+    Empty means no cap. What is in use beside torch's own allocations counts as the context, so it belongs on a device
     that nothing else uses. Raises ``MachineError`` for what is no number, or leaves nothing.
     """
     if not gigabytes or device.type != "cuda":
         return
     free, total = torch.cuda.mem_get_info(device)
     try:
-        left = float(gigabytes) * 1024**3 - (total - free)
+        left = float(gigabytes) * 1024**3 - (total - free - torch.cuda.memory_reserved(device))
     except ValueError:
         left = 0.0
     if not left > 0:

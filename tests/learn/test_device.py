@@ -93,6 +93,10 @@ def test_a_large_card_can_be_made_as_small_as_another_its_context_counted(
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, device: set_to.append(share))
     cap_memory(torch.device("cuda"), gigabytes)
     assert set_to == ([] if fraction is None else [fraction])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (35 * 1024**3 // 2, 20 * 1024**3))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 2 * 1024**3)
+    cap_memory(torch.device("cuda"), gigabytes)  # again, for training: what torch holds is no context
+    assert set_to == ([] if fraction is None else [fraction, fraction])
     cap_memory(CPU, "nonsense")
 
 
