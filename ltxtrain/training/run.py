@@ -1,0 +1,80 @@
+"""What training holds in memory, and how it comes there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ltxtrain.data.prepared import Prepared
+from ltxtrain.events import Event, StageDone, StageStarted
+from ltxtrain.learn.device import check_dtype, find_device, memory_advice
+from ltxtrain.learn.identity import about, identity_of
+from ltxtrain.learn.optimizer import make_optimizer
+from ltxtrain.learn.signals import StopFlag
+from ltxtrain.model.adapter import adapter_spec
+from ltxtrain.model.assemble import assemble_transformer
+from ltxtrain.model.folder import ModelFolder, locate_model, scheduler_config
+from ltxtrain.plan.folder import RunFolder
+from ltxtrain.plan.length import batches_of_run
+from ltxtrain.plan.order import BatchOrder, order_of
+from ltxtrain.plan.records import DatasetPlan, Plan
+
+SMALLER_PRESET = "free the GPU of other programs, or use a smaller preset, see: ltxtrain presets list"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What training holds in memory."""
+
+    plan: Plan
+    prepared: Prepared
+    folder: RunFolder
+    model: ModelFolder
+    device: torch.device
+    dtype: torch.dtype
+    transformer: Any
+    parameters: dict[str, torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    order: BatchOrder
+    batches: int  # in all steps together
+    datasets: dict[str, DatasetPlan]
+    scheduler: dict[str, Any]
+    identity: dict[str, str]
+    about: dict[str, Any]
+
+
+def load_run(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Event, None, Run]:
+    """Transformer, adapter and optimiser. A signal leaves at once while the transformer is put together."""
+    yield StageStarted("transformer")
+    started = time.perf_counter()
+    config, spec = plan.config, adapter_spec(plan.config.adapter)
+    device = find_device(config.speed.torch_num_threads)
+    dtype = check_dtype(device, config.precision.mixed_precision, config.precision.vae_dtype)
+    with stop.at_once("training has not begun"), memory_advice("placing the transformer", SMALLER_PRESET):
+        model = locate_model(config.model, plan.cache_dir)
+        transformer, parameters = assemble_transformer(model, config, spec, device, dtype)
+    order = order_of(plan)
+    run = Run(
+        plan=plan,
+        prepared=prepared,
+        folder=RunFolder(plan.run_dir),
+        model=model,
+        device=device,
+        dtype=dtype,
+        transformer=transformer,
+        parameters=parameters,
+        optimizer=make_optimizer(list(parameters.values()), config.optimizer),
+        order=order,
+        batches=batches_of_run(plan, order),
+        datasets={dataset.id: dataset for dataset in plan.datasets},
+        scheduler=scheduler_config(model),
+        identity=identity_of(plan, spec) | {"base model": prepared.digests["transformer"]},
+        about=about(plan, spec, model, prepared.digests["transformer"]),
+    )
+    count = sum(parameter.numel() for parameter in parameters.values())
+    yield StageDone("transformer", time.perf_counter() - started, f"{count:,} trainable parameters on {device}")
+    return run
