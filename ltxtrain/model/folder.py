@@ -185,29 +185,30 @@ def load_vae(model: ModelFolder, dtype: torch.dtype) -> AutoencoderKLLTXVideo:
 
 def load_text_encoder(model: ModelFolder, dtype: torch.dtype) -> tuple[T5EncoderModel, T5Tokenizer]:
     encoder = _load_weights(T5EncoderModel, model, "text_encoder", dtype=dtype)
-    return encoder, _load_settings(T5Tokenizer, model.folders["tokenizer"])
+    return encoder, load_settings(T5Tokenizer, model.folders["tokenizer"])
 
 
 def load_scheduler(model: ModelFolder) -> FlowMatchEulerDiscreteScheduler:
-    return _load_settings(FlowMatchEulerDiscreteScheduler, model.folders["scheduler"])
+    return load_settings(FlowMatchEulerDiscreteScheduler, model.folders["scheduler"])
 
 
 def scheduler_config(model: ModelFolder) -> dict[str, Any]:
     return dict(load_scheduler(model).config)
 
 
-def _load_settings(kind: type[Component], folder: Path) -> Component:
+def load_settings(kind: type[Component], folder: Path) -> Component:
+    """A component without weights. Raises ``ModelError``."""
     try:
         return kind.from_pretrained(str(folder), local_files_only=True)  # type: ignore[attr-defined,no-any-return]
     except LOADING_ERRORS as error:
-        raise _not_loadable(folder, kind, first_line(error)) from error
+        raise not_loadable(folder, kind, first_line(error)) from error
 
 
 def _load_weights(kind: type[Component], model: ModelFolder, part: str, **dtype: torch.dtype) -> Component:
     """Load a component whole: the libraries would draw missing weights at random and say so in a note at most."""
     place = model.folders[part]
     if place.is_dir() and not any(place.glob("*.safetensors")):
-        raise _not_loadable(place, kind, "it holds no .safetensors file, and other formats are not read")
+        raise not_loadable(place, kind, "it holds no .safetensors file, and other formats are not read")
     try:
         # The classes draw initial values before the file's own replace them; the caller's random state is its own.
         with torch.random.fork_rng(devices=[]):
@@ -217,10 +218,10 @@ def _load_weights(kind: type[Component], model: ModelFolder, part: str, **dtype:
                 str(place), local_files_only=True, use_safetensors=True, output_loading_info=True, **dtype
             )
     except LOADING_ERRORS as error:
-        raise _not_loadable(place, kind, first_line(error)) from error
+        raise not_loadable(place, kind, first_line(error)) from error
     if missing := sorted(info["missing_keys"]):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise _not_loadable(place, kind, f"it has no weights for {missing[0]}{more}")
+        raise not_loadable(place, kind, f"it has no weights for {missing[0]}{more}")
     return loaded.eval()  # type: ignore[no-any-return]
 
 
@@ -240,7 +241,7 @@ def _load_single_file(kind: Any, file: Path, base: Path, part: str, dtype: torch
     return loaded
 
 
-def _not_loadable(place: Path, kind: type, reason: str) -> ModelError:
+def not_loadable(place: Path, kind: type, reason: str) -> ModelError:
     return ModelError(
         f"{place} cannot be loaded as {kind.__name__}: {reason}",
         hint="download or copy it again, or name another model",

@@ -1,0 +1,153 @@
+"""Components of a model from their files, tensor by tensor, each straight to its dtype and its place.
+
+A component is built without memory first. Then each tensor is read, cast and placed, so that beside what is finished
+only one layer is ever held; weights that are missing or of another shape are told before the first is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
+from safetensors import SafetensorError
+from torch import nn
+from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+from ltxtrain.config.secrets import first_line
+from ltxtrain.model.folder import LOADING_ERRORS, ModelFolder, load_settings, not_loadable
+from ltxtrain.model.weights import Weights, folder_weights, single_file_weights
+
+CPU = torch.device("cpu")
+Via = Literal["cpu", "accelerator", "pipeline"]
+# Layers that overflow in float16 and stay in float32 then (transformers does the same).
+FLOAT32_IN_FP16 = {"text_encoder": ("wo",)}
+# What reading values may raise. Anything else is no fault of the files: a device that is full, above all.
+FILE_ERRORS = (OSError, SafetensorError)
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a component is to lie in memory.
+
+    ``dtype`` is that of all that is not quantised, and what quantised layers compute in; ``format`` is a value of
+    ``base_model_precision``. ``via`` says where layers are quantised: on the CPU, or on ``device``.
+    """
+
+    dtype: torch.dtype
+    format: str = "no_change"
+    device: torch.device = CPU
+    via: Via = "cpu"
+
+
+def load_transformer(model: ModelFolder, loading: Loading) -> LTXVideoTransformer3DModel:
+    """The transformer in evaluation mode. Raises ``ModelError``, as the other loaders do."""
+    return _load(LTXVideoTransformer3DModel, model, "transformer", loading)  # type: ignore[no-any-return]
+
+
+def load_vae(model: ModelFolder, loading: Loading) -> AutoencoderKLLTXVideo:
+    return _load(AutoencoderKLLTXVideo, model, "vae", loading)  # type: ignore[no-any-return]
+
+
+def load_text_encoder(model: ModelFolder, loading: Loading) -> tuple[T5EncoderModel, T5Tokenizer]:
+    encoder = _load(T5EncoderModel, model, "text_encoder", loading)
+    return encoder, load_settings(T5Tokenizer, model.folders["tokenizer"])
+
+
+def _load(kind: type, model: ModelFolder, part: str, loading: Loading) -> Any:
+    place = model.folders[part]
+    with _told(kind, place):
+        component = _skeleton(kind, model, part)
+        weights = _weights(component, model, part)
+    _check(component, weights, kind, place)
+    with _told(kind, place, FILE_ERRORS):
+        _fill(component, weights, part, loading)
+    return component.eval()
+
+
+@contextmanager
+def _told(kind: type, place: Path, errors: tuple[type[Exception], ...] = LOADING_ERRORS) -> Iterator[None]:
+    """What the libraries raise for files that are absent, damaged or of another model, as one line."""
+    try:
+        yield
+    except errors as error:
+        raise not_loadable(place, kind, first_line(error)) from error
+
+
+def _skeleton(kind: Any, model: ModelFolder, part: str) -> Any:
+    """The component as its settings tell, with shapes and without values. No random number is drawn."""
+    place = model.folders[part]
+    with torch.device("meta"):
+        if kind is T5EncoderModel:
+            encoder = T5EncoderModel(T5Config.from_pretrained(str(place), local_files_only=True))
+            encoder.tie_weights()
+            return encoder
+        settings = model.base / part if place.is_file() else place
+        return kind.from_config(kind.load_config(str(settings), local_files_only=True))
+
+
+def _weights(component: nn.Module, model: ModelFolder, part: str) -> Weights:
+    place = model.folders[part]
+    if place.is_file():
+        return single_file_weights(place, part, set(component.state_dict()))
+    weights = folder_weights(place)
+    if weights is None:
+        raise ValueError("it holds no .safetensors file, and other formats are not read")
+    return weights
+
+
+def _check(component: nn.Module, weights: Weights, kind: type, place: Path) -> None:
+    """Whether all is there, in the right shapes: what is missing would be left without a value."""
+    named = _named(component)
+    if missing := sorted(names[0] for names in named.values() if not _stored(names, weights)):
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise not_loadable(place, kind, f"it has no weights for {missing[0]}{more}")
+    for name, tensor in component.state_dict().items():
+        shape, expected = weights.shapes.get(name), tuple(tensor.shape)
+        if shape is not None and shape != expected:
+            raise not_loadable(place, kind, f"{name} has the shape {list(shape)}, expected shape {list(expected)}")
+    blocks = len(getattr(component, "transformer_blocks", ()))
+    if blocks and any(name.startswith(f"transformer_blocks.{blocks}.") for name in weights.shapes):
+        raise not_loadable(place, kind, f"it has more than the {blocks} blocks that its configuration tells")
+
+
+def _named(component: nn.Module) -> dict[int, list[str]]:
+    """The names of each tensor, by its identity. T5's table of words has two, and files have one of them or both."""
+    named: dict[int, list[str]] = {}
+    for name, tensor in chain(
+        component.named_parameters(remove_duplicate=False), component.named_buffers(remove_duplicate=False)
+    ):
+        named.setdefault(id(tensor), []).append(name)
+    return named
+
+
+def _stored(names: list[str], weights: Weights) -> str | None:
+    """Which of the names of a tensor the files have."""
+    return next((name for name in names if name in weights.shapes), None)
+
+
+def _fill(component: nn.Module, weights: Weights, part: str, loading: Loading) -> None:
+    """Give each tensor of ``component`` its values. One that has several names stays one."""
+    named = _named(component)
+    placed: dict[int, torch.Tensor] = {}
+    for path, module in list(component.named_modules()):
+        dtype = _dtype_of(part, path, loading.dtype)
+        for tensors in (module._parameters, module._buffers):
+            for attribute, empty in list(tensors.items()):
+                if empty is None:
+                    continue
+                if id(empty) not in placed:
+                    name = _stored(named[id(empty)], weights)
+                    values = weights.read(str(name), loading.device, dtype)
+                    placed[id(empty)] = nn.Parameter(values) if isinstance(empty, nn.Parameter) else values
+                tensors[attribute] = placed[id(empty)]
+
+
+def _dtype_of(part: str, path: str, dtype: torch.dtype) -> torch.dtype:
+    kept = dtype == torch.float16 and path.rpartition(".")[2] in FLOAT32_IN_FP16.get(part, ())
+    return torch.float32 if kept else dtype
