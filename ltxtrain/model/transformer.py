@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from diffusers import LTXPipeline, LTXVideoTransformer3DModel
 
+from ltxtrain.facts.models import TransformerFacts, transformer_params
+
 TEMPORAL_RATIO = 8
 SPATIAL_RATIO = 32
 
@@ -40,3 +42,15 @@ def predict_velocity(
         return_dict=False,
     )[0]
     return LTXPipeline._unpack_latents(velocity_BSC, frames, height, width, 1, 1)
+
+
+def facts_of(transformer: LTXVideoTransformer3DModel) -> TransformerFacts:
+    """The sizes of a transformer that is there, whatever it was loaded from."""
+    config = transformer.config
+    width = config.num_attention_heads * config.attention_head_dim
+    params = transformer_params(
+        config.num_layers, width, config.cross_attention_dim, config.caption_channels, config.in_channels
+    )
+    return TransformerFacts(
+        params, config.num_layers, width, config.cross_attention_dim, config.caption_channels, config.in_channels
+    )
