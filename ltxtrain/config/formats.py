@@ -32,8 +32,9 @@ class Format:
 
     ``bits`` is the width of one weight's code, and ``group`` the number of neighbours in a row that share a scale; 0 is
     the whole row. ``bytes_per_value`` counts the codes and what each group keeps, ``bytes_per_row`` what each row keeps
-    and ``bytes_per_layer`` what the layer keeps once. ``library`` is the one whose numbers these are.
-    ``activations`` says that the layer's input is rounded as well.
+    and ``bytes_per_layer`` what the layer keeps once. ``library`` is the one whose numbers these are. ``error`` is how
+    far normally distributed weights come back from what they were in bf16, as a share of their norm. ``activations``
+    says that the layer's input is rounded as well.
     """
 
     verdict: Verdict
@@ -43,6 +44,7 @@ class Format:
     bytes_per_row: int = 0
     bytes_per_layer: int = 0
     library: str = ""
+    error: float = 0.0
     activations: bool = False
 
     @property
@@ -77,6 +79,7 @@ FORMATS: Final[Mapping[str, Format]] = {
         bytes_per_value=1.0,
         bytes_per_row=4,
         library="optimum-quanto",
+        error=0.0092,
     ),
     "int4-quanto": Format(
         Verdict(why="a scale and a shift for every 128 weights; no package is needed"),
@@ -84,6 +87,7 @@ FORMATS: Final[Mapping[str, Format]] = {
         group=128,
         bytes_per_value=0.5 + 4 / 128,
         library="optimum-quanto",
+        error=0.1,
     ),
     "int2-quanto": Format(
         Verdict(why="a scale and a shift for every 128 weights: four values are left of each, too few for good videos"),
@@ -91,6 +95,7 @@ FORMATS: Final[Mapping[str, Format]] = {
         group=128,
         bytes_per_value=0.25 + 4 / 128,
         library="optimum-quanto",
+        error=0.5,
     ),
     "fp8-quanto": _refused("LTX-Video does not work in it", "fp8wo-torchao"),
     "fp8uz-quanto": _refused(
@@ -102,6 +107,7 @@ FORMATS: Final[Mapping[str, Format]] = {
         bytes_per_value=1.0,
         bytes_per_row=4,
         library="torchao",
+        error=0.0089,
     ),
     "int8dq-torchao": _refused(_ACTIVATIONS, "int8-torchao"),
     "int8dq-int4-torchao": _refused(_ACTIVATIONS, "int4-torchao"),
@@ -111,18 +117,20 @@ FORMATS: Final[Mapping[str, Format]] = {
         group=32,
         bytes_per_value=0.5 + 2 / 32,
         library="torchao",
+        error=0.095,
     ),
     "fp8-torchao": Format(
         Verdict(
             on=("cuda", "rocm"),
             capability=(8, 9),
-            why="activations are rounded to fp8 too, and products are taken in fp8; gradients are taken with the weights",
+            why="products in fp8, activations rounded too; gradients are taken with the weights",
             instead="fp8wo-torchao",
         ),
         bits=8,
         bytes_per_value=1.0,
         bytes_per_row=4,
         library="torchao",
+        error=0.0264,
         activations=True,
     ),
     "fp8wo-torchao": Format(
@@ -135,6 +143,7 @@ FORMATS: Final[Mapping[str, Format]] = {
         bytes_per_value=1.0,
         bytes_per_row=4,
         library="torchao",
+        error=0.0264,
     ),
     "fp8-int4-torchao": _refused("it needs the package mslk, of which no working release is published", "int4-torchao"),
     "fp8-native": _refused(
@@ -155,6 +164,7 @@ FORMATS: Final[Mapping[str, Format]] = {
         bytes_per_value=0.5 + 1 / 64 + 4 / (64 * 256),
         bytes_per_layer=4 * 256 + 4,
         library="bitsandbytes",
+        error=0.092,
     ),
     "int8-sdnq": _sdnq("int8-torchao"),
     "uint8-sdnq": _sdnq("int8-quanto"),

@@ -1,0 +1,177 @@
+"""Linear layers whose frozen weights are kept in a few bits, and models made of them.
+
+The adapter's gradients are exactly those over the weights that the codes stand for: what is kept between the forward
+and the backward pass is the codes, and the weight is made from them each time, one layer at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ltxtrain.config.formats import FORMATS, Part, is_quantised_layer
+from ltxtrain.model.format_codes import Stored, decode, encode
+from ltxtrain.model.fp8 import fp8_product
+
+__all__ = [
+    "Quantised",
+    "QuantisedLinear",
+    "computing_dtype",
+    "dequantised",
+    "is_quantised_layer",
+    "quantisation_error",
+    "quantise",
+    "quantised_linear",
+]
+
+
+class QuantisedLinear(nn.Linear):
+    """A frozen linear layer that computes in ``dtype`` with a weight in the format ``name``.
+
+    ``weight`` holds the codes, always as int8: T5 casts its activations to the dtype of the next weight unless that is
+    int8, and peft gives its factors the dtype of a weight that is floating. All that is kept are plain parameters, so
+    they move between devices, to memory of the host and into files like any other weight.
+    """
+
+    def __init__(self, linear: nn.Linear, name: str, dtype: torch.dtype) -> None:
+        nn.Module.__init__(self)  # not nn.Linear's, which would make a weight
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.format = name
+        self.dtype = dtype
+        stored = encode(name, linear.weight)
+        self.weight = _frozen(stored.pop("codes"))
+        self.kept = tuple(stored)
+        for part, tensor in stored.items():
+            self.register_parameter(part, _frozen(tensor))
+        self.register_parameter("bias", None if linear.bias is None else _frozen(linear.bias.detach().to(dtype)))
+        self.train(linear.training)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., in_features] -> [..., out_features], in ``dtype`` whatever the dtype of ``x``."""
+        stored = self.stored()
+        return _Product.apply(x.to(self.dtype), self.bias, self.format, tuple(stored), *stored.values())
+
+    def stored(self) -> dict[str, torch.Tensor]:
+        """What the format keeps of the weight: its codes and scales."""
+        return {"codes": self.weight} | {part: getattr(self, part) for part in self.kept}
+
+    def weight_in(self, dtype: torch.dtype) -> torch.Tensor:
+        """The weight that the codes stand for, [out_features, in_features]."""
+        return decode(self.format, self.stored(), self.out_features, self.in_features).to(dtype)
+
+    def stored_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.stored().values())
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, format={self.format}, dtype={self.dtype}"
+
+    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
+        before = {part: tensor.dtype for part, tensor in self.stored().items()}
+        super()._apply(fn, recurse)
+        changed = [part for part, tensor in self.stored().items() if tensor.dtype != before[part]]
+        if changed:
+            raise TypeError(
+                f"{changed[0]} of a layer in {self.format} cannot be cast: choose its dtype when it is made"
+            )
+        return self
+
+
+class _Product(torch.autograd.Function):
+    """``x @ weight.T + bias`` of a weight that is made from its codes, in each of the two passes."""
+
+    @staticmethod
+    def forward(ctx, x, bias, name, parts, *tensors):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(*tensors)
+        ctx.name, ctx.parts, ctx.columns = name, parts, x.shape[-1]
+        stored = dict(zip(parts, tensors, strict=True))
+        if FORMATS[name].activations:
+            product = fp8_product(x.reshape(-1, x.shape[-1]), stored["codes"], stored["scale"], bias)
+            return product.unflatten(0, x.shape[:-1])
+        return nn.functional.linear(x, _weight(name, stored, x.shape[-1]).to(x.dtype), bias)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        stored = dict(zip(ctx.parts, ctx.saved_tensors, strict=True))
+        weight = _weight(ctx.name, stored, ctx.columns).to(grad.dtype)
+        return grad @ weight, *(None,) * (3 + len(stored))
+
+
+def _weight(name: str, stored: Stored, columns: int) -> torch.Tensor:
+    rows = stored["codes"].numel() * 8 // FORMATS[name].bits // columns
+    return decode(name, stored, rows, columns)
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """What became of a model: its layers in the format ``name``, and their weights' bytes ``before`` and ``after``.
+
+    ``error`` is the mean over the layers of how far the weights are off, as a share of their norm.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    before: int
+    after: int
+    error: float
+
+
+def quantised_linear(linear: nn.Linear, name: str, dtype: torch.dtype) -> QuantisedLinear:
+    """``linear`` with its weight in the format ``name``, quantised on the device where it lies. Made to compute in
+    ``dtype``; ``linear`` itself is left as it is, and shares its bias where that has this dtype already.
+
+    Raises ``ValueError`` for a name that is no working format, and for a width that its groups do not fit.
+    """
+    known = FORMATS[name]
+    if not known.quantised or known.verdict.refused:
+        raise ValueError(f"{name} is not a format that weights are kept in")
+    if linear.in_features % (8 // known.bits):
+        raise ValueError(f"a layer with {linear.in_features} inputs cannot be kept in {name}")
+    return QuantisedLinear(linear, name, dtype)
+
+
+def quantise(model: nn.Module, part: Part, name: str, dtype: torch.dtype) -> Quantised:
+    """Replace the linear layers in the blocks of ``model``, which computes in ``dtype``, by quantised ones."""
+    layers = [layer for layer, module in model.named_modules() if _is_layer(part, layer, module)]
+    before = after = 0
+    errors = []
+    for layer in layers:
+        owner, _, own = layer.rpartition(".")
+        linear = model.get_submodule(layer)
+        made = quantised_linear(linear, name, computing_dtype(part, layer, dtype))
+        before, after = before + linear.weight.nbytes, after + made.stored_bytes()
+        errors.append(quantisation_error(linear, made))
+        model.get_submodule(owner)._modules[own] = made
+    return Quantised(name, tuple(layers), before, after, sum(errors) / max(1, len(errors)))
+
+
+def dequantised(module: QuantisedLinear) -> nn.Linear:
+    """An ordinary frozen layer with the weight that the codes of ``module`` stand for, in its dtype."""
+    with torch.device("meta"):
+        linear = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
+    linear.weight = _frozen(module.weight_in(module.dtype))
+    if module.bias is not None:
+        linear.bias = _frozen(module.bias.detach().clone())
+    return linear.train(module.training)
+
+
+def quantisation_error(linear: nn.Linear, quantised: QuantisedLinear) -> float:
+    """How far the weights are from what they were in bf16, as a share of their norm (Frobenius); 0 where all are 0."""
+    weight = linear.weight.detach().to(torch.bfloat16)
+    norm = torch.linalg.vector_norm(weight, dtype=torch.float32)
+    error = torch.linalg.vector_norm(quantised.weight_in(torch.bfloat16) - weight, dtype=torch.float32)
+    return float(error / norm) if norm > 0 else 0.0
+
+
+def computing_dtype(part: Part, layer: str, dtype: torch.dtype) -> torch.dtype:
+    """The dtype that a layer computes in. T5's ``wo`` overflows in fp16, so that it stays in float32 there."""
+    return torch.float32 if part == "text_encoder" and layer.endswith(".wo") and dtype == torch.float16 else dtype
+
+
+def _is_layer(part: Part, name: str, module: nn.Module) -> bool:
+    return type(module) is nn.Linear and is_quantised_layer(part, name)
+
+
+def _frozen(tensor: torch.Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor, requires_grad=False)
