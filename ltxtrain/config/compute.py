@@ -99,7 +99,14 @@ class MemoryConfig(Section):
     gradient_checkpointing_backend: Literal["torch", "torch-ffn", "unsloth", "unsloth-ffn"] = option(
         "torch", "How activations are recomputed or moved to the CPU."
     )
-    gradient_checkpointing_segment_stride: int | None = option(None, "Recompute only each n-th piece.", ge=1)
+    gradient_checkpointing_segment_stride: int | None = option(
+        None,
+        "Begin a recomputed piece at each n-th block; the blocks between two pieces keep their activations.",
+        ge=1,
+    )
+    gradient_checkpointing_free_blocks: int = option(
+        0, "So many of the last blocks keep their activations: faster, as far as memory allows.", ge=0
+    )
     gradient_checkpointing_offload_attention: bool = option(False, "Move the attention's activations to the CPU.")
     gradient_checkpointing_offload_prefetch: bool = option(False, "Fetch moved activations ahead of their use.")
     offload_during_startup: bool = option(

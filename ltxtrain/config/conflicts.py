@@ -182,6 +182,19 @@ def _memory(config: TrainConfig) -> Iterator[Conflict]:
             "an interval needs gradient_checkpointing",
             "set gradient_checkpointing to true",
         )
+    interval, stride = memory.gradient_checkpointing_interval or 1, memory.gradient_checkpointing_segment_stride
+    if memory.gradient_checkpointing_backend.endswith("-ffn") and interval > 1:
+        yield Conflict(
+            ("gradient_checkpointing_backend", "gradient_checkpointing_interval"),
+            f"{memory.gradient_checkpointing_backend} recomputes the feed-forward of each block by itself",
+            "leave out gradient_checkpointing_interval",
+        )
+    if stride is not None and stride < interval:
+        yield Conflict(
+            ("gradient_checkpointing_interval", "gradient_checkpointing_segment_stride"),
+            f"recomputed pieces of {interval} blocks that begin {stride} apart would overlap",
+            f"set gradient_checkpointing_segment_stride to {interval} or more",
+        )
     if config.crepa.crepa_enabled and config.crepa.crepa_drop_vae_encoder and config.cache.vae_cache_ondemand:
         yield Conflict(
             ("crepa_drop_vae_encoder", "vae_cache_ondemand"),

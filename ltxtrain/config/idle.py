@@ -13,7 +13,13 @@ from ltxtrain.config.schema import TrainConfig
 WITHOUT_MASTER: Final[Mapping[str, tuple[str, ...]]] = {
     "lora_type": ("lycoris_config", "validation_lycoris_strength"),
     "assistant_lora_path": ("assistant_lora_strength",),
-    "gradient_checkpointing": ("gradient_checkpointing_interval",),
+    "gradient_checkpointing": (
+        "gradient_checkpointing_interval",
+        "gradient_checkpointing_backend",
+        "gradient_checkpointing_segment_stride",
+        "gradient_checkpointing_free_blocks",
+        "gradient_checkpointing_offload_prefetch",
+    ),
     "base_model_precision": ("base_model_default_dtype", "quantize_via"),
     "enable_group_offload": (
         "group_offload_type",
@@ -101,6 +107,7 @@ IDLE_WHILE: Final[tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...]] = (
         ("lr_num_cycles",),
     ),
     ("max_grad_norm", (0.0,), ("grad_clip_method",)),
+    ("gradient_checkpointing_backend", ("torch", "torch-ffn"), ("gradient_checkpointing_offload_prefetch",)),
     ("flow_use_uniform_schedule", (True,), ("flow_sigmoid_scale",)),
     ("flow_use_beta_schedule", (True,), ("flow_sigmoid_scale",)),
     ("ltx_train_mode", ("t2v",), ("ltx_i2v_prob",)),
