@@ -35,7 +35,7 @@ def adamw_settings(text: str | None) -> dict[str, float | bool]:
     wrong = []
     for name, value in parse_optimizer_settings(text).items():
         if isinstance(value, str) or not _adamw_takes(name, value):
-            wrong.append(f"{name}={_spelled(value)}")
+            wrong.append(f"{name}={spelled(value)}")
         else:
             taken[name] = value
     if wrong:
@@ -49,7 +49,7 @@ def _adamw_takes(name: str, value: float | bool) -> bool:
     return default is not None and isinstance(value, bool) == isinstance(default, bool) and value >= 0
 
 
-def _spelled(value: Setting) -> str:
+def spelled(value: Setting) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return value if isinstance(value, str) else f"{value:g}"

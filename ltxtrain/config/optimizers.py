@@ -11,7 +11,7 @@ from math import prod
 from types import MappingProxyType
 from typing import Final, Literal
 
-from ltxtrain.config.optimizer_settings import Setting, parse_optimizer_settings
+from ltxtrain.config.optimizer_settings import Setting, parse_optimizer_settings, spelled
 from ltxtrain.config.verdicts import Verdict
 
 Library = Literal["own", "torch", "bitsandbytes", "torchao", "optimi", "schedulefree", "prodigyopt"]
@@ -74,22 +74,23 @@ SMALLEST_CODED: Final = 4096  # bitsandbytes' and torchao's: smaller tensors kee
 
 
 def _bnb(
-    buffers: int, *, coded: bool = False, paged: bool = False, on_cpu: bool = True,
-    betas: tuple[float, float] | None = (0.9, 0.999), **settings: Setting,
-) -> OptimizerFacts:  # fmt: skip
+    buffers: int,
+    *,
+    coded: bool = False,
+    paged: bool = False,
+    betas: tuple[float, float] | None = (0.9, 0.999),
+    **settings: Setting,
+) -> OptimizerFacts:
     full = 4.0 * buffers
-    why = "its state may move to main memory when the GPU's is full; on the CPU it is ordinary memory" if paged else ""
-    if not on_cpu:
-        why = "its state may move to main memory when the GPU's is full; bitsandbytes has it for GPUs alone"
     if coded:
         settings["min_8bit_size"] = SMALLEST_CODED
     return OptimizerFacts(
         "bitsandbytes",
         Verdict(
-            on=("cuda", "rocm", "cpu") if on_cpu else ("cuda", "rocm"),
+            on=("cuda", "rocm", "cpu"),
             needs="bitsandbytes",
-            why=why,
-            instead="optimi-lion" if full == 4.0 else "optimi-adamw",
+            why="its state may move to main memory when the GPU's is full" if paged else "",
+            instead="optimi-lion" if buffers == 1 else "optimi-adamw",
         ),
         settings,
         betas,
@@ -176,7 +177,7 @@ OPTIMIZERS: Final[Mapping[str, OptimizerFacts]] = MappingProxyType(
         "optimi-lion": _optimi(1, weight_decay=0.0),
         "optimi-radam": _optimi(2, weight_decay=0.0, eps=1e-6, decouple_wd=False),
         "optimi-ranger": _optimi(3, weight_decay=0.0, eps=1e-6, k=6, alpha=0.5, decouple_wd=True),
-        "optimi-adan": _optimi(4, betas=(0.98, 0.92), beta3=0.99, weight_decay=2e-2, eps=1e-6, adam_wd=False),
+        "optimi-adan": _optimi(4, betas=(0.98, 0.92), beta3=0.99, weight_decay=2e-2, eps=1e-6),
         "optimi-adam": _optimi(2, weight_decay=0.0, eps=1e-6, decouple_wd=False),
         "optimi-sgd": _optimi(0, betas=None, momentum=0.0, weight_decay=0.0, dampening=False, decouple_wd=False),
         "bnb-adagrad": _bnb(1, betas=None, weight_decay=0.0, eps=1e-10),
@@ -196,7 +197,6 @@ OPTIMIZERS: Final[Mapping[str, OptimizerFacts]] = MappingProxyType(
                 3,
                 coded=kind.startswith("8bit"),
                 paged=kind.endswith("paged"),
-                on_cpu=not kind.endswith("paged"),
                 beta3=0.9999,
                 alpha=5.0,
                 t_alpha=0,
@@ -263,6 +263,43 @@ def state_bytes(name: str, count: int, shapes: Iterable[tuple[int, ...]] = (), t
     if name == "prodigy" and (every := int(given.get("slice_p", 1))) > 1:
         return round(count * (8 + 6 / every))
     return round((count - small) * (facts.state + extra) + small * (facts.small_state + extra)) + 4 * sides
+
+
+def settings_of(name: str, text: str | None) -> dict[str, Setting]:
+    """All settings of the optimiser, those of ``text`` included. Raises ValueError for what it cannot take."""
+    defaults = OPTIMIZERS[name].settings
+    taken, wrong = dict(defaults), []
+    for setting, value in parse_optimizer_settings(text).items():
+        if setting in defaults and _takes(setting, value, defaults[setting]):
+            taken[setting] = int(value) if _whole(defaults[setting]) else value
+        else:
+            wrong.append(f"{setting}={spelled(value)}")
+    if wrong:
+        raise ValueError(f"{name} cannot take {', '.join(wrong)}")
+    if taken.get("nesterov") and not (taken["momentum"] and not taken.get("dampening")):
+        raise ValueError(f"{name} takes nesterov with momentum and without dampening alone")
+    return taken
+
+
+_BELOW_ONE: Final = frozenset({"momentum", "rho", "beta3"})
+_ABOVE_ZERO: Final = frozenset({"d0", "d_coef", "d"})
+
+
+def _takes(setting: str, value: Setting, default: Setting) -> bool:
+    """A truth value where the default is one, else a number in the setting's range, whole where the default is."""
+    if isinstance(value, str) or isinstance(value, bool) != isinstance(default, bool):
+        return False
+    if setting == "beta2_decay":
+        return value < 0
+    if _whole(default) and (value != int(value) or (default and value < 1)):
+        return False
+    if setting in _BELOW_ONE or (setting == "alpha" and isinstance(default, float) and default <= 1):
+        return 0 <= value < 1
+    return value > 0 if setting in _ABOVE_ZERO else value >= 0
+
+
+def _whole(default: Setting) -> bool:
+    return isinstance(default, int) and not isinstance(default, bool)
 
 
 def adapter_dtype(name: str) -> Literal["float32", "bfloat16"]:
