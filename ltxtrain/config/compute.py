@@ -90,6 +90,12 @@ class PrecisionConfig(Section):
 
 
 class MemoryConfig(Section):
+    memory_budget_gb: float | None = option(
+        None,
+        "Choose the fastest precision, checkpointing and offload whose estimated peaks fit in so much device memory, "
+        "in GiB; what is set by hand stays.",
+        gt=0,
+    )
     gradient_checkpointing: bool = option(
         True, "Recompute activations in the backward pass: far less memory, about a third slower."
     )
