@@ -27,7 +27,7 @@ from ltxtrain.doctor.findings import Finding, fault, ok, skipped, warning
 from ltxtrain.doctor.process import SET_CLOCK, check_clock
 from ltxtrain.errors import ConfigError
 from ltxtrain.facts.hub_login import ENDPOINT, TOKEN_LETTERS, is_address, take_hub_token
-from ltxtrain.facts.models import REPOSITORY, TINY_MODEL
+from ltxtrain.facts.models import BUILT_IN, REPOSITORY
 from ltxtrain.units import format_duration
 
 SECONDS = 10.0
@@ -71,7 +71,7 @@ class Answer:
 
 def check_hub(model: str, revision: str | None, cached: bool) -> list[Finding]:
     """The Hub, the token, the model and the clock by the Hub's time. ``cached``: the model's files are on this disk."""
-    if model == TINY_MODEL:
+    if model in BUILT_IN:
         return [skipped("hub", "hub-not-needed", f"{model} is built in"), check_clock(None)]
     if os.path.exists(os.path.expanduser(model)):  # noqa: PTH110, PTH111 - Path's own raises where nobody has a home
         return [skipped("hub", "hub-not-needed", f"{model} is on this disk"), check_clock(None)]

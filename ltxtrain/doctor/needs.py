@@ -12,7 +12,7 @@ from ltxtrain.doctor.findings import Finding, fault, ok
 from ltxtrain.doctor.wheels import Wants
 from ltxtrain.errors import ConfigError, DataError, ModelError
 from ltxtrain.facts.access import nearest
-from ltxtrain.facts.models import TINY_MODEL, ModelFacts, lora_params, model_facts, transformer_facts
+from ltxtrain.facts.models import BUILT_IN, TINY_MODEL, ModelFacts, lora_params, model_facts, transformer_facts
 from ltxtrain.plan import disk
 from ltxtrain.plan.folder import run_name_of
 from ltxtrain.plan.memory import estimate_memory
@@ -113,7 +113,7 @@ def _checkpoint_bytes(config: TrainConfig, facts: ModelFacts | None) -> int:
 def comes_from_hub(config: TrainConfig) -> bool:
     """Whether the model's name is none of a place on this disk; a faulty one is the Hub's to refuse."""
     name = config.model.pretrained_model_name_or_path
-    return name != TINY_MODEL and not name.startswith((".", "/", "~")) and not os.path.lexists(name)
+    return name not in BUILT_IN and not name.startswith((".", "/", "~")) and not os.path.lexists(name)
 
 
 def is_cached(name: str, env: Mapping[str, str]) -> bool:
@@ -125,7 +125,7 @@ def is_cached(name: str, env: Mapping[str, str]) -> bool:
 def check_model(config: TrainConfig) -> Finding | None:
     """A model on this disk: whether it is there, and is what it should be. None for one of the Hub."""
     name = config.model.pretrained_model_name_or_path
-    if name == TINY_MODEL:
+    if name in BUILT_IN:
         return ok("model", f"{name}, which the program makes itself")
     if comes_from_hub(config):
         return None

@@ -16,6 +16,9 @@ from pathlib import Path
 from ltxtrain.errors import ModelError
 
 TINY_MODEL = "ltxtrain/tiny"
+# The real sizes with random weights, for measurements: they are drawn where they are to lie, and never on disk.
+RANDOM_2B, RANDOM_13B = "ltxtrain/random-2b", "ltxtrain/random-13b"
+BUILT_IN = (TINY_MODEL, RANDOM_2B, RANDOM_13B)
 DEFAULT_MODEL = "Lightricks/LTX-Video-0.9.5"
 REPOSITORY = re.compile(r"[A-Za-z0-9_][\w.-]*/[\w.-]+", re.ASCII)
 MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
@@ -134,6 +137,11 @@ def _release(name: str, transformer: TransformerFacts, vae_params: int) -> Model
     return ModelFacts(name, transformer, _T5_XXL_PARAMS, VaeFacts(vae_params), files)
 
 
+def _random(name: str, transformer: TransformerFacts) -> ModelFacts:
+    """The sizes of a release, of which settings and a small vocabulary are all that is written."""
+    return ModelFacts(name, transformer, _T5_XXL_PARAMS, VaeFacts(_VAE_095_PARAMS), file_bytes=40_000, local=True)
+
+
 _LTX_2B = _transformer(layers=28, width=2048, caption_channels=4096)
 _LTX_13B = _transformer(layers=48, width=4096, caption_channels=4096)
 _TINY = _transformer(layers=2, width=128, caption_channels=32)
@@ -148,6 +156,8 @@ KNOWN_MODELS: Mapping[str, ModelFacts] = {
         _release("Lightricks/LTX-Video-0.9.7-dev", _LTX_13B, _VAE_095_PARAMS),
         _release("Lightricks/LTX-Video-0.9.7-distilled", _LTX_13B, _VAE_095_PARAMS),
         _release("Lightricks/LTX-Video-0.9.8-13B-distilled", _LTX_13B, _VAE_095_PARAMS),
+        _random(RANDOM_2B, _LTX_2B),
+        _random(RANDOM_13B, _LTX_13B),
         ModelFacts(TINY_MODEL, _TINY, _TINY_TEXT_PARAMS, VaeFacts(1_198_382, 8, 8), 7_900_000, local=True),
     )
 }

@@ -1,4 +1,4 @@
-"""From the name of a model to its components: the built-in tiny model, a diffusers folder, or a repository of the Hub.
+"""From the name of a model to its components: a built-in model, a diffusers folder, or a repository of the Hub.
 
 Weights are read from safetensors and nothing else, and no code that comes with a model is ever run.
 """
@@ -31,7 +31,7 @@ from ltxtrain.config.secrets import first_line
 from ltxtrain.errors import MachineError, ModelError
 from ltxtrain.facts.digests import files_sha256
 from ltxtrain.facts.hub_login import TOKEN_LETTERS, hub_endpoint
-from ltxtrain.facts.models import TINY_MODEL, model_facts
+from ltxtrain.facts.models import BUILT_IN, TINY_MODEL, model_facts
 from ltxtrain.files import FULL, system_error
 from ltxtrain.plan.disk import hub_cache
 from ltxtrain.units import format_bytes
@@ -119,10 +119,8 @@ def _patterns(part: str) -> list[str]:
 
 def _find(key: str, name: str, cache_dir: Path, patterns: list[str], revision: str | None = None) -> Path:
     """The folder or file that ``name``, the value of the option ``key``, stands for."""
-    if name == TINY_MODEL:
-        from ltxtrain.model.tiny import tiny_folder
-
-        return tiny_folder(cache_dir / "models")
+    if name in BUILT_IN:
+        return _built_in(name, cache_dir / "models")
     local = Path(name).expanduser()
     if local.is_file() and local.suffix != ".safetensors":
         raise ModelError(f"{name} is not a safetensors file ({key})", hint="other formats are not read")
@@ -131,6 +129,16 @@ def _find(key: str, name: str, cache_dir: Path, patterns: list[str], revision: s
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(f"the model {name} does not exist", hint=f"check {key}")
     return _download(key, name, revision, patterns)
+
+
+def _built_in(name: str, models: Path) -> Path:
+    if name == TINY_MODEL:
+        from ltxtrain.model.tiny import tiny_folder
+
+        return tiny_folder(models)
+    from ltxtrain.model.random_model import RANDOM_MODELS, random_folder
+
+    return random_folder(models, RANDOM_MODELS[name])
 
 
 def _download(key: str, name: str, revision: str | None, patterns: list[str]) -> Path:

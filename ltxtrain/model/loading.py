@@ -21,7 +21,7 @@ from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from ltxtrain.config.secrets import first_line
 from ltxtrain.model.folder import LOADING_ERRORS, ModelFolder, load_settings, not_loadable
-from ltxtrain.model.weights import Weights, folder_weights, single_file_weights
+from ltxtrain.model.weights import Weights, folder_weights, random_weights, single_file_weights
 
 CPU = torch.device("cpu")
 Via = Literal["cpu", "accelerator", "pipeline"]
@@ -63,7 +63,7 @@ def _load(kind: type, model: ModelFolder, part: str, loading: Loading) -> Any:
     place = model.folders[part]
     with _told(kind, place):
         component = _skeleton(kind, model, part)
-        weights = _weights(component, model, part)
+        weights = _weights(component, model, part, loading.device)
     _check(component, weights, kind, place)
     with _told(kind, place, FILE_ERRORS):
         _fill(component, weights, part, loading)
@@ -91,11 +91,12 @@ def _skeleton(kind: Any, model: ModelFolder, part: str) -> Any:
         return kind.from_config(kind.load_config(str(settings), local_files_only=True))
 
 
-def _weights(component: nn.Module, model: ModelFolder, part: str) -> Weights:
+def _weights(component: nn.Module, model: ModelFolder, part: str, device: torch.device) -> Weights:
     place = model.folders[part]
+    shapes = {name: tuple(tensor.shape) for name, tensor in component.state_dict().items()}
     if place.is_file():
-        return single_file_weights(place, part, set(component.state_dict()))
-    weights = folder_weights(place)
+        return single_file_weights(place, part, set(shapes))
+    weights = folder_weights(place) or random_weights(place, shapes, device)
     if weights is None:
         raise ValueError("it holds no .safetensors file, and other formats are not read")
     return weights

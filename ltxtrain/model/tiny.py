@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -60,18 +61,26 @@ class TinySpec:
 def tiny_folder(models: Path, spec: TinySpec | None = None) -> Path:
     """The folder of the tiny pipeline under ``models``, built there on first use."""
     spec = spec or TinySpec()
-    folder = models / f"tiny-{spec.key}"
+
+    def write(unfinished: Path) -> None:
+        _save(build_pipeline(spec), unfinished)
+
+    return built_folder(models / f"tiny-{spec.key}", write, "the tiny model")
+
+
+def built_folder(folder: Path, write: Callable[[Path], None], what: str) -> Path:
+    """``folder``, the model ``what`` as ``write`` puts it down, made on first use: whole or not at all."""
     if not (folder / "model_index.json").exists():
-        with room_at(models, TINY_BYTES, "the tiny model"):
-            _build(models, folder, spec)
+        with room_at(folder.parent, TINY_BYTES, what):
+            _build(folder, write)
     return folder
 
 
-def _build(models: Path, folder: Path, spec: TinySpec) -> None:
-    models.mkdir(parents=True, exist_ok=True)
-    unfinished = models / f".tiny-{uuid4().hex[:8]}.tmp"
+def _build(folder: Path, write: Callable[[Path], None]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(f".{folder.name}-{uuid4().hex[:8]}.tmp")
     try:
-        _save(build_pipeline(spec), unfinished)
+        write(unfinished)
         # safetensors writes its files for this user alone; the others have the mode that the umask gives.
         mode = (unfinished / "model_index.json").stat().st_mode
         for weights in unfinished.glob("*/*.safetensors"):
@@ -96,7 +105,7 @@ def _save(pipeline: LTXPipeline, folder: Path) -> None:
 
 def build_pipeline(spec: TinySpec) -> LTXPipeline:
     """Build all components from ``spec.seed``; the caller's random state is left as it was."""
-    tokenizer = _tokenizer()
+    tokenizer = make_tokenizer()
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which seeds every GPU as well: fork_rng would not put that back.
         torch.default_generator.manual_seed(spec.seed)
@@ -120,8 +129,22 @@ def build_pipeline(spec: TinySpec) -> LTXPipeline:
                 feed_forward_proj="gated-gelu",
             )
         )
-        vae = _vae(spec)
-    scheduler = FlowMatchEulerDiscreteScheduler(
+        vae = make_vae(spec.encoder_channels, spec.encoder_layers, spec.decoder_channels, spec.decoder_layers)
+        # Measured on the made clips: with these, normalised latents have about unit variance, as with the released
+        # weights.
+        vae.latents_mean.normal_(0.0, 0.02)
+        vae.latents_std.uniform_(0.2, 0.26)
+    return LTXPipeline(
+        scheduler=make_scheduler(),
+        vae=vae.eval(),
+        text_encoder=text_encoder.eval(),
+        tokenizer=tokenizer,
+        transformer=transformer,
+    )
+
+
+def make_scheduler() -> FlowMatchEulerDiscreteScheduler:
+    return FlowMatchEulerDiscreteScheduler(
         use_dynamic_shifting=True,
         base_shift=0.95,
         max_shift=2.05,
@@ -129,23 +152,26 @@ def build_pipeline(spec: TinySpec) -> LTXPipeline:
         max_image_seq_len=4096,
         shift_terminal=0.1,
     )
-    return LTXPipeline(
-        scheduler=scheduler, vae=vae, text_encoder=text_encoder.eval(), tokenizer=tokenizer, transformer=transformer
-    )
 
 
-def _vae(spec: TinySpec) -> AutoencoderKLLTXVideo:
-    depth = len(spec.encoder_channels) - 1
-    ups = len(spec.decoder_channels)
-    vae = AutoencoderKLLTXVideo(
+def make_vae(
+    encoder_channels: tuple[int, ...],
+    encoder_layers: tuple[int, ...],
+    decoder_channels: tuple[int, ...],
+    decoder_layers: tuple[int, ...],
+) -> AutoencoderKLLTXVideo:
+    """A VAE of the 0.9.5 layout, with the class's own random weights."""
+    depth = len(encoder_channels) - 1
+    ups = len(decoder_channels)
+    return AutoencoderKLLTXVideo(
         latent_channels=LATENT_CHANNELS,
-        block_out_channels=spec.encoder_channels,
+        block_out_channels=encoder_channels,
         down_block_types=("LTXVideo095DownBlock3D",) * depth,
-        layers_per_block=spec.encoder_layers,
+        layers_per_block=encoder_layers,
         spatio_temporal_scaling=(True,) * depth,
         downsample_type=("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
-        decoder_block_out_channels=spec.decoder_channels,
-        decoder_layers_per_block=spec.decoder_layers,
+        decoder_block_out_channels=decoder_channels,
+        decoder_layers_per_block=decoder_layers,
         decoder_spatio_temporal_scaling=(True,) * ups,
         decoder_inject_noise=(False,) * (ups + 1),
         upsample_residual=(True,) * ups,
@@ -155,13 +181,9 @@ def _vae(spec: TinySpec) -> AutoencoderKLLTXVideo:
         spatial_compression_ratio=32,
         temporal_compression_ratio=8,
     )
-    # Measured on the made clips: with these, normalised latents have about unit variance, as with the released weights.
-    vae.latents_mean.normal_(0.0, 0.02)
-    vae.latents_std.uniform_(0.2, 0.26)
-    return vae.eval()
 
 
-def _tokenizer() -> T5Tokenizer:
+def make_tokenizer() -> T5Tokenizer:
     model = BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(CORPUS * 8),

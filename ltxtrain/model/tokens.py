@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 
 from ltxtrain.config.model import ModelConfig
-from ltxtrain.facts.models import TINY_MODEL
+from ltxtrain.facts.models import BUILT_IN
 
 TokenCounter = Callable[[str], int]
 FILES = ("tokenizer.json", "spiece.model")  # the order in which transformers looks for them
@@ -29,8 +29,8 @@ def token_counter(section: ModelConfig, cache_dir: Path) -> TokenCounter | None:
 
 def _find(section: ModelConfig, cache_dir: Path, name: str) -> Path | None:
     model = section.pretrained_model_name_or_path
-    if model == TINY_MODEL:
-        found = sorted((cache_dir / "models").glob(f"tiny-*/tokenizer/{name}"))
+    if model in BUILT_IN:  # all of them have the tiny model's vocabulary
+        found = sorted((cache_dir / "models").glob(f"*-*/tokenizer/{name}"))
         return found[-1] if found else None
     local = Path(model).expanduser() / "tokenizer" / name
     if local.is_file():

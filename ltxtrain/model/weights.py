@@ -22,6 +22,8 @@ Shape = tuple[int, ...]
 # One file, or the list of which tensor lies in which of several: as diffusers and as transformers name them.
 WHOLE = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 LISTS = ("diffusion_pytorch_model.safetensors.index.json", "model.safetensors.index.json")
+# Settings with this file beside them have no weights of their own: they are drawn from the seed that it tells.
+SEED_FILE = "random.json"
 # A file is mapped into memory. What was read of it counts as this process's until it is closed: so it is closed and
 # opened again after so many bytes.
 HELD_BYTES = 128 * 1024**2
@@ -95,7 +97,7 @@ class RandomWeights:
 def folder_weights(folder: Path) -> FileWeights | None:
     """The weights of a component in diffusers' or transformers' layout, whole or in several files.
 
-    None where there are no such files. Raises ``OSError``, ``ValueError``, ``KeyError`` or ``SafetensorError`` for
+    None where there is no such file. Raises ``OSError``, ``ValueError``, ``KeyError`` or ``SafetensorError`` for
     files that cannot be read.
     """
     files = {folder / name for name in WHOLE if (folder / name).is_file()}
@@ -108,6 +110,14 @@ def folder_weights(folder: Path) -> FileWeights | None:
         for name, shape in file_shapes(file).items():
             places[name], shapes[name] = _Place(file, name), shape
     return FileWeights(places, shapes) if files else None
+
+
+def random_weights(folder: Path, shapes: Mapping[str, Shape], device: torch.device) -> RandomWeights | None:
+    """What the settings of a random model have in place of weights; None for any other folder."""
+    told = folder / SEED_FILE
+    if not told.is_file():
+        return None
+    return RandomWeights(json.loads(told.read_text(encoding="utf-8"))["seed"], shapes, device)
 
 
 def single_file_weights(file: Path, part: str, wanted: set[str]) -> FileWeights:
