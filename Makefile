@@ -19,7 +19,7 @@ IMAGE_PYTHON := $(or $(PYTHON),python3)
 OFFLINE := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 WANDB_MODE=offline
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test lint format bench docs lock clean image-cuda image-rocm image-cpu image-test
+.PHONY: help setup demo smoke test lint format bench gpu-check docs lock clean image-cuda image-rocm image-cpu image-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,7 +45,12 @@ format: setup ## let ruff format the code and mend what it can
 bench: setup ## measure against a bare loop, side by side; prints ratios
 	@$(OFFLINE) $(BIN)/python -m bench $(ARGS)
 
-docs: setup ## write docs/options.md from the schema
+# Of an environment of one's own: make gpu-check PYTHON=path/to/python, which is taken as it is.
+GPU_PYTHON := $(if $(filter file,$(origin PYTHON)),$(BIN)/python,$(PYTHON))
+gpu-check: $(if $(filter file,$(origin PYTHON)),setup) ## measure the presets on this GPU with random weights, in stages (ARGS="--list" names them)
+	@$(filter-out OMP_NUM_THREADS=1,$(OFFLINE)) "$(GPU_PYTHON)" -m bench.gpu_check $(ARGS)
+
+docs: setup ## write docs/options.md from the schema, docs/names.md from the tables of names
 	@$(BIN)/python scripts/reference.py
 
 lock: setup ## resolve again and rewrite lock.txt, dev.txt and sbom.txt in requirements (needs the network)

@@ -1,7 +1,7 @@
 """The packages that a bare CUDA machine lacks, brought along as wheels.
 
 Where there is a network: ``python -m bench.gpu_check_wheels gather FOLDER --python 3.12`` downloads the locked wheels.
-On the machine, with any Python that has torch, transformers, peft and accelerate:
+On the machine, with any Python that has torch, transformers, peft, accelerate and Pillow:
 ``python3 bench/gpu_check_wheels.py install FOLDER VENV`` makes an environment of its own from them, which sees the
 machine's packages as well, and ``VENV/bin/python -m bench.gpu_check`` runs. Installing needs pip alone.
 """
@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-THERE = ("torch", "transformers", "peft", "accelerate")
+THERE = ("torch", "transformers", "peft", "accelerate", "pillow")
 # What training on a CUDA device imports. Tables, faces and downloads of data sets are not checked there.
 NEEDED = (
     "annotated-types",
@@ -86,7 +86,7 @@ def gather(folder: Path, python: str, cuda: str) -> None:
 
 
 def missing() -> set[str]:
-    """Names of distributions that training needs and that need not come with torch, transformers, peft, accelerate.
+    """Names of distributions that training needs and that need not be there on a bare machine.
 
     Read from what is installed here, so it is run in the project's own environment: the versions are the locked ones.
     """

@@ -1,4 +1,5 @@
-"""Write docs/options.md, the reference of all options and keys, from the schema. ``--check`` only compares."""
+"""Write docs/options.md, the reference of all options and keys, from the schema, and docs/names.md from the tables of
+what becomes of each name. ``--check`` only compares."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "options.md"
+from names import names_page
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 INTRODUCTION = """# Options
 
 Every option, by section, and at the end [every key of a data set](#keys-of-a-data-set). An option's name is the key in
@@ -75,8 +78,15 @@ def _code(text: str) -> str:
     return f"`{text}`" if text else "empty"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    pages = {DOCS / "options.md": page(), DOCS / "names.md": names_page()}
     if "--check" in sys.argv:
-        sys.exit(PAGE.read_text(encoding="utf-8") != page() and "docs/options.md is out of date: make docs")
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(page(), encoding="utf-8")
+        stale = [path.name for path, text in pages.items() if not path.exists() or path.read_text("utf-8") != text]
+        sys.exit(f"docs/{' and docs/'.join(stale)} out of date: make docs" if stale else 0)
+    DOCS.mkdir(exist_ok=True)
+    for path, text in pages.items():
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
