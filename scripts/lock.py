@@ -66,11 +66,11 @@ def main() -> None:
     if arguments.torch:
         return write_torch(arguments.torch, arguments.index)
     everywhere = ["--universal", "--python-version", "3.11", "--fork-strategy", "fewest"]
-    shared = resolve(["pyproject.toml", "requirements/base.in", *everywhere])
-    shared = {name: entry for name, entry in shared.items() if not TORCH_FAMILY.match(name)}
+    shared = without_torch(resolve(["pyproject.toml", "requirements/base.in", *everywhere]))
     write("lock.txt", "All kinds of hardware, Python 3.11 to 3.13; torch has files of its own.", shared)
     after_lock = [*everywhere, "--constraints", "requirements/lock.txt"]
-    tools = without(resolve(["requirements/dev.in", *after_lock]), shared)
+    with_torch = [*after_lock, "--constraints", "requirements/base.in"]
+    tools = without(without_torch(resolve(["requirements/dev.in", *with_torch])), shared)
     write("dev.txt", "Tools that build, check and test; what lock.txt holds is not repeated.", tools)
     inventory = resolve(["requirements/sbom.in", *after_lock])
     write("sbom.txt", "The tool that lists what an image holds, in an environment of its own.", inventory)
@@ -119,6 +119,10 @@ def resolve(options: list[str]) -> dict[str, str]:
         sys.exit(done.returncode)
     entries = re.split(r"\n(?=\S)", done.stdout.strip())
     return {re.split(r"[=@ ]", entry, maxsplit=1)[0]: entry for entry in entries if not entry.startswith(("#", "-"))}
+
+
+def without_torch(entries: dict[str, str]) -> dict[str, str]:
+    return {name: entry for name, entry in entries.items() if not TORCH_FAMILY.match(name)}
 
 
 def without(entries: dict[str, str], others: dict[str, str]) -> dict[str, str]:
