@@ -1,12 +1,12 @@
 """Components of a model from their files, tensor by tensor, each straight to its dtype and its place.
 
-A component is built without memory first. Then each tensor is read, cast and placed, so that beside what is finished
-only one layer is ever held; weights that are missing or of another shape are told before the first is read.
+A component is built without memory first. Then each tensor is read, cast, quantised and placed, so that beside what is
+finished only one layer is ever held; weights that are missing or of another shape are told before the first is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -19,14 +19,15 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
+from ltxtrain.config.formats import FORMATS, is_quantised_layer
 from ltxtrain.config.secrets import first_line
 from ltxtrain.model.folder import LOADING_ERRORS, ModelFolder, load_settings, not_loadable
+from ltxtrain.model.formats import Quantised, QuantisedLinear, computing_dtype, quantisation_error, quantised_linear
 from ltxtrain.model.weights import Weights, folder_weights, random_weights, single_file_weights
 
 CPU = torch.device("cpu")
 Via = Literal["cpu", "accelerator", "pipeline"]
-# Layers that overflow in float16 and stay in float32 then (transformers does the same).
-FLOAT32_IN_FP16 = {"text_encoder": ("wo",)}
+Told = Callable[[Quantised], None]
 # What reading values may raise. Anything else is no fault of the files: a device that is full, above all.
 FILE_ERRORS = (OSError, SafetensorError)
 
@@ -36,37 +37,59 @@ class Loading:
     """How a component is to lie in memory.
 
     ``dtype`` is that of all that is not quantised, and what quantised layers compute in; ``format`` is a value of
-    ``base_model_precision``. ``via`` says where layers are quantised: on the CPU, or on ``device``.
+    ``base_model_precision``. ``via`` is a value of ``quantize_via``: layers are quantised one by one as they are read,
+    on the CPU, or on ``accelerator``, which is ``device`` where it is not given.
     """
 
     dtype: torch.dtype
     format: str = "no_change"
     device: torch.device = CPU
     via: Via = "cpu"
+    accelerator: torch.device | None = None
+
+    @property
+    def quantises(self) -> bool:
+        return FORMATS[self.format].quantised
+
+    @property
+    def computing(self) -> torch.device:
+        """Where there is something to compute while loading."""
+        return self.accelerator or self.device
 
 
-def load_transformer(model: ModelFolder, loading: Loading) -> LTXVideoTransformer3DModel:
-    """The transformer in evaluation mode. Raises ``ModelError``, as the other loaders do."""
-    return _load(LTXVideoTransformer3DModel, model, "transformer", loading)  # type: ignore[no-any-return]
+def load_transformer(model: ModelFolder, loading: Loading, told: Told | None = None) -> LTXVideoTransformer3DModel:
+    """The transformer in evaluation mode. ``told`` hears what was quantised, where something was.
+
+    Raises ``ModelError``, as the other loaders do, for files that are absent, damaged or of another model.
+    """
+    return _load(LTXVideoTransformer3DModel, model, "transformer", loading, told)  # type: ignore[no-any-return]
 
 
 def load_vae(model: ModelFolder, loading: Loading) -> AutoencoderKLLTXVideo:
+    """The VAE in evaluation mode. It is never quantised: ``ValueError`` for such a format."""
+    if loading.quantises:
+        raise ValueError(f"the VAE is not kept in {loading.format}")
     return _load(AutoencoderKLLTXVideo, model, "vae", loading)  # type: ignore[no-any-return]
 
 
-def load_text_encoder(model: ModelFolder, loading: Loading) -> tuple[T5EncoderModel, T5Tokenizer]:
-    encoder = _load(T5EncoderModel, model, "text_encoder", loading)
+def load_text_encoder(
+    model: ModelFolder, loading: Loading, told: Told | None = None
+) -> tuple[T5EncoderModel, T5Tokenizer]:
+    """The text encoder in evaluation mode, and its tokenizer. ``told`` as for the transformer."""
+    encoder = _load(T5EncoderModel, model, "text_encoder", loading, told)
     return encoder, load_settings(T5Tokenizer, model.folders["tokenizer"])
 
 
-def _load(kind: type, model: ModelFolder, part: str, loading: Loading) -> Any:
+def _load(kind: type, model: ModelFolder, part: str, loading: Loading, told: Told | None = None) -> Any:
     place = model.folders[part]
     with _told(kind, place):
         component = _skeleton(kind, model, part)
-        weights = _weights(component, model, part, loading.device)
+        weights = _weights(component, model, part, loading.computing)
     _check(component, weights, kind, place)
     with _told(kind, place, FILE_ERRORS):
-        _fill(component, weights, part, loading)
+        quantised = _fill(component, weights, part, loading)
+    if told is not None and loading.quantises:
+        told(quantised)
     return component.eval()
 
 
@@ -132,23 +155,53 @@ def _stored(names: list[str], weights: Weights) -> str | None:
     return next((name for name in names if name in weights.shapes), None)
 
 
-def _fill(component: nn.Module, weights: Weights, part: str, loading: Loading) -> None:
-    """Give each tensor of ``component`` its values. One that has several names stays one."""
+def _fill(component: nn.Module, weights: Weights, part: Any, loading: Loading) -> Quantised:
+    """Give each tensor of ``component`` its values, module by module. One that has several names stays one."""
     named = _named(component)
     placed: dict[int, torch.Tensor] = {}
+    layers: list[_Layer] = []
     for path, module in list(component.named_modules()):
-        dtype = _dtype_of(part, path, loading.dtype)
+        dtype = computing_dtype(part, path, loading.dtype)
+        if loading.quantises and type(module) is nn.Linear and is_quantised_layer(part, path):
+            made, layer = _quantised(module, path, weights, loading, dtype)
+            owner, _, own = path.rpartition(".")
+            component.get_submodule(owner)._modules[own] = made
+            layers.append(layer)
+            continue
         for tensors in (module._parameters, module._buffers):
             for attribute, empty in list(tensors.items()):
                 if empty is None:
                     continue
                 if id(empty) not in placed:
-                    name = _stored(named[id(empty)], weights)
-                    values = weights.read(str(name), loading.device, dtype)
+                    values = weights.read(str(_stored(named[id(empty)], weights)), loading.device, dtype)
                     placed[id(empty)] = nn.Parameter(values) if isinstance(empty, nn.Parameter) else values
                 tensors[attribute] = placed[id(empty)]
+    return _summary(loading.format, layers)
 
 
-def _dtype_of(part: str, path: str, dtype: torch.dtype) -> torch.dtype:
-    kept = dtype == torch.float16 and path.rpartition(".")[2] in FLOAT32_IN_FP16.get(part, ())
-    return torch.float32 if kept else dtype
+@dataclass(frozen=True)
+class _Layer:
+    path: str
+    before: int
+    after: int
+    error: float
+
+
+def _quantised(
+    empty: nn.Linear, path: str, weights: Weights, loading: Loading, dtype: torch.dtype
+) -> tuple[QuantisedLinear, _Layer]:
+    """The layer ``path`` in its format on its device. Nothing else keeps its weight in full once this returns."""
+    device = CPU if loading.via == "cpu" else loading.computing
+    with torch.device("meta"):
+        linear = nn.Linear(empty.in_features, empty.out_features, bias=empty.bias is not None)
+    for attribute in dict(linear.named_parameters()):
+        setattr(linear, attribute, nn.Parameter(weights.read(f"{path}.{attribute}", device, dtype)))
+    made = quantised_linear(linear, loading.format, dtype)
+    layer = _Layer(path, linear.weight.nbytes, made.stored_bytes(), quantisation_error(linear, made))
+    return made.to(loading.device).eval(), layer
+
+
+def _summary(name: str, layers: list[_Layer]) -> Quantised:
+    before, after = sum(layer.before for layer in layers), sum(layer.after for layer in layers)
+    error = sum(layer.error for layer in layers) / max(1, len(layers))
+    return Quantised(name, tuple(layer.path for layer in layers), before, after, error)
