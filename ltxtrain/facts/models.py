@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from ltxtrain.config.formats import is_quantised_layer
 from ltxtrain.errors import ModelError
 
 TINY_MODEL = "ltxtrain/tiny"
@@ -46,8 +48,31 @@ class VaeFacts:
 
 
 @dataclass(frozen=True)
+class TextFacts:
+    """The blocks of a gated T5 encoder: ``inner`` is the width of all heads together."""
+
+    layers: int = 24
+    width: int = 4096
+    inner: int = 4096
+    feed_forward: int = 10240
+
+    def linear_layers(self) -> Counter[tuple[int, int]]:
+        """How many linear layers of each shape (rows, columns) the blocks have. The last kind is ``wo``."""
+        width, inner, wide, layers = self.width, self.inner, self.feed_forward, self.layers
+        shapes: Counter[tuple[int, int]] = Counter()
+        for shape, count in (((inner, width), 3), ((width, inner), 1), ((wide, width), 2), (self.wo, 1)):
+            shapes[shape] += count * layers
+        return shapes
+
+    @property
+    def wo(self) -> tuple[int, int]:
+        return self.width, self.feed_forward
+
+
+@dataclass(frozen=True)
 class ModelFacts:
-    """``file_bytes`` is the size of the weight files, in whatever dtype they are kept."""
+    """``file_bytes`` is the size of the weight files, in whatever dtype they are kept. ``text`` is T5-XXL where nothing
+    else is said."""
 
     name: str
     transformer: TransformerFacts
@@ -55,6 +80,7 @@ class ModelFacts:
     vae: VaeFacts
     file_bytes: int
     local: bool = False
+    text: TextFacts = field(default_factory=TextFacts)
 
 
 def transformer_params(layers: int, width: int, cross_width: int, caption_channels: int, latent: int = 128) -> int:
@@ -77,8 +103,19 @@ def t5_params(layers: int, width: int, inner: int, feed_forward: int, heads: int
 
 def lora_params(model: TransformerFacts, rank: int, targets: tuple[str, ...]) -> int:
     """Parameters of a LoRA on the linear layers that ``targets`` name: rank * (in + out) for each."""
+    return sum(rank * sum(shape) for shape in target_layers(model, targets).values())
+
+
+def target_layers(model: TransformerFacts, targets: tuple[str, ...]) -> dict[str, tuple[int, int]]:
+    """(inputs, outputs) of the linear layers that ``targets`` name, by their names in the transformer."""
     layers = _linear_layers(model)
-    return sum(rank * sum(layers[name]) for name in layers if any(_is_target(name, target) for target in targets))
+    return {name: shape for name, shape in layers.items() if any(_is_target(name, target) for target in targets)}
+
+
+def block_layers(model: TransformerFacts) -> Counter[tuple[int, int]]:
+    """How many linear layers of each shape (rows, columns) the blocks have: those that are quantised."""
+    layers = _linear_layers(model).items()
+    return Counter((outputs, inputs) for name, (inputs, outputs) in layers if is_quantised_layer("transformer", name))
 
 
 def unmatched_targets(model: TransformerFacts, targets: tuple[str, ...]) -> tuple[str, ...]:
@@ -145,6 +182,7 @@ def _random(name: str, transformer: TransformerFacts) -> ModelFacts:
 _LTX_2B = _transformer(layers=28, width=2048, caption_channels=4096)
 _LTX_13B = _transformer(layers=48, width=4096, caption_channels=4096)
 _TINY = _transformer(layers=2, width=128, caption_channels=32)
+_TINY_TEXT = TextFacts(layers=2, width=32, inner=32, feed_forward=64)
 _TINY_TEXT_PARAMS = t5_params(layers=2, width=32, inner=32, feed_forward=64, heads=4, vocabulary=243)
 
 KNOWN_MODELS: Mapping[str, ModelFacts] = {
@@ -158,7 +196,7 @@ KNOWN_MODELS: Mapping[str, ModelFacts] = {
         _release("Lightricks/LTX-Video-0.9.8-13B-distilled", _LTX_13B, _VAE_095_PARAMS),
         _random(RANDOM_2B, _LTX_2B),
         _random(RANDOM_13B, _LTX_13B),
-        ModelFacts(TINY_MODEL, _TINY, _TINY_TEXT_PARAMS, VaeFacts(1_198_382, 8, 8), 7_900_000, local=True),
+        ModelFacts(TINY_MODEL, _TINY, _TINY_TEXT_PARAMS, VaeFacts(1_198_382, 8, 4), 7_900_000, True, _TINY_TEXT),
     )
 }
 
@@ -181,6 +219,7 @@ def model_facts(name_or_path: str) -> ModelFacts | None:
         vae=_read_vae(folder / "vae" / "config.json", vae_files.params),
         file_bytes=transformer_bytes + text_files.bytes + vae_files.bytes,
         local=True,
+        text=_read_text(folder / "text_encoder" / "config.json"),
     )
 
 
@@ -232,7 +271,19 @@ class _Sizes:
 def _read_vae(path: Path, params: int) -> VaeFacts:
     config = _read_config(path)
     encoder, decoder = config.get("block_out_channels"), config.get("decoder_block_out_channels")
-    return VaeFacts(params, _first_number(encoder, 128), _first_number(decoder, 128))
+    narrower = _first_number(config.get("upsample_factor"), 1)  # a block may give fewer channels than it is named for
+    return VaeFacts(params, _first_number(encoder, 128), _first_number(decoder, 128) // narrower)
+
+
+def _read_text(path: Path) -> TextFacts:
+    """What is not told is taken to be T5-XXL's; that nothing is there at all is for the loader to refuse."""
+    config = _read_config(path) if path.is_file() else {}
+    return TextFacts(
+        layers=_number(config, "num_layers", 24),
+        width=_number(config, "d_model", 4096),
+        inner=_number(config, "num_heads", 64) * _number(config, "d_kv", 64),
+        feed_forward=_number(config, "d_ff", 10240),
+    )
 
 
 def _tensor_sizes(folder: Path) -> _Sizes:
