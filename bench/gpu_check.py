@@ -29,7 +29,7 @@ from bench.gpu_check_table import page
 from bench.process import environment
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "diffusers", "transformers", "peft", "bitsandbytes", "optimum-quanto", "torchao")
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "bitsandbytes", "torchao")
 # Asked in a process of its own: this one must hold no context on the device that is measured.
 PROBE = """
 import json, os, torch

@@ -65,7 +65,7 @@ WHOLE = Size(
 )
 TINY = Size(
     "ltxtrain/tiny",
-    (Shape(64, 64, 9), Shape(96, 64, 9), Shape(96, 64, 17)),
+    (Shape(64, 64, 9), Shape(128, 64, 17)),
     clips=2,
     steps=6,
     inference_steps=2,

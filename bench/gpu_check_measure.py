@@ -23,7 +23,10 @@ CAP = "LTX_DEVICE_MEMORY_GB"
 
 @dataclass(frozen=True)
 class Phase:
-    """Peak bytes of one phase: as the plan estimated it, allocated and reserved by torch, in use on the device."""
+    """Peak bytes of one phase: as the plan estimated it, allocated and reserved by torch, in use on the device.
+
+    ``probe`` is what the run itself found in use when it tried the largest batch first. 0 is what was not measured.
+    """
 
     phase: str
     device: str
@@ -31,6 +34,7 @@ class Phase:
     allocated: int = 0
     reserved: int = 0
     device_used: int = 0
+    probe: int = 0
 
 
 @dataclass(frozen=True)
@@ -139,13 +143,17 @@ def read_phases(plan: dict[str, Any], records: list[dict[str, Any]]) -> list[Pha
     phases = []
     for planned in plan.get("memory", ()):
         name = planned["phase"]
-        seen = [record for record in records if record["phase"] == name and record["where"] == "run"]
-        highest = {
-            key: max((record[key] or 0 for record in seen), default=0)
-            for key in ("allocated", "reserved", "device_used")
-        }
-        phases.append(Phase(name, planned["device"], planned["total"], **highest))
+        run, probe = (
+            [record for record in records if record["phase"] == name and record["where"] == where]
+            for where in ("run", "probe")
+        )
+        sizes = {key: highest(run, key) for key in ("allocated", "reserved", "device_used")}
+        phases.append(Phase(name, planned["device"], planned["total"], probe=highest(probe, "device_used"), **sizes))
     return phases
+
+
+def highest(records: list[dict[str, Any]], key: str) -> int:
+    return max((record[key] or 0 for record in records), default=0)
 
 
 def set_aside(plan: dict[str, Any]) -> list[str]:

@@ -34,7 +34,7 @@ def page(record: dict[str, Any], results: list[Result]) -> str:
         "without what is computed twice to save memory.",
         "## Memory",
         table(
-            ("stage", "shape", "phase", "estimate", "allocated", "reserved", "device", "estimate / device"),
+            ("stage", "shape", "phase", "estimate", "probe", "allocated", "reserved", "device", "estimate / device"),
             (memory_row(result, phase) for result in results for phase in result.phases if phase.device_used),
         ),
     ]
@@ -63,8 +63,9 @@ def speed_row(result: Result) -> tuple[str, ...]:
 
 
 def memory_row(result: Result, phase: Phase) -> tuple[str, ...]:
-    sizes = (phase.estimate, phase.allocated, phase.reserved, phase.device_used)
-    return (result.case, result.shape, phase.phase, *map(format_bytes, sizes), f"{ratio(phase):.2f}")
+    sizes = (phase.estimate, phase.probe, phase.allocated, phase.reserved, phase.device_used)
+    shown = (format_bytes(size) if size else "-" for size in sizes)
+    return (result.case, result.shape, phase.phase, *shown, f"{ratio(phase):.2f}")
 
 
 def ratio(phase: Phase) -> float:

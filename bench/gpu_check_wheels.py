@@ -27,7 +27,6 @@ NEEDED = (
     "av",
     "bitsandbytes",
     "diffusers",
-    "optimum-quanto",
     "prodigyopt",
     "pydantic",
     "pydantic-core",

@@ -1,0 +1,134 @@
+"""The GPU check at tiny size on the CPU: the same stages, the product's own command, the same page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import gpu_check
+from bench.gpu_check_cases import CASES, SIZES, TINY, WHOLE, Case, Shape, cases_for
+from bench.gpu_check_measure import Phase, Result, measure, read_phases
+from bench.gpu_check_table import page
+from ltxtrain.config.presets import preset_names
+
+GIB = 1024**3
+RECORD = {
+    "machine": {"name": "A Card", "memory_bytes": 80 * GIB, "detail": "compute capability 9.0", "cores": 8},
+    "software": {"python": "3.12", "packages": {"torch": "2.13.0"}, "commit": ""},
+    "model": "ltxtrain/random-2b",
+    "steps": 20,
+    "when": "2026-11-22",
+}
+
+
+def trained(case: str, shape: str, gib: float, **found: object) -> Result:
+    phase = Phase("training", "cuda", int(2.2 * GIB), int(1.5 * GIB), int(1.8 * GIB), int(gib * GIB))
+    whole = Phase("validation", "cuda", int(3.1 * GIB), GIB, GIB, 3 * GIB)
+    return Result(case, shape, 6, phases=(phase, whole), **found)  # type: ignore[arg-type]
+
+
+def targets(*results: Result) -> dict[str, tuple[str, str]]:
+    lines = page(RECORD, list(results)).partition("## Targets")[2].partition("##")[0].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    return {name: (measured, met) for name, measured, met in cells}
+
+
+def test_every_preset_for_a_gpu_has_a_stage_on_the_machine_that_it_is_for() -> None:
+    assert {case.preset for case in CASES} == set(preset_names()) - {"smoke"}
+    assert {case.preset for case in cases_for("rocm")} >= {"rocm-mi300x", "bf16"}
+    assert [shape.key for shape in WHOLE.shapes] == ["480x480x49", "768x512x49", "768x512x121"]
+    assert all(set(case.on) <= {"cuda", "rocm", "mps", "cpu"} for case in CASES)
+
+
+def test_a_stage_trains_and_renders_and_its_page_shows_what_was_measured(tmp_path: Path) -> None:
+    words = ["bf16", "--size", "tiny", "--results", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
+    gpu_check.main(words)
+    (kept,) = (tmp_path / "results").glob("*.json")
+    results = [Result.of(each) for each in json.loads(kept.read_text())["results"]]
+    assert [result.shape for result in results] == ["64x64x9", "128x64x17"]
+    for result in results:
+        assert result.told == "" and result.batch == 2 and len(result.losses) == 2
+        assert result.seconds_per_step is not None and 0 < result.seconds_per_step < 5
+        assert result.samples_per_second == pytest.approx(2 / result.seconds_per_step, rel=0.5)
+        assert list((tmp_path / "work" / "bf16" / result.shape / "run" / "samples").glob("*/*.mp4"))
+        measured = {phase.phase: phase.device_used for phase in result.phases if phase.device_used}
+        assert set(measured) >= {"training", "validation"}
+        assert all(size > 100 * 1024**2 for size in measured.values())
+    text = kept.with_suffix(".md").read_text()
+    assert "| bf16 | 64x64x9 | 2 | 12 GB |" in text and "| bf16 | 128x64x17 | training |" in text
+
+
+def test_a_run_that_fails_is_told_with_its_reason_and_the_estimate_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "64x64x9").write_text("in the way of the run's folder")
+    result = measure(Case("bad", "bf16"), TINY.shapes[0], TINY, tmp_path, 60)
+    assert result.told.startswith("exit code ") and "64x64x9" in result.told
+    assert result.seconds_per_step is None and {phase.phase for phase in result.phases} >= {"latents", "training"}
+
+
+def test_a_stage_ends_when_its_time_is_over(tmp_path: Path) -> None:
+    result = measure(Case("late", "bf16"), TINY.shapes[0], TINY, tmp_path, 0.01)
+    assert result.told.startswith("stopped after 1 s")
+    (_, second) = gpu_check.stage(Case("late", "bf16"), SIZES["tiny"], tmp_path, 0.01)
+    assert second.told == "not begun: the stage's time was over"
+
+
+def test_an_unknown_stage_is_refused_with_the_way_to_list_them(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="no stage nonsense on cuda"):
+        gpu_check.chosen("cuda", ["nonsense", "bf16"])
+
+
+def test_the_highest_of_a_phase_counts_and_a_trial_stands_beside_it() -> None:
+    plan = {
+        "memory": [
+            {"phase": "training", "device": "cuda", "total": 9},
+            {"phase": "latents", "device": "cuda", "total": 5},
+        ]
+    }
+    line = {"phase": "training", "allocated": 3, "reserved": 4, "device_used": 6}
+    records = [
+        {**line, "where": "run"},
+        {**line, "allocated": 5, "where": "run"},
+        {**line, "device_used": 7, "where": "probe"},
+    ]
+    assert read_phases(plan, records) == [
+        Phase("training", "cuda", 9, 5, 4, 6, probe=7),
+        Phase("latents", "cuda", 5),
+    ]
+
+
+def test_targets_are_met_missed_or_not_measured() -> None:
+    found = targets(
+        trained("low-vram", "480x480x49", 2.1, seconds_per_step=0.2),
+        trained("bf16-fast", "768x512x49", 20.0, seconds_per_step=0.050, mfu=0.38),
+        trained("bf16-fast-compiled", "768x512x49", 20.0, seconds_per_step=0.070, mfu=0.44),
+    )
+    assert found["low-vram trains 480x480x49 in 2.5 GiB on the device"] == ("2.1 GiB", "met")
+    assert found["low-vram, the whole pipeline in 4 GB"] == ("3.0 GiB", "met")
+    assert found["bf16 without checkpointing at 768x512x49: 40 % MFU"] == ("44.0%", "met")
+    assert found["bf16 without checkpointing at 768x512x49: 60 ms a step"] == ("0.050 s", "met")
+    assert found["estimates within 10 % of the peaks"] == ("0.11 to 1.05", "missed")
+    nothing = targets(trained("low-vram", "480x480x49", 2.7, told="exit code 6: the device ran out of memory"))
+    assert nothing["low-vram trains 480x480x49 in 2.5 GiB on the device"][1] == "missed"
+    assert nothing["low-vram, the whole pipeline in 6 GB"] == ("-", "not measured")
+    assert nothing["bf16 without checkpointing at 768x512x49: 40 % MFU"] == ("-", "not measured")
+
+
+def test_stages_of_several_calls_make_one_page_and_the_newest_counts(tmp_path: Path) -> None:
+    path = tmp_path / "gpu-a-card.json"
+    for result in (
+        trained("low-vram", "480x480x49", 2.7),
+        trained("bf16", "768x512x49", 9.0),
+        trained("low-vram", "480x480x49", 2.1),
+    ):
+        gpu_check.keep(path, RECORD, result)
+    kept = [Result.of(each) for each in json.loads(path.read_text())["results"]]
+    assert [result.case for result in kept] == ["bf16", "low-vram"]
+    assert path.with_suffix(".md").read_text() == page(RECORD, kept)
+    assert kept[1] == trained("low-vram", "480x480x49", 2.1)
+
+
+def test_shapes_are_named_as_plans_name_them() -> None:
+    assert Shape(768, 512, 121).bucket == "768x512@121"
