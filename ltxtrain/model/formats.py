@@ -82,7 +82,9 @@ class _Product(torch.autograd.Function):
     """``x @ weight.T + bias`` of a weight that is made from its codes, in each of the two passes."""
 
     @staticmethod
-    def forward(ctx, x, bias, name, parts, *tensors):  # type: ignore[no-untyped-def]
+    def forward(ctx, x, bias, *rest):  # type: ignore[no-untyped-def]
+        # torch.compile counts the parameters to see whether ctx is one: no format may have as many parts as these.
+        name, parts, *tensors = rest
         ctx.save_for_backward(*tensors)
         ctx.name, ctx.parts, ctx.columns = name, parts, x.shape[-1]
         stored = dict(zip(parts, tensors, strict=True))
