@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from ltxtrain.config.catalogue import options
 from ltxtrain.config.idle_entries import idle_words
+from ltxtrain.config.optimizers import OPTIMIZERS
 from ltxtrain.config.option import search_words
 from ltxtrain.config.schema import TrainConfig
 
@@ -107,6 +108,11 @@ IDLE_WHILE: Final[tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...]] = (
         ("lr_num_cycles",),
     ),
     ("max_grad_norm", (0.0,), ("grad_clip_method",)),
+    (
+        "optimizer",
+        tuple(name for name, facts in OPTIMIZERS.items() if not facts.clips),
+        ("max_grad_norm", "grad_clip_method"),
+    ),
     ("gradient_checkpointing_backend", ("torch", "torch-ffn"), ("gradient_checkpointing_offload_prefetch",)),
     ("flow_use_uniform_schedule", (True,), ("flow_sigmoid_scale",)),
     ("flow_use_beta_schedule", (True,), ("flow_sigmoid_scale",)),
@@ -136,6 +142,9 @@ IDLE_WHILE: Final[tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...]] = (
 
 SMALL_BUCKETS: Final = ("disable_bucket_pruning", "allow_dataset_oversubscription")
 """What to do with small buckets; the documented rules, which hold for a list of data sets."""
+
+BETAS: Final = ("optimizer_beta1", "optimizer_beta2")
+"""Not every optimiser has them; both are given or neither."""
 
 GUIDED: Final = ("validation_negative_prompt", "validation_guidance_rescale")
 """What shapes guidance, which there is none of at 1 and below."""
@@ -170,6 +179,9 @@ def idle_notices(config: TrainConfig, sources: Mapping[str, str]) -> list[str]:
         notices.append(_idle(["train_batch_size"], "while train_batch_tokens is set"))
     if "target_downsample_size" in given and config.data.maximum_image_size is None and not _listed(config):
         notices.append(_idle(["target_downsample_size"], "while maximum_image_size is not set"))
+    idle = [name for name in BETAS if name in given]
+    if idle and OPTIMIZERS[config.optimizer.optimizer].betas is None:
+        notices.append(_idle(idle, f"while optimizer is {config.optimizer.optimizer}"))
     words = idle_words(search_words(config.data.skip_file_discovery))
     notices += [f"skip_file_discovery {word} has no effect: {reason}" for word, reason in words]
     idle = [name for name in GUIDED if name in given]

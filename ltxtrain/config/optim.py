@@ -88,7 +88,9 @@ class OptimizerConfig(Section):
         "none", "Keep the optimiser's state in main memory."
     )
     optimizer_offload_gradients: bool = option(False, "Keep gradients in main memory with the optimiser's state.")
-    fuse_optimizer: bool = option(False, "Use the fused kernel of the optimiser.", devices=("cuda",))
+    fuse_optimizer: bool = option(
+        False, "Use the fused kernel of the optimiser; of ao-* ones, compile the step.", devices=("cuda",)
+    )
     adam_beta1: float = option(0.9, "The first beta of DeepSpeed's Adam.", ge=0, lt=1)
     adam_beta2: float = option(0.999, "The second beta of DeepSpeed's Adam.", ge=0, lt=1)
     adam_epsilon: float = option(1e-8, "The epsilon of DeepSpeed's Adam.", gt=0)

@@ -65,17 +65,13 @@ UNBUILT: Final[Mapping[str, tuple[Any, ...]]] = {
     "crepa_enabled": (False,),
     "scheduled_sampling_max_step_offset": (0,),
     # optimiser and schedule
-    "optimizer": ("torch-adamw",),
     "optimizer_release_gradients": (False,),
     "optimizer_cpu_offload_method": ("none",),
     "optimizer_offload_gradients": (False,),
-    "fuse_optimizer": (False,),
     "adam_beta1": (0.9,),
     "adam_beta2": (0.999,),
     "adam_epsilon": (1e-8,),
     "adam_weight_decay": (1e-2,),
-    "lr_scale": (False,),
-    "lr_scale_sqrt": (False,),
     "use_ema": (False,),
     # validation
     "validation_prompt_library": (False,),

@@ -89,14 +89,19 @@ def learning_rate(name: str, curve: Curve, step: int) -> float:
     return SCHEDULES[name](curve, step)
 
 
-def rate_of(optimizer: OptimizerConfig, schedule: ScheduleConfig, total: int, step: int) -> float:
-    """The rate of the ``step``-th of ``total`` steps, which count from 1."""
-    return learning_rate(schedule.lr_scheduler, curve_of(optimizer, schedule, total), step - 1)
+def rate_of(
+    optimizer: OptimizerConfig, schedule: ScheduleConfig, total: int, step: int, effective_batch: int = 1
+) -> float:
+    """The rate of the ``step``-th of ``total`` steps, which count from 1. ``effective_batch`` is for ``lr_scale``."""
+    return learning_rate(schedule.lr_scheduler, curve_of(optimizer, schedule, total, effective_batch), step - 1)
 
 
-def curve_of(optimizer: OptimizerConfig, schedule: ScheduleConfig, total: int) -> Curve:
+def curve_of(optimizer: OptimizerConfig, schedule: ScheduleConfig, total: int, effective_batch: int = 1) -> Curve:
+    """``effective_batch`` is the clips of one step: batch size times accumulation times processes. ``lr_scale``
+    multiplies the highest rate by it or by its root; ``lr_end`` stays."""
+    scale = float(effective_batch) if optimizer.lr_scale else 1.0
     return Curve(
-        base=optimizer.learning_rate,
+        base=optimizer.learning_rate * (math.sqrt(scale) if optimizer.lr_scale_sqrt else scale),
         end=schedule.lr_end,
         warmup=schedule.lr_warmup_steps,
         total=total,

@@ -50,9 +50,9 @@ def adapter_spec(section: AdapterConfig) -> AdapterSpec:
 
 
 def attach_adapter(
-    transformer: LTXVideoTransformer3DModel, spec: AdapterSpec, seed: int
+    transformer: LTXVideoTransformer3DModel, spec: AdapterSpec, seed: int, dtype: torch.dtype = torch.float32
 ) -> dict[str, torch.nn.Parameter]:
-    """Freeze the base, add the adapter in float32, and return its parameters by name, in a fixed order.
+    """Freeze the base, add the adapter in ``dtype``, and return its parameters by name, in a fixed order.
 
     The first factor is drawn from ``seed`` and the second is zero, so that the model's output is unchanged at the start
     (Hu et al. 2021). Raises ``ModelError`` when a target names no module.
@@ -78,7 +78,7 @@ def attach_adapter(
         transformer.add_adapter(config, adapter_name=ADAPTER_NAME)
     parameters = {name: p for name, p in transformer.named_parameters() if p.requires_grad}
     for parameter in parameters.values():
-        parameter.data = parameter.data.to(torch.float32)
+        parameter.data = parameter.data.to(dtype)
     return dict(sorted(parameters.items()))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXPipeline, LTXVideoTransformer3DModel
 
+from ltxtrain.config.optimizers import adapter_dtype
 from ltxtrain.model.adapter import AdapterSpec, attach_adapter
 from ltxtrain.model.checkpointing import set_checkpointing
 from ltxtrain.model.folder import ModelFolder
@@ -28,7 +29,8 @@ def assemble_transformer(
 ) -> tuple[LTXVideoTransformer3DModel, dict[str, torch.nn.Parameter]]:
     """The transformer on ``device`` in training mode, and what of it is trained, by name."""
     transformer = load_transformer(model, base_loading(config.precision, device, dtype))
-    parameters = attach_adapter(transformer, spec, config.model.seed)
+    trained = getattr(torch, adapter_dtype(config.optimizer.optimizer))
+    parameters = attach_adapter(transformer, spec, config.model.seed, trained)
     set_checkpointing(transformer, config.memory)
     transformer.to(device).train()
     return transformer, parameters
