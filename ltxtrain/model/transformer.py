@@ -20,10 +20,12 @@ def predict_velocity(
     noisy_BCFHW: torch.Tensor,
     sigma: torch.Tensor,
     embeds_BLD: torch.Tensor,
-    mask_BL: torch.Tensor,
+    mask_BL: torch.Tensor | None,
     framerate: float,
 ) -> torch.Tensor:
     """The model's velocity for noisy latents, as [B, C, F, H, W].
+
+    ``mask_BL`` is False at the padding of captions; None, as ``caption_mask`` gives it, where there is none.
 
     ``sigma`` is [B], or [B, S] where tokens differ (first-frame conditioning). The model is called with timestep
     ``1000 * sigma`` and with the rotary scale of ``LTXPipeline``, (8 / framerate, 32, 32): its time axis is in seconds.
@@ -42,6 +44,14 @@ def predict_velocity(
         return_dict=False,
     )[0]
     return LTXPipeline._unpack_latents(velocity_BSC, frames, height, width, 1, 1)
+
+
+def caption_mask(mask_BL: torch.Tensor) -> torch.Tensor | None:
+    """None where every token is a real one: attention without a mask runs on faster kernels.
+
+    To be asked of a mask in main memory: of one on a device, the answer would have to be waited for.
+    """
+    return None if bool(mask_BL.all()) else mask_BL
 
 
 def facts_of(transformer: LTXVideoTransformer3DModel) -> TransformerFacts:
