@@ -56,7 +56,9 @@ def _encode_int8_torchao(weight_RC: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def _decode_int8(stored: Stored, shape: tuple[int, int]) -> torch.Tensor:
-    return _scaled(stored["codes"], stored["scale"], torch.empty(shape, dtype=torch.bfloat16, device=_device(stored)))
+    """On a GPU this is one pass, with no other tensor of the weight's size in between."""
+    weight_RC = torch.empty(shape, dtype=torch.bfloat16, device=_device(stored))
+    return torch.mul(stored["codes"], stored["scale"], out=weight_RC)
 
 
 def _encode_fp8(weight_RC: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -91,8 +93,7 @@ def _decode_affine(name: str) -> Callable[[Stored, tuple[int, int]], torch.Tenso
     def decode_affine(stored: Stored, shape: tuple[int, int]) -> torch.Tensor:
         weight, pieces = _room(name, stored, shape)
         for place, piece in enumerate(pieces):
-            _scaled(_unpacked(stored["codes"], bits, place), stored["scale"], piece)
-            piece.sub_(stored["shift"])
+            piece.copy_(_unpacked(stored["codes"], bits, place)).mul_(stored["scale"]).sub_(stored["shift"])
         return weight
 
     return decode_affine
@@ -110,7 +111,7 @@ def _encode_int4_torchao(weight_RC: torch.Tensor) -> dict[str, torch.Tensor]:
 def _decode_int4_torchao(stored: Stored, shape: tuple[int, int]) -> torch.Tensor:
     weight, pieces = _room("int4-torchao", stored, shape)
     for place, piece in enumerate(pieces):
-        _scaled(_unpacked(stored["codes"], 4, place) - 8, stored["scale"], piece)
+        piece.copy_(_unpacked(stored["codes"], 4, place) - 8).mul_(stored["scale"])
     return weight
 
 
@@ -169,11 +170,6 @@ def _decode_nf4(stored: Stored, shape: tuple[int, int]) -> torch.Tensor:
 
 
 # ----------------------------------------------------------------
-
-
-def _scaled(codes: torch.Tensor, scale: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """``codes * scale`` into ``out``: on a GPU one pass, and no other tensor of the weight's size in between."""
-    return torch.mul(codes, scale, out=out)
 
 
 def _not_zero(scale: torch.Tensor) -> torch.Tensor:

@@ -30,29 +30,32 @@ def fp8_product(
 ) -> torch.Tensor:
     """``input @ weight.T + bias``, [T, R], of an input that is rounded to fp8 row by row, in the input's dtype.
 
-    Where the device multiplies fp8, it does; elsewhere the same rounded numbers are multiplied as bf16.
+    Where the device multiplies fp8, it does; elsewhere the same rounded numbers are multiplied in the input's dtype.
     """
     rounded_TC, scale_T1 = fp8_rows(input_TC)
     if not multiplies_fp8(input_TC.device) or any(size % 16 for size in codes_RC.shape):
-        weight_RC = read_fp8_rows(codes_RC, scale_R1)
-        product_TR = torch.nn.functional.linear(read_fp8_rows(rounded_TC, scale_T1), weight_RC)
-    else:
-        kind = _fp8_dtype()
-        product_TR = torch._scaled_mm(
-            rounded_TC.view(kind),
-            codes_RC.view(kind).t(),
-            scale_a=scale_T1,
-            scale_b=scale_R1.t(),
-            out_dtype=torch.bfloat16,
-            use_fast_accum=True,
-        )
-    product_TR = product_TR.to(input_TC.dtype)
+        read_TC, weight_RC = read_fp8_rows(rounded_TC, scale_T1), read_fp8_rows(codes_RC, scale_R1)
+        return torch.nn.functional.linear(read_TC.to(input_TC.dtype), weight_RC.to(input_TC.dtype), bias_R)
+    kind = _fp8_dtype()
+    product_TR = torch._scaled_mm(
+        rounded_TC.view(kind),
+        codes_RC.view(kind).t(),
+        scale_a=scale_T1,
+        scale_b=scale_R1.t(),
+        out_dtype=torch.bfloat16,
+        use_fast_accum=True,
+    ).to(input_TC.dtype)
     return product_TR if bias_R is None else product_TR + bias_R
 
 
-@functools.cache
+@torch.compiler.assume_constant_result
 def multiplies_fp8(device: torch.device) -> bool:
     """Whether products of fp8 numbers are computed by the device: NVIDIA from compute capability 8.9, AMD MI300."""
+    return _multiplies(device)
+
+
+@functools.cache
+def _multiplies(device: torch.device) -> bool:
     if device.type != "cuda":
         return False
     if torch.version.hip:
@@ -60,9 +63,14 @@ def multiplies_fp8(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 9)
 
 
-@functools.cache
+@torch.compiler.assume_constant_result
 def _fp8_dtype() -> torch.dtype:
     """The e4m3 of this machine: MI300 has one of its own, without a negative zero."""
+    return _e4m3()
+
+
+@functools.cache
+def _e4m3() -> torch.dtype:
     if not torch.version.hip or not torch.cuda.is_available():
         return torch.float8_e4m3fn
     ours = torch.cuda.get_device_properties(0).gcnArchName.startswith("gfx94")
