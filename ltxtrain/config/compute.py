@@ -86,7 +86,9 @@ class PrecisionConfig(Section):
     text_encoder_3_precision: Precision = option("no_change", "LTX-Video has one text encoder; kept for old files.")
     text_encoder_4_precision: Precision = option("no_change", "LTX-Video has one text encoder; kept for old files.")
     vae_dtype: Literal["bf16", "fp32", "fp16"] = option("bf16", "The number format of the VAE.")
-    disable_tf32: bool = option(False, "Compute float32 products in full precision.", devices=("cuda", "rocm"))
+    disable_tf32: bool = option(
+        False, "Compute float32 products in full precision, without TF32's 10 bits.", devices=("cuda", "rocm")
+    )
 
 
 class MemoryConfig(Section):
@@ -146,7 +148,7 @@ class SpeedConfig(Section):
         "diffusers", "How attention is computed; 'diffusers' is PyTorch's own scaled dot product."
     )
     sageattention_usage: Literal["inference", "training", "training+inference"] = option(
-        "inference", "When SageAttention is used."
+        "inference", "When SageAttention is used: it has no backward pass, so for validation alone."
     )
     dynamo_backend: Literal["no", "eager", "aot_eager", "inductor", "cudagraphs", "onnxrt", "tensorrt", "ipex"] = (
         option("no", "Compile the transformer with torch.compile and this backend.")
@@ -156,9 +158,13 @@ class SpeedConfig(Section):
     )
     dynamo_fullgraph: bool = option(False, "Refuse graph breaks while compiling.")
     dynamo_dynamic: bool = option(False, "Compile once for all bucket shapes.")
-    dynamo_use_regional_compilation: bool = option(False, "Compile one block and use it for all.")
+    dynamo_use_regional_compilation: bool = option(
+        True, "Compile one block and use it for all, not the whole transformer.", documented=False
+    )
     torch_num_threads: int | None = option(
         None, "CPU threads of PyTorch; not set leaves it to PyTorch.", ge=1, le=1024, documented=8
     )
-    dataloader_prefetch: bool = option(False, "Read the next batches while the GPU computes.")
-    dataloader_prefetch_qlen: int = option(10, "How many batches are read ahead.", ge=1)
+    dataloader_prefetch: bool = option(
+        False, "Read more batches ahead than the next two, which always are read while the GPU computes."
+    )
+    dataloader_prefetch_qlen: int = option(10, "How many batches are then read ahead.", ge=1)

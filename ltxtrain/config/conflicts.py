@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
+from ltxtrain.config.attentions import ATTENTIONS
 from ltxtrain.config.entries import TableStrategy
 from ltxtrain.config.explain import placed
 from ltxtrain.config.limits import size_faults
@@ -244,6 +245,49 @@ def _memory(config: TrainConfig) -> Iterator[Conflict]:
         yield Conflict(("context_parallel_size",), "context_parallel_size needs fsdp_enable")
 
 
+def _speed(config: TrainConfig) -> Iterator[Conflict]:
+    speed, memory = config.speed, config.memory
+    name, attention = speed.attention_mechanism, ATTENTIONS[speed.attention_mechanism]
+    if attention.verdict.refused:
+        why, instead = attention.verdict.why, attention.verdict.instead
+        yield Conflict(("attention_mechanism",), f"{name} is refused: {why}", f"the nearest is {instead}")
+    if attention.half and config.precision.mixed_precision == "no":
+        yield Conflict(
+            ("attention_mechanism", "mixed_precision"),
+            f"{name} computes in 16 bits, and mixed_precision is no",
+            "set mixed_precision to bf16, or attention_mechanism to diffusers",
+        )
+    if attention.compiled and speed.dynamo_backend != "inductor":
+        yield Conflict(
+            ("attention_mechanism", "dynamo_backend"),
+            f"{name} has no fast kernel until it is compiled",
+            "set dynamo_backend to inductor",
+        )
+    if not attention.trains and speed.sageattention_usage != "inference":
+        yield Conflict(
+            ("attention_mechanism", "sageattention_usage"),
+            "SageAttention has no backward pass: nothing would be learned through attention",
+            "set sageattention_usage to inference",
+        )
+    if speed.dynamo_mode is not None and speed.dynamo_backend not in ("no", "inductor"):
+        yield Conflict(
+            ("dynamo_backend", "dynamo_mode"), f"{speed.dynamo_backend} has no modes", "leave dynamo_mode out"
+        )
+    if speed.dynamo_backend != "no" and memory.enable_group_offload:
+        if not speed.dynamo_use_regional_compilation:
+            yield Conflict(
+                ("enable_group_offload", "dynamo_use_regional_compilation"),
+                "weights cannot be moved in the middle of a transformer that is compiled as a whole",
+                "set dynamo_use_regional_compilation to true",
+            )
+        elif memory.group_offload_type == "leaf_level":
+            yield Conflict(
+                ("dynamo_backend", "group_offload_type"),
+                "weights cannot be moved in the middle of a block that is compiled",
+                "set group_offload_type to block_level",
+            )
+
+
 def _data(config: TrainConfig) -> Iterator[Conflict]:
     data = config.data
     if not data.datasets and data.data_backend_config is None:  # of a list, each entry is looked at by itself
@@ -280,4 +324,4 @@ def _outputs(config: TrainConfig) -> Iterator[Conflict]:
 
 Check = Callable[[TrainConfig], Iterator[Conflict]]
 
-_CHECKS: tuple[Check, ...] = (_length, _learning_rate, _optimizer, _flow, _quantised, _memory, _data, _outputs)
+_CHECKS: tuple[Check, ...] = (_length, _learning_rate, _optimizer, _flow, _quantised, _memory, _speed, _data, _outputs)

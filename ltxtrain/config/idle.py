@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from ltxtrain.config.attentions import ATTENTIONS
 from ltxtrain.config.catalogue import options
 from ltxtrain.config.idle_entries import idle_words
 from ltxtrain.config.optimizers import OPTIMIZERS
@@ -39,7 +40,6 @@ WITHOUT_MASTER: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "dynamo_backend": ("dynamo_mode", "dynamo_fullgraph", "dynamo_dynamic", "dynamo_use_regional_compilation"),
     "dataloader_prefetch": ("dataloader_prefetch_qlen",),
-    "attention_mechanism": ("sageattention_usage",),
     "flow_custom_timesteps": ("flow_timesteps_mode",),
     "flow_use_beta_schedule": ("flow_beta_schedule_alpha", "flow_beta_schedule_beta"),
     "ltx_protect_first_frame": ("ltx_partial_noise_fraction",),
@@ -108,6 +108,11 @@ IDLE_WHILE: Final[tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...]] = (
         ("lr_num_cycles",),
     ),
     ("max_grad_norm", (0.0,), ("grad_clip_method",)),
+    (
+        "attention_mechanism",
+        tuple(name for name, attention in ATTENTIONS.items() if attention.trains),
+        ("sageattention_usage",),
+    ),
     (
         "optimizer",
         tuple(name for name, facts in OPTIMIZERS.items() if not facts.clips),
