@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from ltxtrain.facts.models import KNOWN_MODELS
-from ltxtrain.plan.memory import TrainingSetup, encode_lines, estimate_memory, text_lines, training_lines
+from ltxtrain.plan.memory import TrainingSetup, estimate_memory
+from ltxtrain.plan.memory.phases import encode_lines, text_lines, training_lines
 from ltxtrain.plan.records import Bucket
 
 GIB = 1024**3
@@ -73,9 +74,9 @@ def test_totals_are_sums_and_the_largest_bucket_counts() -> None:
 def test_each_knob_moves_the_estimate_its_way() -> None:
     base = _gib(training_lines(MODEL, PUBLISHED, SETUP))
     assert _gib(training_lines(MODEL, PUBLISHED, replace(SETUP, batch_size=4))) > base
-    assert _gib(training_lines(MODEL, PUBLISHED, replace(SETUP, rank=128))) == pytest.approx(
-        base + 7 / 8 * 1.75, abs=0.01
-    )
+    # Weights and two moments in float32, and what adapters keep; gradients come as the activations go.
+    more = _gib(training_lines(MODEL, PUBLISHED, replace(SETUP, rank=128))) - base
+    assert 7 / 8 * 0.75 * 1.75 < more < 7 / 8 * 1.75 + 0.1
     assert _gib(training_lines(MODEL, PUBLISHED, replace(SETUP, weight_bytes=4))) > 1.8 * base
     large = KNOWN_MODELS["Lightricks/LTX-Video-0.9.7-dev"]
     assert _gib(training_lines(large, PUBLISHED, SETUP)) > 24
@@ -104,7 +105,7 @@ def test_encoding_on_demand_keeps_its_models_beside_the_transformer() -> None:
     )
     assert latents["VAE weights, on demand"] == MODEL.vae.params * 2
     assert both["text encoder weights, on demand"] == MODEL.text_params * 2
-    activations = dict(encode_lines(MODEL, PUBLISHED, SETUP))["activations of 480x480@49"]
+    activations = sum(size for _, size in encode_lines(MODEL, PUBLISHED, SETUP)[1:])
     step = sum(size for name, size in plain.items() if name.startswith("activations"))
     assert latents.get("activations of encoding, beyond the step's", 0) == max(0, activations - step)
     assert plain.items() <= latents.items() <= both.items()

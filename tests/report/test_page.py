@@ -175,10 +175,10 @@ def test_each_kind_of_memory_has_one_colour_in_all_phases(make_run: Callable[...
     assert all(len(classes) == 1 for classes in colours.values()), colours
     assert [name for name, classes in colours.items() if classes == {"kind-margin"}] == ["margin"]
     assert [name for name, classes in colours.items() if classes == {"kind-other"}] == [
-        "largest component while it is loaded"
+        "one tensor while it is loaded"
     ], "what the plan tells, the page knows"
     kinds = {next(iter(classes)) for classes in colours.values()}
-    assert len(kinds) == len(colours) - 1, "device context and libraries share one, the others have their own"
+    assert len(kinds) == len(colours) - 2, "device context and libraries share one, and so do two workspaces"
     style = page.all("style")[0].text
     assert all(f".{kind} {{ --key:" in style for kind in kinds)
 
