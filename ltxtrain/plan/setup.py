@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ltxtrain.plan.memory import TrainingSetup
+from ltxtrain.config.formats import FORMATS
+from ltxtrain.config.optimizers import adapter_dtype
+from ltxtrain.plan.memory import Offload, Recompute, TrainingSetup
 from ltxtrain.plan.records import Bucket
 from ltxtrain.plan.targets import lora_targets
 
 if TYPE_CHECKING:
     from ltxtrain.config import TrainConfig
+    from ltxtrain.config.compute import MemoryConfig, PrecisionConfig
     from ltxtrain.plan.prompts import ValidationVideo
 
 VALUE_BYTES = {"no": 4, "fp32": 4, "bf16": 2, "fp16": 2, "fp8": 2}
@@ -19,14 +22,64 @@ VALUE_BYTES = {"no": 4, "fp32": 4, "bf16": 2, "fp16": 2, "fp8": 2}
 def training_setup(config: TrainConfig, device: str, videos: Sequence[ValidationVideo]) -> TrainingSetup:
     """What the memory estimate needs to know. ``device`` is the kind of the machine: cuda, rocm, mps or cpu."""
     shapes = [Bucket(video.width, video.height, video.frames) for video in videos]
+    precision, cache, optimizer = config.precision, config.cache, config.optimizer
+    objective = config.objective
     return TrainingSetup(
         rank=config.adapter.lora_rank,
         targets=lora_targets(config.adapter),
-        weight_bytes=VALUE_BYTES[config.precision.mixed_precision],
-        vae_bytes=VALUE_BYTES[config.precision.vae_dtype],
+        weight_bytes=_weight_bytes(precision),
+        vae_bytes=VALUE_BYTES[precision.vae_dtype],
         batch_size=config.data.train_batch_size,
         checkpointing=config.memory.gradient_checkpointing,
-        tiling=config.cache.vae_enable_tiling,
+        tiling=cache.vae_enable_tiling,
         accelerator=device,
         validation=max(shapes, key=lambda shape: shape.tokens) if shapes else None,
+        precision=precision.base_model_precision,
+        text_precision=precision.text_encoder_1_precision,
+        text_bytes=VALUE_BYTES[precision.mixed_precision],
+        text_half=precision.mixed_precision == "fp16",
+        texts=cache.text_encoder_batch_size,
+        recompute=_recompute(config.memory),
+        offload=_offload(config.memory, device),
+        slicing=cache.vae_enable_slicing,
+        timed=objective.ltx_train_mode == "i2v" and objective.ltx_i2v_prob > 0,
+        full=config.model.model_type == "full",
+        accumulation=optimizer.gradient_accumulation_steps,
+        adapter_bytes=2 if adapter_dtype(optimizer.optimizer) == "bfloat16" else 4,
+        optimizer=optimizer.optimizer,
+        optimizer_config=optimizer.optimizer_config,
+        guided=config.validation.validation_guidance > 1,
+    )
+
+
+def _weight_bytes(precision: PrecisionConfig) -> int:
+    """What is not quantised in a quantised model has a dtype of its own."""
+    if FORMATS[precision.base_model_precision].quantised and precision.base_model_default_dtype == "fp32":
+        return VALUE_BYTES["fp32"]
+    return VALUE_BYTES[precision.mixed_precision]
+
+
+def _recompute(memory: MemoryConfig) -> Recompute:
+    backend = memory.gradient_checkpointing_backend
+    return Recompute(
+        interval=memory.gradient_checkpointing_interval or 1,
+        stride=memory.gradient_checkpointing_segment_stride,
+        free_blocks=memory.gradient_checkpointing_free_blocks,
+        feed_forward=backend.endswith("-ffn"),
+        moved=backend.startswith("unsloth"),
+        ahead=memory.gradient_checkpointing_offload_prefetch,
+    )
+
+
+def _offload(memory: MemoryConfig, device: str) -> Offload:
+    grouped = memory.enable_group_offload
+    return Offload(
+        group=memory.group_offload_blocks_per_group if grouped else 0,
+        leaves=grouped and memory.group_offload_type == "leaf_level",
+        swapped=memory.musubi_blocks_to_swap,
+        ahead=grouped and memory.group_offload_use_stream and device == "cuda",
+        disk=grouped and memory.group_offload_to_disk_path is not None,
+        text_encoder=grouped and memory.group_offload_text_encoder,
+        vae=grouped and memory.group_offload_vae,
+        models=memory.enable_model_cpu_offload,
     )
