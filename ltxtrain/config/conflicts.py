@@ -9,6 +9,7 @@ from typing import get_args
 from ltxtrain.config.attentions import ATTENTIONS
 from ltxtrain.config.entries import TableStrategy
 from ltxtrain.config.explain import placed
+from ltxtrain.config.formats import FORMATS, WORKING
 from ltxtrain.config.limits import size_faults
 from ltxtrain.config.optim import OptimizerConfig
 from ltxtrain.config.optimizer_settings import parse_optimizer_settings
@@ -172,6 +173,14 @@ def _quantised(config: TrainConfig) -> Iterator[Conflict]:
     precision = config.precision
     base = precision.base_model_precision
     quantised = base != "no_change" or precision.quantization_config is not None
+    for key, name in (
+        ("base_model_precision", base),
+        ("text_encoder_1_precision", precision.text_encoder_1_precision),
+    ):
+        verdict = FORMATS[name].verdict
+        if verdict.refused:
+            hint = f"use {verdict.instead}; these work: {', '.join(WORKING)}"
+            yield Conflict((key,), f"{name} is refused: {verdict.why}", hint)
     if base == "nf4-bnb" and config.speed.dynamo_backend != "no":
         yield Conflict(
             ("base_model_precision", "dynamo_backend"),
@@ -183,26 +192,29 @@ def _quantised(config: TrainConfig) -> Iterator[Conflict]:
             ("base_model_precision", "model_type"), "a quantised base model cannot be trained in full", "train a LoRA"
         )
     if quantised and config.launch.fsdp_enable:
-        yield Conflict(("base_model_precision", "fsdp_enable"), "a quantised base model cannot be sharded by FSDP")
-    if base == "fp8-quanto":
         yield Conflict(
-            ("base_model_precision",), "LTX-Video does not work in fp8-quanto", "use fp8-torchao or int8-quanto"
+            ("base_model_precision", "fsdp_enable"),
+            "a quantised base model cannot be sharded by FSDP",
+            "set fsdp_enable to false",
         )
-    if base.startswith("int8dq-"):
+    start = config.adapter.lora_init_type
+    if quantised and start in ("pissa", "olora", "loftq"):
         yield Conflict(
-            ("base_model_precision",),
-            f"{base} quantises activations, and the adapter's gradients would be silently wrong",
-            "use int8-torchao or int8-quanto",
+            ("base_model_precision", "lora_init_type"),
+            f"{start} starts from the weights of a base model that is not quantised",
+            "leave out lora_init_type",
         )
-    if base == "nf4-bnb" and config.adapter.lora_init_type in ("pissa", "olora"):
+    if quantised and config.adapter.use_dora:
         yield Conflict(
-            ("base_model_precision", "lora_init_type"), f"{config.adapter.lora_init_type} cannot start from NF4 weights"
+            ("base_model_precision", "use_dora"),
+            "DoRA measures the weights of a base model that is not quantised",
+            "set use_dora to false",
         )
-    if quantised and config.adapter.lora_init_type == "loftq":
-        yield Conflict(("base_model_precision", "lora_init_type"), "loftq needs a base model that is not quantised")
     if precision.mixed_precision == "fp8" and base != "fp8-torchao":
         yield Conflict(
-            ("mixed_precision", "base_model_precision"), "mixed_precision fp8 needs base_model_precision fp8-torchao"
+            ("mixed_precision", "base_model_precision"),
+            "mixed_precision fp8 needs base_model_precision fp8-torchao",
+            "set base_model_precision to fp8-torchao",
         )
     if precision.base_model_default_dtype == "fp32" and config.optimizer.optimizer == "adamw_bf16":
         yield Conflict(("base_model_default_dtype", "optimizer"), "adamw_bf16 needs bf16 weights", "use torch-adamw")
