@@ -23,11 +23,14 @@ from ltxtrain.config.formats import FORMATS, is_quantised_layer
 from ltxtrain.config.secrets import first_line
 from ltxtrain.model.folder import LOADING_ERRORS, ModelFolder, load_settings, not_loadable
 from ltxtrain.model.formats import Quantised, QuantisedLinear, computing_dtype, quantisation_error, quantised_linear
+from ltxtrain.model.host_memory import give_back_freed
 from ltxtrain.model.weights import Weights, folder_weights, random_weights, single_file_weights
 
 CPU = torch.device("cpu")
 Via = Literal["cpu", "accelerator", "pipeline"]
 Told = Callable[[Quantised], None]
+# After so many bytes of weights, what was freed on the way goes back to the system.
+GIVEN_BACK_BYTES = 256 * 1024**2
 # What reading values may raise. Anything else is no fault of the files: a device that is full, above all.
 FILE_ERRORS = (OSError, SafetensorError)
 
@@ -160,7 +163,12 @@ def _fill(component: nn.Module, weights: Weights, part: Any, loading: Loading) -
     named = _named(component)
     placed: dict[int, torch.Tensor] = {}
     layers: list[_Layer] = []
+    freed = 0
     for path, module in list(component.named_modules()):
+        freed += sum(tensor.nbytes for tensor in module.parameters(recurse=False))
+        if freed > GIVEN_BACK_BYTES:
+            give_back_freed()
+            freed = 0
         dtype = computing_dtype(part, path, loading.dtype)
         if loading.quantises and type(module) is nn.Linear and is_quantised_layer(part, path):
             made, layer = _quantised(module, path, weights, loading, dtype)
@@ -176,6 +184,7 @@ def _fill(component: nn.Module, weights: Weights, part: Any, loading: Loading) -
                     values = weights.read(str(_stored(named[id(empty)], weights)), loading.device, dtype)
                     placed[id(empty)] = nn.Parameter(values) if isinstance(empty, nn.Parameter) else values
                 tensors[attribute] = placed[id(empty)]
+    give_back_freed()
     return _summary(loading.format, layers)
 
 
