@@ -50,7 +50,7 @@ GPU_PYTHON := $(if $(filter file,$(origin PYTHON)),$(BIN)/python,$(PYTHON))
 gpu-check: $(if $(filter file,$(origin PYTHON)),setup) ## measure the presets on this GPU with random weights, in stages (ARGS="--list" names them)
 	@$(filter-out OMP_NUM_THREADS=1,$(OFFLINE)) "$(GPU_PYTHON)" -m bench.gpu_check $(ARGS)
 
-docs: setup ## write docs/options.md from the schema, docs/names.md from the tables of names
+docs: setup ## write the reference: docs/options.md, docs/names.md, docs/presets.md
 	@$(BIN)/python scripts/reference.py
 
 lock: setup ## resolve again and rewrite lock.txt, dev.txt and sbom.txt in requirements (needs the network)

@@ -44,17 +44,17 @@ def names_page() -> str:
         (
             INTRODUCTION,
             FORMATS_TEXT,
-            _table(
+            table(
                 ("name", "works on", "bytes", "error", "needs", "to know", "instead"),
                 (_format_row(name, known) for name, known in FORMATS.items()),
             ),
             OPTIMIZERS_TEXT,
-            _table(
+            table(
                 ("name", "works on", "adapter in", "state", "betas", "settings", "needs", "to know", "instead"),
                 (_optimizer_row(name, known) for name, known in OPTIMIZERS.items()),
             ),
             ATTENTIONS_TEXT,
-            _table(
+            table(
                 ("name", "works on", "needs", "to know", "instead"),
                 (_attention_row(name, known) for name, known in ATTENTIONS.items()),
             ),
@@ -62,7 +62,7 @@ def names_page() -> str:
     )
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = (head, tuple("---" for _ in head), *rows)
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 

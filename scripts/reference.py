@@ -1,5 +1,5 @@
-"""Write docs/options.md, the reference of all options and keys, from the schema, and docs/names.md from the tables of
-what becomes of each name. ``--check`` only compares."""
+"""Write docs/options.md, the reference of all options and keys, from the schema; docs/names.md from the tables of what
+becomes of each name; docs/presets.md from the plan's estimate. ``--check`` only compares."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from cards import presets_page
 from names import names_page
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -79,7 +80,7 @@ def _code(text: str) -> str:
 
 
 def main() -> None:
-    pages = {DOCS / "options.md": page(), DOCS / "names.md": names_page()}
+    pages = {DOCS / "options.md": page(), DOCS / "names.md": names_page(), DOCS / "presets.md": presets_page()}
     if "--check" in sys.argv:
         stale = [path.name for path, text in pages.items() if not path.exists() or path.read_text("utf-8") != text]
         sys.exit(f"docs/{' and docs/'.join(stale)} out of date: make docs" if stale else 0)
