@@ -1,8 +1,8 @@
 """The records that a run emits. Listeners read them; nothing flows back.
 
 A run yields, in this order: ``Notice`` and ``StageStarted`` / ``StageProgress`` / ``StageDone`` for each stage,
-``StepDone`` for each optimiser step, ``CheckpointSaved``, ``EvalLoss`` and ``VideoRendered`` in between, ``Exported``
-for each file that is meant to be used, and ``RunFinished`` last.
+``MemoryMeasured`` for each phase, ``StepDone`` for each optimiser step, ``CheckpointSaved``, ``EvalLoss`` and
+``VideoRendered`` in between, ``Exported`` for each file that is meant to be used, and ``RunFinished`` last.
 """
 
 from __future__ import annotations
@@ -87,6 +87,27 @@ EVALUATIONS = "evaluations.jsonl"  # in the run folder: a line for each of these
 
 
 @dataclass(frozen=True)
+class MemoryMeasured:
+    """The peak of one phase, beside its estimate. Bytes.
+
+    ``phase`` and ``device`` are those of the plan's estimate, ``estimate`` its total, None where the plan has none.
+    ``allocated`` and ``reserved`` are what torch had in tensors and in all, None where it does not count (on the CPU);
+    ``device_used`` is all that was in use: on a GPU with the context and other programs, else what was resident of the
+    process. ``where`` is "probe" for a trial of the largest batch, before the phase or as its first, and "run" for the
+    phase as it was; ``detail`` says what was tried.
+    """
+
+    phase: str
+    device: str
+    estimate: int | None
+    allocated: int | None
+    reserved: int | None
+    device_used: int
+    where: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
 class CheckpointSaved:
     """Emitted only after the checkpoint is committed. ``path`` is relative to the run folder."""
 
@@ -129,6 +150,7 @@ Event = (
     | StageDone
     | StepDone
     | EvalLoss
+    | MemoryMeasured
     | CheckpointSaved
     | VideoRendered
     | Exported

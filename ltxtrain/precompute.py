@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from ltxtrain.caching.encoders import LATENTS, TEXTS, Encoders
 from ltxtrain.config import CacheRule
 from ltxtrain.data.cache_decode import Decoder
-from ltxtrain.data.cache_fill import Batches, Encode, Item, Task, fill, missing_keys, regrouped
+from ltxtrain.data.cache_fill import Encode, Item, Task, fill, missing_keys, regrouped
 from ltxtrain.data.cache_groups import Group, Place, grouped
 from ltxtrain.data.cache_keys import PromptsRule, latents_rule, later, text_rules
 from ltxtrain.data.claims import POLL_SECONDS, Claims
@@ -18,24 +18,22 @@ from ltxtrain.data.prepared import OnDemand, Prepared, Source, Tensors
 from ltxtrain.data.store import Entry
 from ltxtrain.data.writer import Encoded, Writer
 from ltxtrain.errors import DataError
-from ltxtrain.events import Event, Notice, StageDone, StageProgress, StageStarted
+from ltxtrain.events import Event, MemoryMeasured, Notice, StageDone, StageProgress, StageStarted
 from ltxtrain.facts.media_memo import NOT_REMEMBERED as PASSING
 from ltxtrain.facts.quarantine import add_quarantine, quarantined
-from ltxtrain.learn.device import DTYPES, check_dtype, find_device, memory_advice, release_memory
+from ltxtrain.learn.device import DTYPES
 from ltxtrain.learn.resume import peek_step
 from ltxtrain.learn.signals import StopFlag
-from ltxtrain.model.folder import COMPONENTS, ModelFolder, load_text_encoder, load_vae, locate_model
-from ltxtrain.model.text import MAX_TOKENS, PromptEmbedding, encode_prompts, make_text_pipeline
-from ltxtrain.model.vae import encode_clips
+from ltxtrain.model.folder import COMPONENTS, locate_model
+from ltxtrain.model.text import MAX_TOKENS
 from ltxtrain.plan.fingerprint import known_digests, media_digests
 from ltxtrain.plan.folder import RunFolder
 from ltxtrain.plan.order import order_of
 from ltxtrain.plan.records import Plan, Sample
+from ltxtrain.training.memory import measured
 from ltxtrain.units import counted
 
 KEPT = "everything encoded so far is kept"
-TEXT_MEMORY = "free the GPU of other programs; the text encoder of the released model needs about 9 GiB"
-VAE_MEMORY = "add --vae-enable-tiling, or lower resolution or num_frames"
 NAMED_AT_MOST = 20
 MEDIA_STAGE = "media digests"
 TOLD_EVERY_S = 0.2
@@ -43,58 +41,6 @@ TOLD_EVERY_S = 0.2
 
 class FaultyClips(DataError):
     """Clips that cannot be decoded. They have gone or are on the quarantine list now, so a new plan leaves them out."""
-
-
-class Encoders:
-    """The VAE and the text encoder, each loaded when it is first needed, and let go when told so."""
-
-    def __init__(self, plan: Plan, model: ModelFolder) -> None:
-        config = plan.config
-        self.device = find_device(config.speed.torch_num_threads)
-        self.dtype = check_dtype(self.device, config.precision.mixed_precision, config.precision.vae_dtype)
-        self.batches = Batches()
-        self._vae_dtype = DTYPES[config.precision.vae_dtype]
-        self._model = model
-        self._vae: Any = None
-        self._text: Any = None
-
-    def load_vae(self) -> None:
-        if self._vae is None:
-            with memory_advice("placing the VAE", "free the GPU of other programs"):
-                self._vae = load_vae(self._model, self._vae_dtype).to(self.device)
-
-    def load_text(self) -> None:
-        if self._text is None:
-            with memory_advice("placing the text encoder", TEXT_MEMORY):
-                encoder, tokenizer = load_text_encoder(self._model, self.dtype)
-                self._text = make_text_pipeline(encoder.to(self.device), tokenizer)
-
-    def clips(self, shape: str, clips: Sequence[Any], *, tiled: bool) -> list[Tensors]:
-        """Clips of one shape to their latents. Raises ``OutOfMemoryError`` when even one does not fit."""
-
-        def encode(part: Sequence[Any]) -> list[Tensors]:
-            with memory_advice(f"encoding {shape}", VAE_MEMORY):
-                return [{"latents": latents_CFHW} for latents_CFHW in encode_clips(self._vae, part, tiled=tiled)]
-
-        self.load_vae()
-        return self.batches.run(shape, clips, encode)
-
-    def texts(self, texts: Sequence[str], cut: list[str]) -> list[Tensors]:
-        """Those that are longer than what is encoded are added to ``cut``."""
-
-        def encode(part: Sequence[str]) -> list[Tensors]:
-            with memory_advice("encoding captions", TEXT_MEMORY):
-                embeddings = encode_prompts(self._text, part)
-            cut.extend(text for text, one in zip(part, embeddings, strict=True) if one.tokens > MAX_TOKENS)
-            return [_tensors_of(embedding) for embedding in embeddings]
-
-        self.load_text()
-        return self.batches.run("captions", texts, encode)
-
-    def release(self) -> None:
-        if self._vae is not None or self._text is not None:
-            self._vae = self._text = None
-            release_memory(self.device)
 
 
 def iter_precompute(plan: Plan, stop: StopFlag) -> Generator[Event, None, Prepared]:
@@ -142,6 +88,7 @@ class Filling:
         self.decoder: Decoder | None = None
         self.at_once = 1  # clips that are known to be decoded one after the other
         self.cut: list[str] = []
+        self.measured: list[MemoryMeasured] = []
         self.faulty: dict[str, tuple[Sample, DataError]] = {}
         self.text_groups = grouped(self.text_rules, self.prompts_rule.entry, self._text_place)
         self.sample_groups: list[Group[Sample]] = []
@@ -178,7 +125,7 @@ class Filling:
         groups = [group for group in self.text_groups if not later(self.text_rules[group.items[0]])]
         with stop.at_once(KEPT):
             missing = missing_keys((entry for group in groups for entry in group.entries), set())
-        task = Task("text embeddings", groups, missing, self.encode_texts, _caption_name, self.encoders.batches.told)
+        task = Task(TEXTS, groups, missing, self.encode_texts, _caption_name, self.encoders.batches.told)
         yield from self._fill(task, "texts", self.encoders.load_text, stop)
         yield from (Notice(sentence, "warning") for sentence in self._taken_cut())
 
@@ -187,12 +134,12 @@ class Filling:
         samples = yield from self._read_media(stop)
         with stop.at_once(KEPT):
             self.sample_groups = grouped(samples, self.latents_rule.entry, self._sample_place)
-            groups = [group for group in self.sample_groups if not self._later(group.items[0])]
+            groups = _largest_first([group for group in self.sample_groups if not self._later(group.items[0])])
             scanned = {entry.key for group in groups for sample, entry in group if self._rule(sample).scanned}
             missing = missing_keys((entry for group in groups for entry in group.entries), scanned)
         self.at_once = len(missing)
         told = self.encoders.batches.told
-        task = Task("latents", groups, missing, self.encode_samples, _sample_name, told, scanned)
+        task = Task(LATENTS, groups, missing, self.encode_samples, _sample_name, told, scanned)
         yield from self._fill(task, "clips", self.encoders.load_vae, stop)
         self.at_once = 1
         if self.faulty:
@@ -226,14 +173,35 @@ class Filling:
         started, encoded, faulty = time.perf_counter(), 0, len(self.faulty)
         cache = self.plan.config.cache
         if missing:
+            self.encoders.meter.enter(task.stage)
             with stop.at_once(KEPT):
                 load()
             with Writer(cache.write_batch_size, cache.compress_disk_cache, self._committed) as writer:
-                encoded = yield from fill(task, self.claims, writer, lambda: stop.check(KEPT))
+                encoded = yield from self._probed(task.stage, fill(task, self.claims, writer, lambda: stop.check(KEPT)))
             self.release()
+            if encoded:
+                yield self._measured(task.stage, "run")
         faulty = len(self.faulty) - faulty
         detail = f"{encoded} encoded, {total - encoded - faulty} kept" + (f", {faulty} faulty" if faulty else "")
         yield StageDone(task.stage, time.perf_counter() - started, detail)
+
+    def _probed(self, stage: str, events: Generator[Event, None, int]) -> Generator[Event, None, int]:
+        """The events of filling, with what it took after the first group, which is the largest."""
+        tried = False
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as finished:
+                encoded: int = finished.value
+                return encoded
+            yield event
+            if not tried and isinstance(event, StageProgress):
+                tried = True
+                yield self._measured(stage, "probe", event.detail)
+
+    def _measured(self, stage: str, where: str, detail: str = "") -> MemoryMeasured:
+        self.measured.append(measured(self.plan, stage, self.encoders.meter, where, detail))
+        return self.measured[-1]
 
     def _committed(self, batch: Sequence[Encoded]) -> None:
         for encoded in batch:
@@ -306,7 +274,7 @@ class Filling:
             named=_caption_name,
             compress=compress,
         )
-        return Prepared(
+        prepared = Prepared(
             self.digests,
             latents,
             prompts,
@@ -314,6 +282,8 @@ class Filling:
             release=self.release,
             told=self.encoders.batches.told,
         )
+        prepared.measured = self.measured
+        return prepared
 
     def _on_demand(
         self, groups: Sequence[Group[Item]], encode: Encode[Item], keeps: bool
@@ -358,16 +328,23 @@ def _cut_later(plan: Plan) -> set[str]:
     return redrawn if begun else redrawn - order.suppliers(0)
 
 
+def _largest_first(groups: list[Group[Sample]]) -> list[Group[Sample]]:
+    """The group that takes the most memory comes first: when that does not fit, nothing has been waited for."""
+    largest = max(groups, key=_pixels, default=None)
+    return groups if largest is None else [largest, *(group for group in groups if group is not largest)]
+
+
+def _pixels(group: Group[Sample]) -> int:
+    bucket = group.items[0].bucket
+    return len(group.items) * bucket.frames * bucket.width * bucket.height
+
+
 def _sample_name(sample: Sample) -> str:
     return sample.id
 
 
 def _caption_name(text: str) -> str:
     return f"caption {text[:60]!r}"
-
-
-def _tensors_of(embedding: PromptEmbedding) -> Tensors:
-    return {"embeds": embedding.embeds_LD, "mask": embedding.mask_L}
 
 
 def _told_cut(cut: list[str]) -> str:

@@ -9,12 +9,15 @@ from pathlib import Path
 from ltxtrain.config import TrainConfig
 from ltxtrain.data.frames import write_video
 from ltxtrain.events import Event, Notice, StageDone, StageProgress, StageStarted
-from ltxtrain.learn.device import DTYPES, check_dtype, find_device, memory_advice, release_memory
+from ltxtrain.learn.device import DTYPES, check_dtype, find_device, memory_advice
+from ltxtrain.learn.memory import release_memory
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.model.adapter import load_exported
-from ltxtrain.model.folder import load_scheduler, load_text_encoder, load_transformer, load_vae, locate_model
+from ltxtrain.model.assemble import assemble_text_pipeline, assemble_vae, base_loading
+from ltxtrain.model.folder import load_scheduler, locate_model
+from ltxtrain.model.loading import load_transformer
 from ltxtrain.model.render import RenderSettings, make_render_pipeline, render_video
-from ltxtrain.model.text import encode_prompt, make_text_pipeline
+from ltxtrain.model.text import encode_prompt
 from ltxtrain.plan.prompts import ValidationVideo
 from ltxtrain.units import counted
 
@@ -30,17 +33,17 @@ def iter_sample(
     device = find_device(config.speed.torch_num_threads)
     dtype = check_dtype(device, config.precision.mixed_precision, config.precision.vae_dtype)
     model = locate_model(config.model, config.cache.cache_dir)
-    encoder, tokenizer = load_text_encoder(model, dtype)
     with memory_advice("encoding the prompt", "free the GPU of other programs"):
-        text = make_text_pipeline(encoder.to(device), tokenizer)
+        text = assemble_text_pipeline(model, config.precision, device, dtype)
         prompts = {video.prompt: encode_prompt(text, video.prompt) for video in videos}
         negative = encode_prompt(text, config.validation.validation_negative_prompt)
-    del encoder, tokenizer, text
+    del text
     release_memory(device)
     stop.check("nothing was rendered yet")
-    transformer, vae = load_transformer(model, dtype), load_vae(model, DTYPES[config.precision.vae_dtype])
     with memory_advice("placing the transformer and the VAE", "free the GPU of other programs"):
-        pipeline = make_render_pipeline(transformer.to(device), vae.to(device), load_scheduler(model))
+        transformer = load_transformer(model, base_loading(config.precision, device, dtype))
+        vae = assemble_vae(model, device, DTYPES[config.precision.vae_dtype])
+        pipeline = make_render_pipeline(transformer, vae, load_scheduler(model))
         if adapter is not None:
             load_exported(pipeline, adapter)
     if adapter is not None:

@@ -10,6 +10,7 @@ from ltxtrain.events import (
     EVALUATIONS,
     CheckpointSaved,
     Event,
+    MemoryMeasured,
     Notice,
     RunFinished,
     StageDone,
@@ -19,16 +20,14 @@ from ltxtrain.learn.checkpoint import Checkpoint, checkpoint_due, checkpoint_nam
 from ltxtrain.learn.identity import identity_of, told_settings
 from ltxtrain.learn.lock import only_process
 from ltxtrain.learn.metrics import append_step, truncate_metrics
-from ltxtrain.learn.optimizer import (
-    load_optimizer_tensors,
-    optimizer_tensors,
-)
+from ltxtrain.learn.optimizers import evaluating, load_optimizer_tensors, optimizer_tensors
 from ltxtrain.learn.resume import (
     changed_settings,
     check_not_past,
     check_same_run,
     choose_checkpoint,
     peek_identity,
+    peek_step,
     put_aside_later,
 )
 from ltxtrain.learn.signals import StopFlag
@@ -36,8 +35,10 @@ from ltxtrain.model.adapter import adapter_spec, adapter_weights, load_adapter_w
 from ltxtrain.plan.folder import RunFolder, write_plan_files
 from ltxtrain.plan.manifest import write_manifest
 from ltxtrain.plan.records import Plan
-from ltxtrain.training.run import Run, load_run
+from ltxtrain.training.memory import measured, recorded
+from ltxtrain.training.run import TRAINING, Run, load_run
 from ltxtrain.training.step import READ_AHEAD, read_ahead, take_step
+from ltxtrain.training.trial import try_largest
 from ltxtrain.training.validation import measure_held_out, validate
 from ltxtrain.units import counted
 
@@ -49,10 +50,12 @@ def iter_train(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Even
     """
     with only_process(plan.run_dir):
         run = yield from load_run(plan, prepared, stop)
+        found = [*prepared.measured, *(yield from _try(run, stop))]
         done = yield from _resume(run)
         if done < plan.steps or not run.folder.run_json.exists():  # a finished run keeps the record of what made it
             write_plan_files(plan, run.folder)
             _record(run, "resume" if done else "start", done)
+        yield from recorded(run.folder, found)
         if done and not (run.folder.checkpoints / checkpoint_name(done)).exists():
             yield _save(run, done)  # taken over from another run: from here on it is this one's
         yield from measure_held_out(run, done, stop)
@@ -90,11 +93,13 @@ def _steps(run: Run, done: int, stop: StopFlag) -> Generator[Event, None, None]:
             if saved != step:
                 yield _save(run, step)
             _record(run, "interrupted", step)
+            yield from recorded(run.folder, [measured(plan, TRAINING, run.meter)])
             raise stop.leave(f"step {step} of {plan.steps} is saved")
     yield from _told(run)
     run.prepared.release()
     if done < plan.steps:
         _record(run, "finished", plan.steps)
+        yield from recorded(run.folder, [measured(plan, TRAINING, run.meter)])
     yield StageDone("training", time.monotonic() - began, counted(plan.steps - done, "step"))
     yield RunFinished(plan.steps, time.monotonic() - began)
 
@@ -105,6 +110,12 @@ def check_run_folder(plan: Plan) -> None:
     saved = peek_identity(folder.checkpoints, plan.config.checkpoint.resume_from_checkpoint)
     if saved is not None:
         check_same_run(saved, identity_of(plan, adapter_spec(plan.config.adapter)), folder.root)
+
+
+def _try(run: Run, stop: StopFlag) -> Generator[Event, None, list[MemoryMeasured]]:
+    """What a trial of the largest batch takes; none is made for a run that is finished already."""
+    done = peek_step(run.folder.checkpoints, run.plan.config.checkpoint.resume_from_checkpoint)
+    return [(yield from try_largest(run, stop))] if done < run.plan.steps else []
 
 
 def _resume(run: Run) -> Generator[Event, None, int]:
@@ -147,7 +158,8 @@ def _save(run: Run, step: int) -> CheckpointSaved:
     started = time.perf_counter()
     optimizer = optimizer_tensors(run.optimizer, list(run.parameters))
     state = {"identity": run.identity, "settings": told_settings(run.plan), "about": run.about}
-    checkpoint = Checkpoint(step, adapter_weights(run.transformer), optimizer, state)
+    with evaluating(run.optimizer):
+        checkpoint = Checkpoint(step, adapter_weights(run.transformer), optimizer, state)
     path, size = save_checkpoint(run.folder.checkpoints, checkpoint)
     prune_checkpoints(run.folder.checkpoints, run.plan.config.checkpoint.checkpoints_total_limit)
     return CheckpointSaved(step, str(path.relative_to(run.folder.root)), size, time.perf_counter() - started)

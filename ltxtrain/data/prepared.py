@@ -18,6 +18,7 @@ from ltxtrain.data.cache import read_entry, refuse_non_finite, write_entry
 from ltxtrain.data.cache_groups import Group
 from ltxtrain.data.claims import Claims
 from ltxtrain.data.store import Entry, seems_whole
+from ltxtrain.events import MemoryMeasured
 from ltxtrain.plan.records import Sample
 
 Item = TypeVar("Item")
@@ -56,7 +57,8 @@ class Source(Generic[Item]):
 class Prepared:
     """Reads entries and keeps them in memory up to ``KEPT_IN_MEMORY_BYTES``. ``digests`` are of the model's parts.
 
-    ``told`` is a list that the encoders add sentences to as well.
+    ``told`` is a list that the encoders add sentences to as well. ``measured`` is what caching
+    took of memory, for whoever keeps the record; the encoders' owner puts it there.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Prepared:
         told: list[str] | None = None,
     ) -> None:
         self.digests = digests
+        self.measured: Sequence[MemoryMeasured] = ()
         self._latents, self._prompts = latents, prompts
         self._claims, self._release = claims, release
         self._budget = KEPT_IN_MEMORY_BYTES

@@ -1,12 +1,9 @@
-"""Device, dtypes and memory. accelerate decides where things run."""
+"""The device and its dtypes. accelerate decides where things run."""
 
 from __future__ import annotations
 
-import gc
 import os
-import resource
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -68,33 +65,25 @@ def check_dtype(device: torch.device, mixed_precision: str, vae_dtype: str) -> t
     return DTYPES[mixed_precision]
 
 
-def peak_memory(device: torch.device) -> int:
-    """Peak bytes so far: allocated on the GPU, or resident in this process on the CPU. On Apple's, bytes held now."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    if device.type == "mps":
-        return int(torch.mps.driver_allocated_memory())
-    scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is bytes on macOS, KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-
-
-def release_memory(device: torch.device) -> None:
-    """Give back what a finished phase held. Call it after the last reference is gone."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
+Advice = str | Callable[[], tuple[str, str]]
 
 
 @contextmanager
-def memory_advice(doing: str, advice: str) -> Iterator[None]:
-    """Turn an out-of-memory of the device, or of the host, into one line that says what to change."""
+def memory_advice(doing: str, advice: Advice) -> Iterator[None]:
+    """Turn an out-of-memory of the device, or of the host, into one line that says what to change.
+
+    ``advice`` is the hint, or gives the numbers and the hint once they are needed.
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise OutOfMemoryError(f"the device ran out of memory while {doing}", hint=advice) from error
+        raise _shortage("device", doing, advice) from error
     except RuntimeError as error:  # torch tells an accelerator's shortage by type, the others' by words alone
         if not any(words in str(error) for words in OUT_OF_MEMORY_WORDS):
             raise
-        raise OutOfMemoryError(f"the machine ran out of memory while {doing}", hint=advice) from error
+        raise _shortage("machine", doing, advice) from error
+
+
+def _shortage(place: str, doing: str, advice: Advice) -> OutOfMemoryError:
+    numbers, hint = ("", advice) if isinstance(advice, str) else advice()
+    return OutOfMemoryError(f"the {place} ran out of memory while {doing}{numbers}", hint=hint)

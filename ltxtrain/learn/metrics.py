@@ -1,4 +1,5 @@
-"""metrics.jsonl and evaluations.jsonl: lines in the order of their steps, without gaps, also after a kill."""
+"""metrics.jsonl and evaluations.jsonl: lines in the order of their steps, without gaps, also after a kill; and
+memory.jsonl: what each phase took, each time that it was measured."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ltxtrain.events import EvalLoss, StepDone
+from ltxtrain.events import EvalLoss, MemoryMeasured, StepDone
 from ltxtrain.files import write_atomically
 from ltxtrain.learn.sigmas import band_of
 
@@ -40,6 +41,11 @@ def append_step(path: Path, event: StepDone) -> None:
 
 
 def append_evaluations(path: Path, events: Sequence[EvalLoss]) -> None:
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write("".join(json.dumps(asdict(event)) + "\n" for event in events))
+
+
+def append_memory(path: Path, events: Sequence[MemoryMeasured]) -> None:
     with path.open("a", encoding="utf-8") as stream:
         stream.write("".join(json.dumps(asdict(event)) + "\n" for event in events))
 

@@ -22,6 +22,7 @@ from ltxtrain.events import (
     CheckpointSaved,
     EvalLoss,
     Event,
+    MemoryMeasured,
     Notice,
     RunFinished,
     StageDone,
@@ -40,6 +41,7 @@ from ltxtrain.listeners.progress import (
     done_line,
     eta,
     evaluation_line,
+    memory_line,
     remaining_in,
     step_parts,
     video_line,
@@ -124,6 +126,8 @@ class BarListener:
                 self._say(checkpoint_line(event))
             case EvalLoss():
                 self._say(evaluation_line(event))
+            case MemoryMeasured():
+                self._say(memory_line(event))
             case VideoRendered():
                 self._say(video_line(event))
             case RunFinished():

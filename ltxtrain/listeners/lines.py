@@ -12,6 +12,7 @@ from ltxtrain.events import (
     CheckpointSaved,
     EvalLoss,
     Event,
+    MemoryMeasured,
     Notice,
     StageDone,
     StageProgress,
@@ -28,6 +29,7 @@ from ltxtrain.listeners.progress import (
     done_line,
     eta,
     evaluation_line,
+    memory_line,
     percent,
     remaining_in,
     started_line,
@@ -74,6 +76,8 @@ class LineListener:
                 self._write(checkpoint_line(event))
             case EvalLoss():
                 self._write(evaluation_line(event))
+            case MemoryMeasured():
+                self._write(memory_line(event))
             case VideoRendered():
                 self._write(video_line(event))
             case _:

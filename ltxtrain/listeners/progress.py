@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ltxtrain.events import CheckpointSaved, EvalLoss, StageDone, StageStarted, StepDone, VideoRendered
+from ltxtrain.events import CheckpointSaved, EvalLoss, MemoryMeasured, StageDone, StageStarted, StepDone, VideoRendered
 from ltxtrain.units import format_bytes, format_duration, plain
 
 TRAINING = "training"
@@ -84,6 +84,17 @@ def evaluation_line(event: EvalLoss) -> str:
     """``evaluation loss at step 40: 0.8123 (held-out, 28 sigmas, 3 s)``."""
     details = f"{event.dataset}, {counted(len(event.by_sigma), 'sigmas')}, {format_duration(event.seconds)}"
     return plain(f"evaluation loss at step {event.step}: {event.loss:.4f} ({details})")
+
+
+def memory_line(event: MemoryMeasured) -> str:
+    """``memory of training in a trial (2 x 480x480@49): 7.1 GiB in tensors, 8.9 GiB in use; estimated 9.4 GiB``."""
+    trial = " in a trial" if event.where == "probe" else ""
+    detail = f" ({event.detail})" if event.detail else ""
+    tensors = f"{format_bytes(event.allocated)} in tensors, " if event.allocated is not None else ""
+    estimated = f"; estimated {format_bytes(event.estimate)}" if event.estimate is not None else ""
+    more = ", which is less" if event.estimate is not None and event.device_used > event.estimate else ""
+    used = f"{tensors}{format_bytes(event.device_used)} in use"
+    return plain(f"memory of {event.phase}{trial}{detail}: {used}{estimated}{more}")
 
 
 def video_line(event: VideoRendered) -> str:

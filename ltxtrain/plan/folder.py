@@ -54,6 +54,10 @@ class RunFolder:
         return self.root / "metrics.jsonl"
 
     @property
+    def memory_jsonl(self) -> Path:
+        return self.root / "memory.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 

@@ -13,7 +13,9 @@ from ltxtrain.data.prepared import Prepared
 from ltxtrain.events import Event, StageDone, StageStarted
 from ltxtrain.learn.device import check_dtype, find_device, memory_advice
 from ltxtrain.learn.identity import about, identity_of
-from ltxtrain.learn.optimizer import make_optimizer
+from ltxtrain.learn.memory import Meter, forget_host_peak
+from ltxtrain.learn.optimizers import make_optimizer
+from ltxtrain.learn.shortage import needs
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.model.adapter import adapter_spec
 from ltxtrain.model.assemble import assemble_transformer
@@ -22,8 +24,9 @@ from ltxtrain.plan.folder import RunFolder
 from ltxtrain.plan.length import batches_of_run
 from ltxtrain.plan.order import BatchOrder, order_of
 from ltxtrain.plan.records import DatasetPlan, Plan
+from ltxtrain.training.memory import measured_loading, recorded
 
-SMALLER_PRESET = "free the GPU of other programs, or use a smaller preset, see: ltxtrain presets list"
+TRAINING, EVALUATION, VALIDATION = "training", "evaluation", "validation"  # phases of the plan's estimate
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Run:
     model: ModelFolder
     device: torch.device
     dtype: torch.dtype
+    meter: Meter
     transformer: Any
     parameters: dict[str, torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
@@ -54,7 +58,11 @@ def load_run(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Event,
     config, spec = plan.config, adapter_spec(plan.config.adapter)
     device = find_device(config.speed.torch_num_threads)
     dtype = check_dtype(device, config.precision.mixed_precision, config.precision.vae_dtype)
-    with stop.at_once("training has not begun"), memory_advice("placing the transformer", SMALLER_PRESET):
+    meter = Meter(device)
+    forget_host_peak()
+    meter.enter(TRAINING)
+    advice = needs(plan, TRAINING, device)
+    with stop.at_once("training has not begun"), memory_advice("placing the transformer", advice):
         model = locate_model(config.model, plan.cache_dir)
         transformer, parameters = assemble_transformer(model, config, spec, device, dtype)
     order = order_of(plan)
@@ -65,9 +73,10 @@ def load_run(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Event,
         model=model,
         device=device,
         dtype=dtype,
+        meter=meter,
         transformer=transformer,
         parameters=parameters,
-        optimizer=make_optimizer(list(parameters.values()), config.optimizer),
+        optimizer=make_optimizer(parameters, config.optimizer, config.model.seed),
         order=order,
         batches=batches_of_run(plan, order),
         datasets={dataset.id: dataset for dataset in plan.datasets},
@@ -76,5 +85,7 @@ def load_run(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Event,
         about=about(plan, spec, model, prepared.digests["transformer"]),
     )
     count = sum(parameter.numel() for parameter in parameters.values())
+    if device.type != "cpu":
+        yield from recorded(run.folder, [measured_loading(plan)])
     yield StageDone("transformer", time.perf_counter() - started, f"{count:,} trainable parameters on {device}")
     return run

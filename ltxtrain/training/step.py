@@ -6,6 +6,7 @@ Shape legend: B batch, C latent channels, F latent frames, H W latent size, S to
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -13,27 +14,28 @@ from accelerate.utils import send_to_device
 
 from ltxtrain.events import StepDone
 from ltxtrain.learn.batch import Clean, Drawn, DrawRule, draw_captions, draw_noise, read_batch
-from ltxtrain.learn.device import memory_advice, peak_memory
+from ltxtrain.learn.device import memory_advice
 from ltxtrain.learn.draws import Place, dropout_seed
 from ltxtrain.learn.metrics import told_losses
 from ltxtrain.learn.objective import add_noise, refuse_non_finite, velocity_loss
-from ltxtrain.learn.optimizer import clip_gradients, set_learning_rate
+from ltxtrain.learn.optimizers import clip_gradients, set_learning_rate
 from ltxtrain.learn.schedule import rate_of
+from ltxtrain.learn.shortage import needs
 from ltxtrain.learn.sigmas import shift_for
 from ltxtrain.model.adapter import adapter_off
 from ltxtrain.model.transformer import predict_velocity
 from ltxtrain.plan.order import Batch
-from ltxtrain.training.run import Run
+from ltxtrain.training.run import TRAINING, Run
 
 READ_AHEAD = 2  # batches
-LESS_MEMORY = "lower train_batch_size, resolution or num_frames, or turn gradient_checkpointing on"
 
 
 def take_step(run: Run, step: int) -> StepDone:
     """One optimiser step: accumulate, refuse what is not finite, clip, update. Each of its samples counts the same."""
     plan, section = run.plan, run.plan.config.optimizer
     began = time.perf_counter()
-    rate = rate_of(section, plan.config.schedule, plan.steps, step)
+    effective_batch = plan.config.data.train_batch_size * plan.accumulation
+    rate = rate_of(section, plan.config.schedule, plan.steps, step, effective_batch)
     set_learning_rate(run.optimizer, rate)
     first = (step - 1) * plan.accumulation
     batches = [run.order[index] for index in range(first, min(first + plan.accumulation, run.batches))]
@@ -43,13 +45,13 @@ def take_step(run: Run, step: int) -> StepDone:
     for micro, batch in enumerate(batches):
         waited += read_ahead(run, first + micro + READ_AHEAD)
         place = Place(plan.config.model.seed, step, micro)
-        with dropout_seed(place, run.device), memory_advice(f"training on {batch.samples[0].bucket.key}", LESS_MEMORY):
+        with dropout_seed(place, run.device), memory_advice(*_doing(run, batch)):
             loss_B, sigmas, seconds = _losses(run, batch, place)
             (loss_B.mean() / (count / len(batch.samples))).backward()
         losses += [(batch.dataset, sigma, loss) for sigma, loss in zip(sigmas, loss_B.tolist(), strict=True)]
         waited += seconds
         refuse_non_finite(step, "loss", sum(loss_B.tolist()), batch.names)
-    norm = clip_gradients(list(run.parameters.values()), section.grad_clip_method, section.max_grad_norm)
+    norm = float(clip_gradients(list(run.parameters.values()), section))
     refuse_non_finite(step, "gradient", norm, batch.names)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
@@ -62,10 +64,15 @@ def take_step(run: Run, step: int) -> StepDone:
         grad_norm=norm,
         seconds=seconds,
         samples_per_second=count / seconds,
-        memory_bytes=peak_memory(run.device),
+        memory_bytes=run.meter.tensors(TRAINING),
         data_seconds=waited,
         **told_losses(losses),
     )
+
+
+def _doing(run: Run, batch: Batch) -> tuple[str, Callable[[], tuple[str, str]]]:
+    clips = f"{len(batch.samples)} x {batch.samples[0].bucket.key}"
+    return f"training on {clips}", needs(run.plan, TRAINING, run.device)
 
 
 def _losses(run: Run, batch: Batch, place: Place) -> tuple[torch.Tensor, list[float], float]:

@@ -11,29 +11,43 @@ from collections.abc import Generator
 import torch
 
 from ltxtrain.data.frames import write_video
-from ltxtrain.events import EVALUATIONS, Event, StageDone, StageProgress, StageStarted, VideoRendered
+from ltxtrain.events import (
+    EVALUATIONS,
+    Event,
+    StageDone,
+    StageProgress,
+    StageStarted,
+    VideoRendered,
+)
 from ltxtrain.files import write_atomically
 from ltxtrain.learn.batch import Clean, Drawn
 from ltxtrain.learn.checkpoint import checkpoint_name
-from ltxtrain.learn.device import DTYPES, memory_advice, release_memory
-from ltxtrain.learn.evaluation import Measuring, evaluate, inference_sigmas
+from ltxtrain.learn.device import DTYPES, memory_advice
+from ltxtrain.learn.evaluation import Measuring, evaluate, inference_sigmas, sets_due
+from ltxtrain.learn.memory import release_memory
+from ltxtrain.learn.optimizers import evaluating
+from ltxtrain.learn.shortage import needs
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.learn.videos import holds, index_of
-from ltxtrain.model.folder import load_scheduler, load_vae
+from ltxtrain.model.assemble import assemble_vae
+from ltxtrain.model.folder import load_scheduler
 from ltxtrain.model.render import RenderSettings, make_render_pipeline, render_video
 from ltxtrain.model.text import PromptEmbedding
-from ltxtrain.plan.prompts import validation_due
-from ltxtrain.training.run import Run
-from ltxtrain.training.step import LESS_MEMORY, compare
+from ltxtrain.plan.prompts import ValidationVideo, validation_due
+from ltxtrain.training.memory import is_news, measured, recorded
+from ltxtrain.training.run import EVALUATION, TRAINING, VALIDATION, Run
+from ltxtrain.training.step import compare
 from ltxtrain.units import counted
+
+Wanted = list[tuple[ValidationVideo, RenderSettings]]
 
 
 def measure_held_out(run: Run, step: int, stop: StopFlag) -> Generator[Event, None, None]:
-    """Measure the data sets that are held out, if that is due. Changes no weight and no random state."""
+    """Measure the data sets that are held out, if that is due."""
 
     def losses(clean: Clean, drawn: Drawn) -> torch.Tensor:
         run.transformer.eval()
-        with memory_advice("evaluating", LESS_MEMORY):
+        with memory_advice("evaluating", needs(run.plan, EVALUATION, run.device)):
             loss_B = compare(run, clean, drawn)
         run.transformer.train()
         return loss_B
@@ -42,53 +56,70 @@ def measure_held_out(run: Run, step: int, stop: StopFlag) -> Generator[Event, No
         count = run.plan.config.validation.eval_timesteps
         return inference_sigmas(load_scheduler(run.model), run.scheduler, count, tokens)
 
-    measuring = Measuring(run.prepared, sigmas_of, losses, run.folder.root / EVALUATIONS)
-    yield from evaluate(measuring, run.plan, run.order, step, stop)
+    if sets_due(run.plan, run.order, step):
+        measuring = Measuring(run.prepared, sigmas_of, losses, run.folder.root / EVALUATIONS)
+        yield from _phase(run, EVALUATION, evaluate(measuring, run.plan, run.order, step, stop))
 
 
 def validate(run: Run, step: int, stop: StopFlag, *, again: bool) -> Generator[Event, None, None]:
-    """Render the validation videos of ``step`` if they are due. Changes no weight and no random state of training.
+    """Render the validation videos of ``step`` if they are due.
 
     index.json is written last and says what was rendered, so what it lists is complete; with ``again`` it is rendered
     even so. Leaves early, without it, when ``stop`` is set.
     """
-    folder = run.folder.samples / checkpoint_name(step)
     config = run.plan.config
     rate, tiled = config.data.framerate, config.cache.vae_enable_tiling
     wanted = [(video, RenderSettings.of(video, config.validation, rate, tiled=tiled)) for video in run.plan.videos]
-    index = index_of(wanted)
-    if (
-        not wanted
-        or not validation_due(config.validation, step, run.plan.steps)
-        or (not again and holds(folder / "index.json", index))
-    ):
+    complete = run.folder.samples / checkpoint_name(step) / "index.json"
+    if not wanted or not validation_due(config.validation, step, run.plan.steps):
         return
+    if again or not holds(complete, index_of(wanted)):
+        yield from _phase(run, VALIDATION, _render(run, wanted, step, stop))
+
+
+def _render(run: Run, wanted: Wanted, step: int, stop: StopFlag) -> Generator[Event, None, None]:
+    config, folder = run.plan.config, run.folder.samples / checkpoint_name(step)
     yield StageStarted("validation", len(wanted), 0, "videos")
     started = time.perf_counter()
     prompts = {video.prompt: _prompt(run, video.prompt) for video, _ in wanted}
     negative = _prompt(run, config.validation.validation_negative_prompt)
     run.prepared.release()
-    with memory_advice("placing the VAE", "turn validation off with --validation-disable"):
-        vae = load_vae(run.model, DTYPES[config.precision.vae_dtype]).to(run.device)
+    advice = needs(run.plan, VALIDATION, run.device)
+    with memory_advice("placing the VAE", advice):
+        vae = assemble_vae(run.model, run.device, DTYPES[config.precision.vae_dtype])
     pipeline = make_render_pipeline(run.transformer, vae, load_scheduler(run.model))
     done = 0
     for video, settings in wanted:
         began = time.perf_counter()
-        with memory_advice(f"rendering {video.width}x{video.height}", "lower validation_resolution"):
+        with memory_advice(f"rendering {video.width}x{video.height}@{video.frames}", advice):
             frames_FHWC = render_video(pipeline, prompts[video.prompt], negative, settings, lambda: stop.requested)
         if frames_FHWC is None:
             break
         done += 1
         path = folder / f"{video.name}.mp4"
-        write_video(path, frames_FHWC, rate)
+        write_video(path, frames_FHWC, config.data.framerate)
         shown = (str(file.relative_to(run.folder.root)) for file in (path, path.with_suffix(".png")))
         yield StageProgress("validation", done, video.name)
         yield VideoRendered(step, video.name, video.prompt, *shown, time.perf_counter() - began)
     if done == len(wanted):
-        write_atomically(folder / "index.json", index)
+        write_atomically(folder / "index.json", index_of(wanted))
     del vae, pipeline
     release_memory(run.device)
     yield StageDone("validation", time.perf_counter() - started, f"{counted(done, 'video')} of step {step}")
+
+
+def _phase(run: Run, name: str, events: Generator[Event, None, None]) -> Generator[Event, None, None]:
+    """``events`` of a phase in between, and what it took when that is more than it ever did."""
+    before, anything = run.meter.known(name), False
+    run.meter.enter(name)
+    with evaluating(run.optimizer):
+        for event in events:
+            anything = True
+            yield event
+    now = run.meter.peak(name)
+    run.meter.enter(TRAINING)
+    if anything and is_news(before, now):
+        yield from recorded(run.folder, [measured(run.plan, name, run.meter)])
 
 
 def _prompt(run: Run, text: str) -> PromptEmbedding:

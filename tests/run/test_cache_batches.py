@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ltxtrain import precompute
+from ltxtrain.caching import encoders
 from ltxtrain.data import frames
 from ltxtrain.data.cache_groups import Place, grouped
 from ltxtrain.data.store import Entry
@@ -83,8 +83,8 @@ def test_batches_that_do_not_fit_are_halved_told_once_and_the_size_is_kept(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(vae, clips, tiled=tiled)
 
-    real = precompute.encode_clips
-    monkeypatch.setattr(precompute, "encode_clips", small)
+    real = encoders.encode_clips
+    monkeypatch.setattr(encoders, "encode_clips", small)
     plan = plan_for(cache_dir=tmp_path / "cache", vae_batch_size=4)
     events = events_of(plan)
     assert sizes == [4, 2, 1, 1, 1, 1]
@@ -102,7 +102,7 @@ def test_one_clip_that_does_not_fit_is_the_error_as_before(
     def full(vae: object, clips: Sequence[object], *, tiled: bool) -> list[torch.Tensor]:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(precompute, "encode_clips", full)
+    monkeypatch.setattr(encoders, "encode_clips", full)
     with pytest.raises(OutOfMemoryError, match="while encoding"):
         cached(plan_for(cache_dir=tmp_path / "cache", vae_batch_size=4))
 
@@ -114,8 +114,8 @@ def test_slicing_encodes_one_by_one(plan_for: PlanFor, tmp_path: Path, monkeypat
         sizes.append(len(clips))
         return real(vae, clips, tiled=tiled)
 
-    real = precompute.encode_clips
-    monkeypatch.setattr(precompute, "encode_clips", noted)
+    real = encoders.encode_clips
+    monkeypatch.setattr(encoders, "encode_clips", noted)
     cached(plan_for(cache_dir=tmp_path / "cache", vae_batch_size=4, vae_enable_slicing="true"))
     assert sizes == [1, 1, 1, 1]
 

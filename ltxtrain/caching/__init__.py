@@ -1,0 +1,1 @@
+"""The parts of the caching recipe: the models that encode. ``precompute.py`` is what goes through the clips."""

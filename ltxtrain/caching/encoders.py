@@ -1,0 +1,80 @@
+"""The models that encode clips and captions, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ltxtrain.data.cache_fill import Batches
+from ltxtrain.data.prepared import Tensors
+from ltxtrain.learn.device import DTYPES, Advice, check_dtype, find_device, memory_advice
+from ltxtrain.learn.memory import Meter, release_memory
+from ltxtrain.learn.shortage import needs
+from ltxtrain.model.assemble import assemble_text_pipeline, assemble_vae
+from ltxtrain.model.folder import ModelFolder
+from ltxtrain.model.text import MAX_TOKENS, PromptEmbedding, encode_prompts
+from ltxtrain.model.vae import encode_clips
+from ltxtrain.plan.records import Plan
+from ltxtrain.units import counted
+
+TEXTS, LATENTS = "text embeddings", "latents"  # stages, and the plan's phases
+
+
+class Encoders:
+    """The VAE and the text encoder, each loaded when it is first needed, and let go when told so."""
+
+    def __init__(self, plan: Plan, model: ModelFolder) -> None:
+        config = plan.config
+        self.device = find_device(config.speed.torch_num_threads)
+        self.dtype = check_dtype(self.device, config.precision.mixed_precision, config.precision.vae_dtype)
+        self.meter = Meter(self.device)
+        self.batches = Batches()
+        self._plan = plan
+        self._model = model
+        self._vae: Any = None
+        self._text: Any = None
+
+    def load_vae(self) -> None:
+        if self._vae is None:
+            with memory_advice("placing the VAE", self._needs(LATENTS)):
+                self._vae = assemble_vae(self._model, self.device, DTYPES[self._plan.config.precision.vae_dtype])
+
+    def load_text(self) -> None:
+        if self._text is None:
+            with memory_advice("placing the text encoder", self._needs(TEXTS)):
+                precision = self._plan.config.precision
+                self._text = assemble_text_pipeline(self._model, precision, self.device, self.dtype)
+
+    def clips(self, shape: str, clips: Sequence[Any], *, tiled: bool) -> list[Tensors]:
+        """Clips of one shape to their latents. Raises ``OutOfMemoryError`` when even one does not fit."""
+
+        def encode(part: Sequence[Any]) -> list[Tensors]:
+            with memory_advice(f"encoding {len(part)} x {shape}", self._needs(LATENTS)):
+                return [{"latents": latents_CFHW} for latents_CFHW in encode_clips(self._vae, part, tiled=tiled)]
+
+        self.load_vae()
+        return self.batches.run(shape, clips, encode)
+
+    def texts(self, texts: Sequence[str], cut: list[str]) -> list[Tensors]:
+        """Those that are longer than what is encoded are added to ``cut``."""
+
+        def encode(part: Sequence[str]) -> list[Tensors]:
+            with memory_advice(f"encoding {counted(len(part), 'caption')}", self._needs(TEXTS)):
+                embeddings = encode_prompts(self._text, part)
+            cut.extend(text for text, one in zip(part, embeddings, strict=True) if one.tokens > MAX_TOKENS)
+            return [_tensors_of(embedding) for embedding in embeddings]
+
+        self.load_text()
+        return self.batches.run("captions", texts, encode)
+
+    def _needs(self, phase: str) -> Advice:
+        return needs(self._plan, phase, self.device)
+
+    def release(self) -> None:
+        if self._vae is not None or self._text is not None:
+            self._vae = self._text = None
+            release_memory(self.device)
+
+
+def _tensors_of(embedding: PromptEmbedding) -> Tensors:
+    return {"embeds": embedding.embeds_LD, "mask": embedding.mask_L}

@@ -1,0 +1,83 @@
+"""A trial of the largest batch before the first real step, so that what does not fit is known at once.
+
+It computes with made-up latents all that a step does, the optimiser's update included, and leaves nothing changed: the
+adapter gets its weights back, the optimiser is one of its own, and no random state is used that training uses.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+
+import torch
+
+from ltxtrain.events import Event, MemoryMeasured, StageDone, StageProgress, StageStarted
+from ltxtrain.learn.batch import Clean, Drawn
+from ltxtrain.learn.device import memory_advice
+from ltxtrain.learn.draws import Place, dropout_seed
+from ltxtrain.learn.memory import release_memory
+from ltxtrain.learn.optimizers import clip_gradients, make_optimizer
+from ltxtrain.learn.shortage import needs
+from ltxtrain.learn.signals import StopFlag
+from ltxtrain.model.text import MAX_TOKENS
+from ltxtrain.plan.records import Bucket, Plan
+from ltxtrain.training.memory import measured
+from ltxtrain.training.run import TRAINING, Run
+from ltxtrain.training.step import compare
+
+STAGE = "trial of the largest batch"
+
+
+def try_largest(run: Run, stop: StopFlag) -> Generator[Event, None, MemoryMeasured]:
+    """Two steps: the second one finds the optimiser's state there, as all but the first do."""
+    section = run.plan.config.optimizer
+    bucket, clips = largest_batch(run.plan)
+    detail = f"{clips} x {bucket.key}"
+    yield StageStarted(STAGE, 2, 0, "steps")
+    started = time.perf_counter()
+    kept = {name: parameter.detach().to("cpu", copy=True) for name, parameter in run.parameters.items()}
+    optimizer = make_optimizer(run.parameters, section, run.plan.config.model.seed)
+    advice = needs(run.plan, TRAINING, run.device)
+    with stop.at_once("training has not begun"), memory_advice(f"trying to train on {detail}", advice):
+        for number, micros in enumerate((1, min(2, run.plan.accumulation)), 1):
+            for micro in range(micros):
+                place = Place(run.plan.config.model.seed, 0, micro)
+                with dropout_seed(place, run.device):
+                    compare(run, *_made_up(run, bucket, clips, place)).mean().backward()
+            clip_gradients(list(run.parameters.values()), section)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            yield StageProgress(STAGE, number)
+    with torch.no_grad():
+        for name, parameter in run.parameters.items():
+            parameter.copy_(kept[name])
+    found = measured(run.plan, TRAINING, run.meter, "probe", detail)
+    del optimizer
+    release_memory(run.device)
+    run.meter.restart(TRAINING)
+    yield StageDone(STAGE, time.perf_counter() - started, detail)
+    return found
+
+
+def largest_batch(plan: Plan) -> tuple[Bucket, int]:
+    """The bucket whose batches have the most tokens, and the number of clips in one."""
+    sizes = [(planned.bucket, min(planned.batch_size, planned.uses)) for planned in plan.buckets]
+    return max(sizes, key=lambda size: size[0].tokens * size[1])
+
+
+def _made_up(run: Run, bucket: Bucket, clips: int, place: Place) -> tuple[Clean, Drawn]:
+    """A batch of that size. Where first frames are given clean now and then, they are here: such tokens each have a
+    noise level of their own, which takes more. Half of each caption is padding."""
+    settings = run.transformer.config
+    shape = (settings.in_channels, bucket.latent_frames, bucket.latent_height, bucket.latent_width)
+    noise_BCFHW = torch.stack([place.noise("trial", str(number), shape) for number in range(clips)])
+    mask_BL = torch.arange(MAX_TOKENS).expand(clips, MAX_TOKENS) < MAX_TOKENS // 2
+    embeds_BLD = torch.zeros(clips, MAX_TOKENS, settings.caption_channels)
+    clean = Clean(torch.zeros_like(noise_BCFHW), embeds_BLD, mask_BL)
+    return clean, Drawn(noise_BCFHW, [0.5] * clips, [_shows_first_frames(run.plan)] * clips)
+
+
+def _shows_first_frames(plan: Plan) -> bool:
+    objective = plan.config.objective
+    asked = objective.ltx_train_mode == "i2v" and objective.ltx_i2v_prob > 0
+    return asked and any(sample.i2v for sample in plan.samples)

@@ -1,0 +1,59 @@
+"""Peaks are those of their phase: what another one took is not counted, and what a phase took is not forgotten."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ltxtrain.learn import memory
+from ltxtrain.learn.memory import Meter, Peak, free_memory, host_peak, release_memory
+
+CPU = torch.device("cpu")
+MIB = 1024**2
+
+
+def fill(mebibytes: int) -> None:
+    torch.ones(mebibytes * MIB // 4)
+
+
+def test_each_phase_has_its_own_peak() -> None:
+    meter = Meter(CPU)
+    meter.enter("before")
+    meter.enter("large")
+    fill(200)
+    meter.enter("small")
+    fill(20)
+    before, large, small = (meter.peak(name).used for name in ("before", "large", "small"))
+    assert 150 * MIB < large - before < 260 * MIB
+    assert small < large - 100 * MIB, "the second phase is not charged with the first one's"
+    meter.enter("large")
+    assert meter.peak("large").used >= large, "and a phase that is entered again remembers"
+    assert meter.tensors("large") == meter.peak("large").used, "torch counts no tensors on the CPU"
+
+
+def test_a_phase_that_never_was_has_no_peak() -> None:
+    with pytest.raises(KeyError):
+        Meter(CPU).peak("training")
+
+
+def test_the_larger_of_two_peaks_is_taken_for_each_kind_of_memory() -> None:
+    assert Peak(1, 5, 9).larger(Peak(2, 4, 8)) == Peak(2, 5, 9)
+    assert Peak(None, None, 1).larger(Peak(3, None, 2)) == Peak(3, None, 2)
+    assert (Peak(3, 4, 5).tensors, Peak(None, None, 5).tensors) == (3, 5)
+
+
+def test_without_the_right_to_forget_the_old_peak_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    monkeypatch.setattr(memory, "PROCESS", tmp_path)  # neither file is there
+    meter = Meter(CPU)
+    meter.enter("one")
+    assert 50 * MIB < host_peak() == meter.peak("one").used < 64 * 1024**3
+
+
+def test_what_could_be_had_counts_what_is_held_already() -> None:
+    before = free_memory(CPU)
+    held = torch.ones(400 * MIB // 4)
+    after = free_memory(CPU)
+    assert before is not None and after is not None
+    assert abs(before - after) < 350 * MIB, "400 MiB that are ours are no loss"
+    del held
+    release_memory(CPU)
