@@ -283,12 +283,12 @@ def test_a_list_of_data_sets_is_checked_when_it_is_there_and_told_when_it_is_not
 
 
 def test_what_is_not_built_can_be_put_aside(capsys: Captured) -> None:
-    code, _, err = told(capsys, "validate", "--preset", "low-vram")
+    code, _, err = told(capsys, "validate", "--preset", "bf16-multi-gpu")
     assert code == 2
     assert "hint: --set-aside-unbuilt goes on without" in err
-    code, _, err = told(capsys, "validate", "--preset", "low-vram", "--set-aside-unbuilt")
+    code, _, err = told(capsys, "validate", "--preset", "bf16-multi-gpu", "--set-aside-unbuilt")
     assert code == 0
-    assert "note: preset low-vram: base_model_precision: 'nf4-bnb' is not built yet: set aside" in err
+    assert "note: preset bf16-multi-gpu: num_processes: 2 is not built yet: set aside" in err
 
 
 def test_several_presets_and_files_are_stacked(capsys: Captured, tmp_path: Path) -> None:

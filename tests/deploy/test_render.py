@@ -195,8 +195,8 @@ def test_what_would_not_work_is_refused_with_a_hint(words: tuple[str, ...], says
     ("words", "says"),
     [
         (("--", "--max-train-steps", "abc", "--lora_rnk", "3"), ("'abc' is not a whole number", "--lora-rank?")),
-        (("--", "--preset", "low-vram"), ("is not built yet",)),
-        (("--preset", "low-vram"), ("is not built yet",)),
+        (("--", "--preset", "bf16-multi-gpu"), ("is not built yet",)),
+        (("--preset", "bf16-multi-gpu"), ("is not built yet",)),
         (("--", "300"), ("300",)),
         (("--", "--max-train-steps"), ("needs a value",)),
     ],
