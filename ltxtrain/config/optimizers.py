@@ -150,9 +150,12 @@ OPTIMIZERS: Final[Mapping[str, OptimizerFacts]] = MappingProxyType(
             4, fuses=FUSED, betas=None, lr_decay=0.0, weight_decay=0.0, initial_accumulator_value=0.0, eps=1e-10
         ),
         "torch-adadelta": _torch(8, betas=None, rho=0.9, eps=1e-6, weight_decay=0.0),
-        "torch-adafactor": _torch(0, betas=None, beta2_decay=-0.8, d=1.0, weight_decay=0.0),
+        "torch-adafactor": _torch(0, betas=None, beta2_decay=-0.8, weight_decay=0.0),
         "torch-adamax": _torch(8, weight_decay=0.0, eps=1e-8),
-        "torch-asgd": _torch(4, betas=None, lambd=1e-4, alpha=0.75, t0=1e6, weight_decay=0.0),
+        "torch-asgd": replace(
+            _torch(4, betas=None, lambd=1e-4, alpha=0.75, weight_decay=0.0),
+            verdict=Verdict(why="its average of the weights is not used: the weights are those of its last step"),
+        ),
         "torch-sparseadam": _refused(
             "it takes sparse gradients alone, and those of an adapter are dense", "torch-adam"
         ),
@@ -210,7 +213,7 @@ OPTIMIZERS: Final[Mapping[str, OptimizerFacts]] = MappingProxyType(
         "muon": OptimizerFacts(
             "torch",
             Verdict(why="for adapters whose weights are all matrices"),
-            {"weight_decay": 0.1, "momentum": 0.95, "nesterov": True, "eps": 1e-7, "ns_steps": 5},
+            {"weight_decay": 0.1, "momentum": 0.95, "nesterov": True, "ns_steps": 5},
             betas=None,
             state=4.0,
         ),
@@ -282,7 +285,7 @@ def settings_of(name: str, text: str | None) -> dict[str, Setting]:
 
 
 _BELOW_ONE: Final = frozenset({"momentum", "rho", "beta3"})
-_ABOVE_ZERO: Final = frozenset({"d0", "d_coef", "d"})
+_ABOVE_ZERO: Final = frozenset({"d0", "d_coef"})
 
 
 def _takes(setting: str, value: Setting, default: Setting) -> bool:

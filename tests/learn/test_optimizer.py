@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 
 from ltxtrain.config.optim import OptimizerConfig
 from ltxtrain.errors import CheckpointError, ConfigError
-from ltxtrain.learn.optimizer import (
+from ltxtrain.learn.optimizers import (
     clip_gradients,
     load_optimizer_tensors,
     make_optimizer,
@@ -26,6 +26,10 @@ NAMES = ["down.weight", "up.weight"]
 def parameters() -> list[torch.nn.Parameter]:
     generator = torch.Generator().manual_seed(3)
     return [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((3, 2), (4,))]
+
+
+def adamw(weights: list[torch.nn.Parameter], **options: object) -> torch.optim.Optimizer:
+    return make_optimizer(dict(zip(NAMES, weights, strict=False)), OptimizerConfig(**options), 0)  # type: ignore[arg-type]
 
 
 def take_steps(optimizer: torch.optim.Optimizer, weights: list[torch.nn.Parameter], steps: range) -> None:
@@ -63,7 +67,7 @@ SETTINGS = {
 
 def stepped(section: OptimizerConfig, gradients: list[float]) -> float:
     weight = torch.nn.Parameter(torch.tensor([1.5], dtype=torch.float64))
-    optimizer = make_optimizer([weight], section)
+    optimizer = make_optimizer({"weight": weight}, section, 0)
     for gradient in gradients:
         weight.grad = torch.tensor([gradient], dtype=torch.float64)
         optimizer.step()
@@ -96,13 +100,13 @@ def test_amsgrad_never_forgets_a_large_gradient() -> None:
 )
 def test_setting_that_adamw_cannot_take_is_refused_by_name(text: str) -> None:
     with pytest.raises(ConfigError, match=text.partition("=")[0]) as caught:
-        make_optimizer(parameters(), OptimizerConfig(optimizer_config=text))
+        adamw(parameters(), optimizer_config=text)
     assert caught.value.exit_code == 2
 
 
 def test_learning_rate_that_is_set_is_the_one_that_is_used() -> None:
     weights = parameters()
-    optimizer = make_optimizer(weights, OptimizerConfig(learning_rate=1.0))
+    optimizer = adamw(weights, learning_rate=1.0)
     before = [weight.detach().clone() for weight in weights]
     set_learning_rate(optimizer, 0.0)
     take_steps(optimizer, weights, range(1))
@@ -140,14 +144,15 @@ def test_gradients_are_clipped_as_worked_by_hand(
     method: str, limit: float, expected: list[list[float]], with_gradients: Callable[..., list[torch.nn.Parameter]]
 ) -> None:
     weights = with_gradients([3.0, 4.0], None, [12.0])
-    assert clip_gradients(weights, method, limit) == pytest.approx(13.0)
+    section = OptimizerConfig(grad_clip_method=method, max_grad_norm=limit)  # type: ignore[arg-type]
+    assert float(clip_gradients(weights, section)) == pytest.approx(13.0)
     got = [weight.grad.tolist() for weight in weights if weight.grad is not None]
     assert got == [pytest.approx(values, rel=1e-5) for values in expected]
 
 
 def test_negative_values_are_clipped_too(with_gradients: Callable[..., list[torch.nn.Parameter]]) -> None:
     (weight,) = with_gradients([-3.0, 0.5])
-    clip_gradients([weight], "value", 1.0)
+    clip_gradients([weight], OptimizerConfig(grad_clip_method="value", max_grad_norm=1.0))
     assert weight.grad is not None
     assert weight.grad.tolist() == [-1.0, 0.5]
 
@@ -156,18 +161,29 @@ def test_negative_values_are_clipped_too(with_gradients: Callable[..., list[torc
 def test_norm_tells_of_gradients_that_are_not_finite(
     bad: float, with_gradients: Callable[..., list[torch.nn.Parameter]]
 ) -> None:
-    assert not math.isfinite(clip_gradients(with_gradients([3.0, bad], [1.0]), "norm", 1.0))
+    assert not math.isfinite(clip_gradients(with_gradients([3.0, bad], [1.0]), OptimizerConfig(max_grad_norm=1.0)))
+
+
+def test_gradients_of_optimisers_that_bound_their_own_steps_are_left_as_they_are(
+    with_gradients: Callable[..., list[torch.nn.Parameter]],
+) -> None:
+    for name, expected in (("optimi-stableadamw", 3.0), ("prodigy", 3.0), ("optimi-adamw", 1.0)):
+        (weight,) = with_gradients([3.0])
+        norm = clip_gradients([weight], OptimizerConfig(optimizer=name, max_grad_norm=1.0))  # type: ignore[arg-type]
+        assert weight.grad is not None
+        assert (float(norm), weight.grad.item()) == (3.0, pytest.approx(expected, rel=1e-5)), name
 
 
 def test_state_goes_through_a_file_bit_for_bit_and_training_goes_on_the_same() -> None:
     weights = parameters()
-    optimizer = make_optimizer(weights, OptimizerConfig(learning_rate=0.01))
+    optimizer = adamw(weights, learning_rate=0.01)
     take_steps(optimizer, weights, range(5))
     saved = load(save(optimizer_tensors(optimizer, NAMES)))
-    assert set(saved) == {f"{key}|{name}" for key in ("step", "exp_avg", "exp_avg_sq") for name in NAMES}
+    states = {f"{key}|{name}" for key in ("step", "exp_avg", "exp_avg_sq") for name in NAMES}
+    assert set(saved) == states | {"optimizer:torch-adamw|"}
 
     resumed = copy.deepcopy(weights)
-    other = make_optimizer(resumed, OptimizerConfig(learning_rate=0.01))
+    other = adamw(resumed, learning_rate=0.01)
     load_optimizer_tensors(other, NAMES, saved)
     again = optimizer_tensors(other, NAMES)
     assert all(torch.equal(again[label], saved[label]) for label in saved)
@@ -178,16 +194,16 @@ def test_state_goes_through_a_file_bit_for_bit_and_training_goes_on_the_same() -
 
 def test_settings_of_now_apply_after_a_resume() -> None:
     weights = parameters()
-    optimizer = make_optimizer(weights, OptimizerConfig(learning_rate=0.01))
+    optimizer = adamw(weights, learning_rate=0.01)
     take_steps(optimizer, weights, range(2))
-    other = make_optimizer(parameters(), OptimizerConfig(learning_rate=0.5, optimizer_config="weight_decay=0.3"))
+    other = adamw(parameters(), learning_rate=0.5, optimizer_config="weight_decay=0.3")
     load_optimizer_tensors(other, NAMES, optimizer_tensors(optimizer, NAMES))
     assert (other.param_groups[0]["lr"], other.param_groups[0]["weight_decay"]) == (0.5, 0.3)
 
 
 def test_saved_state_does_not_change_when_training_goes_on() -> None:
     weights = parameters()
-    optimizer = make_optimizer(weights, OptimizerConfig())
+    optimizer = adamw(weights)
     take_steps(optimizer, weights, range(2))
     saved = optimizer_tensors(optimizer, NAMES)
     before = {label: tensor.clone() for label, tensor in saved.items()}
@@ -197,9 +213,9 @@ def test_saved_state_does_not_change_when_training_goes_on() -> None:
 
 def test_amsgrad_turned_on_in_the_middle_of_a_run_is_refused() -> None:
     weights = parameters()
-    plain = make_optimizer(weights, OptimizerConfig())
+    plain = adamw(weights)
     take_steps(plain, weights, range(2))
-    with_amsgrad = make_optimizer(parameters(), OptimizerConfig(optimizer_config="amsgrad=true"))
+    with_amsgrad = adamw(parameters(), optimizer_config="amsgrad=true")
     with pytest.raises(CheckpointError, match="amsgrad"):
         load_optimizer_tensors(with_amsgrad, NAMES, optimizer_tensors(plain, NAMES))
     take_steps(with_amsgrad, weights, range(1))

@@ -1,0 +1,163 @@
+"""What optimisers refuse, and the weights that averaging ones stand for."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from ltxtrain.config.optim import OptimizerConfig
+from ltxtrain.config.optimizers import OPTIMIZERS
+from ltxtrain.errors import CheckpointError, ConfigError
+from ltxtrain.learn.optimizers import evaluating, load_optimizer_tensors, make_optimizer, optimizer_tensors
+
+REFUSED = [name for name, facts in OPTIMIZERS.items() if facts.verdict.refused]
+
+
+def weights_of(dtype: torch.dtype = torch.float32) -> dict[str, torch.nn.Parameter]:
+    generator = torch.Generator().manual_seed(5)
+    values = {"down": torch.randn(64, 80, generator=generator), "up": torch.zeros(8, 4)}
+    return {name: torch.nn.Parameter(value.to(dtype)) for name, value in values.items()}
+
+
+def step(weights: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, number: int) -> None:
+    generator = torch.Generator().manual_seed(number)
+    for weight in weights.values():
+        weight.grad = torch.randn(weight.shape, generator=generator).to(weight.dtype)
+    optimizer.step()
+
+
+def made(weights: dict[str, torch.nn.Parameter], name: str, **more: object) -> torch.optim.Optimizer:
+    section = OptimizerConfig(**{"optimizer": name, "learning_rate": 0.01, **more})  # type: ignore[arg-type]
+    return make_optimizer(weights, section, 0)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_name_that_works_nowhere_is_refused_with_the_nearest_that_does(name: str) -> None:
+    with pytest.raises(ConfigError, match="optimizer: ") as caught:
+        made(weights_of(), name)
+    nearest = OPTIMIZERS[name].verdict.instead
+    assert nearest in str(caught.value)
+    made(weights_of(), nearest)
+
+
+def test_a_package_that_is_not_there_is_named_with_the_way_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optimi", None)
+    with pytest.raises(ConfigError, match="pip install torch-optimi, or use torch-adamw"):
+        made(weights_of(torch.bfloat16), "optimi-lion")
+
+
+def test_muon_says_so_where_weights_are_no_matrices() -> None:
+    with pytest.raises(ConfigError, match="muon cannot be made"):
+        made({"bias": torch.nn.Parameter(torch.zeros(4))}, "muon")
+
+
+def test_low_bit_steps_of_torchao_need_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled(*_: object, **__: object) -> None:
+        raise AssertionError("a compiler was asked for")
+
+    torch._dynamo.reset()
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", compiled)
+    weights = weights_of()
+    before = weights["down"].detach().clone()
+    step(weights, made(weights, "ao-adamw8bit"), 0)
+    assert not torch.equal(weights["down"], before)
+    with pytest.raises(Exception, match="a compiler was asked for"):
+        step(weights, made(weights, "ao-adamw8bit", fuse_optimizer=True), 0)
+    torch._dynamo.reset()
+
+
+def test_fused_kernels_of_torch_are_used_when_asked_for() -> None:
+    for name in ("torch-adam", "torch-adamw", "torch-sgd", "torch-adagrad"):
+        assert made(weights_of(), name, fuse_optimizer=True).param_groups[0]["fused"] is True
+        assert not made(weights_of(), name).param_groups[0].get("fused")
+
+
+def test_a_fused_kernel_goes_on_from_its_state() -> None:
+    weights = weights_of()
+    optimizer = made(weights, "torch-adamw", fuse_optimizer=True)
+    step(weights, optimizer, 0)
+    resumed = {name: torch.nn.Parameter(weight.detach().clone()) for name, weight in weights.items()}
+    other = made(resumed, "torch-adamw", fuse_optimizer=True)
+    load_optimizer_tensors(other, list(resumed), optimizer_tensors(optimizer, list(weights)))
+    for each, its in ((weights, optimizer), (resumed, other)):
+        step(each, its, 1)
+    assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+
+
+def test_schedule_free_stands_for_the_mean_of_its_points_and_trains_on_from_where_it_was() -> None:
+    """Defazio et al. 2024: with a constant rate, x is the plain mean of z, and y lies between the two."""
+    weights = weights_of()
+    optimizer = made(weights, "adamw_schedulefree")
+    points = []
+    for number in range(6):
+        step(weights, optimizer, number)
+        points.append(optimizer.state[weights["down"]]["z"].clone())
+    trained = weights["down"].detach().clone()
+    with evaluating(optimizer):
+        mean = torch.stack(points).mean(0)
+        assert torch.allclose(weights["down"], mean, atol=1e-6)
+        assert torch.allclose(trained, 0.9 * mean + 0.1 * points[-1], atol=1e-6)
+        with evaluating(optimizer):
+            assert torch.allclose(weights["down"], mean, atol=1e-6)
+        assert torch.allclose(weights["down"], mean, atol=1e-6)
+    assert torch.equal(weights["down"], trained)
+    step(weights, optimizer, 6)
+
+
+@pytest.mark.parametrize("name", ["adamw_schedulefree", "torch-adamw", "adamw_bf16"])
+def test_evaluating_before_the_first_step_or_with_an_error_inside_changes_nothing(name: str) -> None:
+    weights = weights_of(torch.bfloat16 if name == "adamw_bf16" else torch.float32)
+    optimizer = made(weights, name)
+    for number in range(2):
+        before = {key: weight.detach().clone() for key, weight in weights.items()}
+        with pytest.raises(KeyError), evaluating(optimizer):
+            raise KeyError(name)
+        assert all(torch.equal(weights[key], before[key]) for key in weights)
+        step(weights, optimizer, number)
+
+
+def test_the_state_of_another_optimiser_is_refused() -> None:
+    weights = weights_of()
+    optimizer = made(weights, "bnb-lion8bit")
+    step(weights, optimizer, 0)
+    saved = optimizer_tensors(optimizer, list(weights))
+    with pytest.raises(CheckpointError, match="state of bnb-lion8bit, which bnb-lion cannot") as caught:
+        load_optimizer_tensors(made(weights_of(), "bnb-lion"), list(weights), saved)
+    assert "--optimizer bnb-lion8bit" in str(caught.value.hint)
+
+
+def test_state_without_a_name_is_that_of_torch_adamw() -> None:
+    """Checkpoints of versions that knew no other optimiser."""
+    weights = weights_of()
+    optimizer = made(weights, "torch-adamw")
+    step(weights, optimizer, 0)
+    saved = {label: value for label, value in optimizer_tensors(optimizer, list(weights)).items() if label[-1] != "|"}
+    load_optimizer_tensors(made(weights, "torch-adamw"), list(weights), saved)
+    with pytest.raises(CheckpointError, match="state of torch-adamw"):
+        load_optimizer_tensors(made(weights, "torch-adam"), list(weights), saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "then", "now"),
+    [
+        ("torch-adam", "", "amsgrad=true"),
+        ("torch-rmsprop", "", "momentum=0.9"),
+        ("torch-rmsprop", "", "centered=true"),
+        ("bnb-adamw8bit", "", "min_8bit_size=100000"),
+        ("prodigy", "", "slice_p=5"),
+        ("optimi-sgd", "", "momentum=0.9"),
+    ],
+)
+def test_a_setting_that_needs_other_state_cannot_be_changed_in_the_middle_of_a_run(
+    name: str, then: str, now: str
+) -> None:
+    dtype = torch.bfloat16 if name.startswith("optimi") else torch.float32
+    weights = weights_of(dtype)
+    optimizer = made(weights, name, optimizer_config=then)
+    step(weights, optimizer, 0)
+    saved = optimizer_tensors(optimizer, list(weights))
+    with pytest.raises(CheckpointError, match=r"the checkpoint|another form") as caught:
+        load_optimizer_tensors(made(weights_of(dtype), name, optimizer_config=now), list(weights), saved)
+    assert caught.value.hint
