@@ -37,9 +37,7 @@ UNBUILT: Final[Mapping[str, tuple[Any, ...]]] = {
     "keep_vae_loaded": (False,),
     # precision, memory, speed
     "mixed_precision": ("no", "bf16"),
-    "base_model_precision": ("no_change",),
     "quantization_config": (None,),
-    "text_encoder_1_precision": ("no_change",),
     "text_encoder_2_precision": ("no_change",),
     "text_encoder_3_precision": ("no_change",),
     "text_encoder_4_precision": ("no_change",),

@@ -116,7 +116,7 @@ def test_the_snippets_of_the_guides_load(tmp_path: Path) -> None:
     (tmp_path / "q.json").write_text("{" + lines + "}", encoding="utf-8")
     quantised = load_config(files=[tmp_path / "q.json"], env={}, set_aside_unbuilt=True)
     assert quantised.config.optimizer.max_grad_norm == 1.0
-    assert any("int8-quanto" in notice for notice in quantised.notices)
+    assert quantised.config.precision.base_model_precision == "int8-quanto"
     library = (GUIDES / "prompt_library_line.json.txt").read_text(encoding="utf-8")
     (tmp_path / "l.json").write_text("{" + library.strip().rstrip(",") + "}", encoding="utf-8")
     named = load_config(files=[tmp_path / "l.json"], env={})

@@ -258,11 +258,11 @@ def test_faults_of_all_layers_are_told_in_one_pass(tmp_path: Path) -> None:
 
 
 def test_what_conflicts_only_through_unbuilt_options_goes_on_without_them() -> None:
-    flags = {"base_model_precision": "nf4-bnb", "dynamo_backend": "inductor"}
-    with pytest.raises(ConfigError, match=r"NF4 does not work with torch\.compile"):
+    flags = {"base_model_precision": "nf4-bnb", "use_dora": True}
+    with pytest.raises(ConfigError, match=r"DoRA measures the weights of a base model that is not quantised"):
         load_config(env={}, flags=flags)
     loaded = load_config(env={}, flags=flags, set_aside_unbuilt=True)
-    assert (loaded.config.precision.base_model_precision, loaded.config.speed.dynamo_backend) == ("no_change", "no")
+    assert (loaded.config.precision.base_model_precision, loaded.config.adapter.use_dora) == ("nf4-bnb", False)
     with pytest.raises(ConfigError, match="exclude each other"):
         load_config(
             env={}, flags={"flow_schedule_shift": "3", "flow_schedule_auto_shift": True}, set_aside_unbuilt=True

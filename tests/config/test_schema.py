@@ -22,6 +22,7 @@ from ltxtrain.config import (
     TextRule,
     load_config,
 )
+from ltxtrain.config.attentions import ATTENTIONS
 from ltxtrain.config.catalogue import options, section_names
 from ltxtrain.config.conflicts import conflict_faults
 from ltxtrain.config.entries import (
@@ -33,9 +34,11 @@ from ltxtrain.config.entries import (
     VideoSettings,
 )
 from ltxtrain.config.entry_catalogue import GENERAL, dotted, entry_tables
+from ltxtrain.config.formats import FORMATS
 from ltxtrain.config.idle import GUIDED, IDLE_WHILE, NO_EFFECT, SMALL_BUCKETS, WITHOUT_MASTER
 from ltxtrain.config.idle_entries import ENTRY_NO_EFFECT, TEXT_STORE
 from ltxtrain.config.json_schema import json_schema
+from ltxtrain.config.optimizers import OPTIMIZERS
 from ltxtrain.config.read_entries import entry_options, video_options
 from ltxtrain.config.refusals import KEYS
 from ltxtrain.config.renames import IGNORED, NOT_THE_NAME, RENAMED
@@ -43,6 +46,7 @@ from ltxtrain.config.resolve import MEASURING
 from ltxtrain.config.schema import TrainConfig
 from ltxtrain.config.secrets import is_secret_key, shown
 from ltxtrain.config.unbuilt import UNBUILT
+from ltxtrain.errors import ConfigError
 
 
 def test_each_name_is_unique_in_the_whole_tree() -> None:
@@ -174,10 +178,37 @@ NOT_FOR_LTX_VIDEO = {("evaluation_type", "clip")}
 def test_choices_of_the_guides_are_all_accepted_by_name() -> None:
     for option in options().values():
         for choice in option.choices:
-            if (option.name, choice) in NOT_FOR_LTX_VIDEO:
+            if (option.name, choice) in NOT_FOR_LTX_VIDEO or _is_refused(option.name, str(choice)):
                 continue
             loaded = load_config(env={}, flags=_with_company(option.name, str(choice)), set_aside_unbuilt=True)
             assert loaded.sources[option.name] != "default" or choice == option.default, f"{option.name}={choice}"
+
+
+TABLES = {
+    "base_model_precision": FORMATS,
+    "text_encoder_1_precision": FORMATS,
+    "optimizer": OPTIMIZERS,
+    "attention_mechanism": ATTENTIONS,
+}
+"""What becomes of each name; those that are refused are refused with the reason of their row."""
+
+
+def _is_refused(name: str, choice: str) -> bool:
+    return name in TABLES and TABLES[name][choice].verdict.refused
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_name_that_is_refused_says_why_and_what_to_take(name: str) -> None:
+    refused = [choice for choice in options()[name].choices if _is_refused(name, str(choice))]
+    assert refused
+    for choice in refused:
+        verdict = TABLES[name][str(choice)].verdict
+        with pytest.raises(ConfigError) as caught:
+            load_config(env={}, flags={name: str(choice)})
+        (fault,) = [fault for fault in caught.value.faults if " is refused: " in fault.problem]
+        assert fault.problem == f"{choice} is refused: {verdict.why}"
+        assert verdict.instead in fault.suggestion
+        assert not TABLES[name][verdict.instead].verdict.refused
 
 
 def test_a_budget_of_tokens_is_no_secret() -> None:
@@ -189,6 +220,8 @@ def _with_company(name: str, value: str) -> dict[str, object]:
     """A choice with the options that it needs beside it."""
     needs: dict[tuple[str, str], dict[str, object]] = {
         ("mixed_precision", "fp8"): {"base_model_precision": "fp8-torchao"},
+        ("attention_mechanism", "flex"): {"dynamo_backend": "inductor"},
+        ("optimizer", "prodigy"): {"learning_rate": "1"},
         ("caption_strategy", "instanceprompt"): {"instance_prompt": "a cat"},
         ("disk_low_action", "script"): {"disk_low_script": "x.sh"},
         ("validation_method", "external-script"): {"validation_external_script": "x.sh"},
