@@ -25,7 +25,7 @@ from typing import Any
 
 from bench.gpu_check_cases import SIZES, Case, Size, cases_for
 from bench.gpu_check_measure import Result, measure
-from bench.gpu_check_table import page
+from bench.gpu_check_table import MAIN_MEMORY, page
 from bench.process import environment
 
 RESULTS = Path(__file__).parent / "results"
@@ -104,7 +104,7 @@ def stage(case: Case, size: Size, work: Path, seconds: float) -> Iterator[Result
 
 
 def told(result: Result) -> str:
-    peak = max((phase.device_used for phase in result.phases if phase.device != "main memory"), default=0)
+    peak = max((phase.device_used for phase in result.phases if phase.device != MAIN_MEMORY), default=0)
     step = f"{result.seconds_per_step:.3f} s/step" if result.seconds_per_step else "no step"
     return (
         f"{result.case} {result.shape}: {step}, peak {peak / 2**30:.2f} GiB{f'; {result.told}' if result.told else ''}"

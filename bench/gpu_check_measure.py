@@ -23,7 +23,8 @@ CAP = "LTX_DEVICE_MEMORY_GB"
 
 @dataclass(frozen=True)
 class Phase:
-    """Peak bytes of one phase: as the plan estimated it, allocated and reserved by torch, in use on the device.
+    """Peak bytes of one phase: as the plan estimated it without its margin, allocated and reserved by torch, in use on
+    the device.
 
     ``probe`` is what the run itself found in use when it tried the largest batch first. 0 is what was not measured.
     """
@@ -148,7 +149,8 @@ def read_phases(plan: dict[str, Any], records: list[dict[str, Any]]) -> list[Pha
             for where in ("run", "probe")
         )
         sizes = {key: highest(run, key) for key in ("allocated", "reserved", "device_used")}
-        phases.append(Phase(name, planned["device"], planned["total"], probe=highest(probe, "device_used"), **sizes))
+        estimate = planned["total"] - planned["margin"]
+        phases.append(Phase(name, planned["device"], estimate, probe=highest(probe, "device_used"), **sizes))
     return phases
 
 

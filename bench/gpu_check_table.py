@@ -10,6 +10,7 @@ from ltxtrain.units import format_bytes
 
 GIB = 1024**3
 WITHIN = 0.10
+MAIN_MEMORY = "main memory"
 
 
 def page(record: dict[str, Any], results: list[Result]) -> str:
@@ -33,6 +34,8 @@ def page(record: dict[str, Any], results: list[Result]) -> str:
         "Medians of the steps after the first five. MFU counts the arithmetic that the adapter's training needs, "
         "without what is computed twice to save memory.",
         "## Memory",
+        "Peaks of what was in use on the device, the driver's context included; of loading, in main memory. Estimates are "
+        "those of the plan without the margin that it adds.",
         table(
             ("stage", "shape", "phase", "estimate", "probe", "allocated", "reserved", "device", "estimate / device"),
             (memory_row(result, phase) for result in results for phase in result.phases if phase.device_used),
@@ -89,7 +92,8 @@ def target_rows(results: list[Result]) -> Iterator[tuple[str, str, str]]:
     yield target(f"{title}: 40 % MFU", best, lambda result: result.mfu, 0.40, "{:.1%}".format, least=True)
     quickest = min(fast, key=lambda result: result.seconds_per_step or float("inf"), default=None)
     yield target(f"{title}: 60 ms a step", quickest, lambda result: result.seconds_per_step, 0.060, "{:.3f} s".format)
-    ratios = [ratio(phase) for result in results for phase in result.phases if phase.device_used]
+    measured = [phase for result in results for phase in result.phases if phase.device_used]
+    ratios = [ratio(phase) for phase in measured if phase.device != MAIN_MEMORY]
     if ratios:
         met = all(abs(value - 1) <= WITHIN for value in ratios)
         yield (
@@ -123,7 +127,7 @@ def training_bytes(result: Result) -> float | None:
 
 def pipeline_bytes(result: Result) -> float | None:
     """The highest of all phases on the accelerator, of a run that came to its end with each of them measured."""
-    phases = [phase for phase in result.phases if phase.device != "main memory"]
+    phases = [phase for phase in result.phases if phase.device != MAIN_MEMORY]
     if result.told or not phases or not all(phase.device_used for phase in phases):
         return None
     return max(phase.device_used for phase in phases)

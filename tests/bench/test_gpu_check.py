@@ -83,8 +83,8 @@ def test_an_unknown_stage_is_refused_with_the_way_to_list_them(capsys: pytest.Ca
 def test_the_highest_of_a_phase_counts_and_a_trial_stands_beside_it() -> None:
     plan = {
         "memory": [
-            {"phase": "training", "device": "cuda", "total": 9},
-            {"phase": "latents", "device": "cuda", "total": 5},
+            {"phase": "training", "device": "cuda", "total": 11, "margin": 2},
+            {"phase": "latents", "device": "cuda", "total": 5, "margin": 0},
         ]
     }
     line = {"phase": "training", "allocated": 3, "reserved": 4, "device_used": 6}
