@@ -13,14 +13,12 @@ from ltxtrain.config.datasets import (
     TextRule,
 )
 from ltxtrain.config.load import LoadedConfig, load_config
-from ltxtrain.config.optimizer_settings import ADAMW_DEFAULTS, adamw_settings
 from ltxtrain.config.overruled import overruled_notices
 from ltxtrain.config.resolve import dataset_notices, dataset_settings, resolve_datasets
 from ltxtrain.config.schema import TrainConfig
 from ltxtrain.config.validation import parse_resolutions
 
 __all__ = [
-    "ADAMW_DEFAULTS",
     "CacheRule",
     "CaptionRule",
     "Dataset",
@@ -31,7 +29,6 @@ __all__ = [
     "TableRule",
     "TextRule",
     "TrainConfig",
-    "adamw_settings",
     "dataset_notices",
     "dataset_settings",
     "load_config",
