@@ -34,8 +34,8 @@ def page(record: dict[str, Any], results: list[Result]) -> str:
         "Medians of the steps after the first five. MFU counts the arithmetic that the adapter's training needs, "
         "without what is computed twice to save memory.",
         "## Memory",
-        "Peaks of what was in use on the device, the driver's context included; of loading, in main memory. Estimates are "
-        "those of the plan without the margin that it adds.",
+        "Peaks of what was in use on the device, the driver's context included; of loading, in main memory. Estimates "
+        "are those of the plan without the margin that it adds.",
         table(
             ("stage", "shape", "phase", "estimate", "probe", "allocated", "reserved", "device", "estimate / device"),
             (memory_row(result, phase) for result in results for phase in result.phases if phase.device_used),
