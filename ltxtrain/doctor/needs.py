@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ltxtrain.config import Dataset, TrainConfig, resolve_datasets
+from ltxtrain.config.formats import FORMATS
 from ltxtrain.doctor.findings import Finding, fault, ok
 from ltxtrain.doctor.wheels import Wants
 from ltxtrain.errors import ConfigError, DataError, ModelError
@@ -45,9 +46,10 @@ def wants_of(config: TrainConfig, device: str) -> Wants:
     precision, speed = config.precision, config.speed
     asked = {"--mixed-precision no": precision.mixed_precision, "--vae-dtype fp32": precision.vae_dtype}
     gpu, host = _least_memory(config, device)
+    formats = (precision.base_model_precision, precision.text_encoder_1_precision)
     return Wants(
         bf16_flags=tuple(flag for flag, named in asked.items() if named == "bf16"),
-        fp8=precision.mixed_precision == "fp8" or precision.base_model_precision.startswith("fp8"),
+        fp8=precision.mixed_precision == "fp8" or any(FORMATS[name].activations for name in formats),
         compiler=speed.dynamo_backend == "inductor" or speed.attention_mechanism in COMPILED_ATTENTION,
         gpu_bytes=gpu,
         host_bytes=host,

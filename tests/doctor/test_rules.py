@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from ltxtrain.config import load_config
 from ltxtrain.doctor import wheels
 from ltxtrain.doctor.device import Seen, check_device, check_driver, check_nvidia_smi, check_torch
 from ltxtrain.doctor.findings import Finding
+from ltxtrain.doctor.needs import wants_of
 from ltxtrain.doctor.software import PACKAGES, check_python, check_system
 from ltxtrain.doctor.surroundings import NVIDIA, DeviceFile, Surroundings, parse_kernel_driver
 from ltxtrain.doctor.torch_facts import TorchDevice, TorchFacts
@@ -231,3 +233,19 @@ def test_list_of_packages_is_the_one_of_the_project() -> None:
     listed = dict(re.fullmatch(r"([\w-]+)>=([\d.]+)(?:,<\d+)?", line).groups() for line in project["dependencies"])  # type: ignore[union-attr]
     assert {package.name: package.oldest for package in PACKAGES} == listed
     assert project["requires-python"] == ">=3.11,<3.14"
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        ({"base_model_precision": "fp8-torchao"}, True),
+        ({"text_encoder_1_precision": "fp8-torchao"}, True),
+        ({"base_model_precision": "fp8wo-torchao"}, False),
+        ({"base_model_precision": "nf4-bnb", "text_encoder_1_precision": "int8-quanto"}, False),
+    ],
+)
+def test_products_in_fp8_are_asked_for_by_the_format_that_rounds_activations(
+    flags: dict[str, object], wanted: bool
+) -> None:
+    config = load_config(["smoke"], env={}, flags=flags).config
+    assert wants_of(config, "cuda").fp8 is wanted
