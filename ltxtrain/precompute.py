@@ -83,7 +83,8 @@ class Filling:
         self.rules = {dataset.id: dataset.cache for dataset in plan.datasets}
         self.cut_later = _cut_later(plan)
         self.latents_rule = latents_rule(plan, digests, DECODER_VERSION)
-        self.prompts_rule = PromptsRule(plan.cache_dir, digests, str(encoders.dtype), MAX_TOKENS)
+        precision = plan.config.precision.text_encoder_1_precision
+        self.prompts_rule = PromptsRule(plan.cache_dir, digests, str(encoders.dtype), MAX_TOKENS, precision)
         self.text_rules = text_rules(plan)
         self.decoder: Decoder | None = None
         self.at_once = 1  # clips that are known to be decoded one after the other
@@ -127,6 +128,7 @@ class Filling:
             missing = missing_keys((entry for group in groups for entry in group.entries), set())
         task = Task(TEXTS, groups, missing, self.encode_texts, _caption_name, self.encoders.batches.told)
         yield from self._fill(task, "texts", self.encoders.load_text, stop)
+        yield from map(Notice, self.encoders.told_of_text)
         yield from (Notice(sentence, "warning") for sentence in self._taken_cut())
 
     def fill_latents(self, stop: StopFlag) -> Generator[Event, None, None]:
@@ -307,8 +309,9 @@ def used_entries(plan: Plan) -> set[Path]:
     """Where the entries lie that ``plan`` needs. Fetches nothing: the model has to be on this disk."""
     model = locate_model(plan.config.model, plan.cache_dir)
     digests = {part: model.digest(part) for part in COMPONENTS}
-    dtype = DTYPES[plan.config.precision.mixed_precision]
-    prompts = PromptsRule(plan.cache_dir, digests, str(dtype), MAX_TOKENS)
+    precision = plan.config.precision
+    dtype = DTYPES[precision.mixed_precision]
+    prompts = PromptsRule(plan.cache_dir, digests, str(dtype), MAX_TOKENS, precision.text_encoder_1_precision)
     latents = latents_rule(plan, digests, DECODER_VERSION)
     for path, digest in known_digests((*plan.samples, *plan.eval_samples), plan.cache_dir / "digests").items():
         latents.know(path, digest)

@@ -12,11 +12,10 @@ from ltxtrain.events import Event, Notice, StageDone, StageProgress, StageStarte
 from ltxtrain.learn.device import DTYPES, check_dtype, find_device, memory_advice
 from ltxtrain.learn.memory import release_memory
 from ltxtrain.learn.signals import StopFlag
-from ltxtrain.model.adapter import load_exported
-from ltxtrain.model.assemble import assemble_text_pipeline, assemble_vae, base_loading
-from ltxtrain.model.folder import load_scheduler, locate_model
-from ltxtrain.model.loading import load_transformer
-from ltxtrain.model.render import RenderSettings, make_render_pipeline, render_video
+from ltxtrain.model.assemble import Place, assemble_pipeline, assemble_text_pipeline
+from ltxtrain.model.folder import locate_model
+from ltxtrain.model.offload import taking_turns
+from ltxtrain.model.render import RenderSettings, render_video
 from ltxtrain.model.text import encode_prompt
 from ltxtrain.plan.prompts import ValidationVideo
 from ltxtrain.units import counted
@@ -32,20 +31,18 @@ def iter_sample(
     """
     device = find_device(config.speed.torch_num_threads)
     dtype = check_dtype(device, config.precision.mixed_precision, config.precision.vae_dtype)
+    place = Place(device, dtype)
     model = locate_model(config.model, config.cache.cache_dir)
     with memory_advice("encoding the prompt", "free the GPU of other programs"):
-        text = assemble_text_pipeline(model, config.precision, device, dtype)
+        text, _ = assemble_text_pipeline(model, config.precision, config.memory, place)
         prompts = {video.prompt: encode_prompt(text, video.prompt) for video in videos}
         negative = encode_prompt(text, config.validation.validation_negative_prompt)
     del text
     release_memory(device)
     stop.check("nothing was rendered yet")
     with memory_advice("placing the transformer and the VAE", "free the GPU of other programs"):
-        transformer = load_transformer(model, base_loading(config.precision, device, dtype))
-        vae = assemble_vae(model, device, DTYPES[config.precision.vae_dtype])
-        pipeline = make_render_pipeline(transformer, vae, load_scheduler(model))
-        if adapter is not None:
-            load_exported(pipeline, adapter)
+        vae_dtype = DTYPES[config.precision.vae_dtype]
+        pipeline, offloads = assemble_pipeline(model, config, place, adapter, vae_dtype)
     if adapter is not None:
         yield Notice(f"adapter {adapter}")
     yield StageStarted("rendering", len(videos), 0, "videos")
@@ -55,7 +52,8 @@ def iter_sample(
         settings = RenderSettings.of(
             video, config.validation, config.data.framerate, tiled=config.cache.vae_enable_tiling
         )
-        with memory_advice(f"rendering {video.width}x{video.height}", "lower validation_resolution"):
+        doing = f"rendering {video.width}x{video.height}@{video.frames}"
+        with memory_advice(doing, "lower validation_resolution"), taking_turns(*offloads):
             frames_FHWC = render_video(pipeline, prompts[video.prompt], negative, settings, lambda: stop.requested)
         if frames_FHWC is None:
             raise stop.leave(f"{len(written)} of {len(videos)} videos are written")

@@ -10,7 +10,7 @@ from ltxtrain.data.prepared import Tensors
 from ltxtrain.learn.device import DTYPES, Advice, check_dtype, find_device, memory_advice
 from ltxtrain.learn.memory import Meter, release_memory
 from ltxtrain.learn.shortage import needs
-from ltxtrain.model.assemble import assemble_text_pipeline, assemble_vae
+from ltxtrain.model.assemble import Place, assemble_text_pipeline, assemble_vae
 from ltxtrain.model.folder import ModelFolder
 from ltxtrain.model.text import MAX_TOKENS, PromptEmbedding, encode_prompts
 from ltxtrain.model.vae import encode_clips
@@ -29,7 +29,9 @@ class Encoders:
         self.dtype = check_dtype(self.device, config.precision.mixed_precision, config.precision.vae_dtype)
         self.meter = Meter(self.device)
         self.batches = Batches()
+        self.told_of_text: tuple[str, ...] = ()  # how it is quantised
         self._plan = plan
+        self._precision, self._memory = config.precision, config.memory
         self._model = model
         self._vae: Any = None
         self._text: Any = None
@@ -37,13 +39,16 @@ class Encoders:
     def load_vae(self) -> None:
         if self._vae is None:
             with memory_advice("placing the VAE", self._needs(LATENTS)):
-                self._vae = assemble_vae(self._model, self.device, DTYPES[self._plan.config.precision.vae_dtype])
+                dtype = DTYPES[self._precision.vae_dtype]
+                self._vae, offload = assemble_vae(self._model, self._memory, self.device, dtype)
+            self.batches.told.extend(offload.told)
 
     def load_text(self) -> None:
         if self._text is None:
             with memory_advice("placing the text encoder", self._needs(TEXTS)):
-                precision = self._plan.config.precision
-                self._text = assemble_text_pipeline(self._model, precision, self.device, self.dtype)
+                place = Place(self.device, self.dtype)
+                self._text, told = assemble_text_pipeline(self._model, self._precision, self._memory, place)
+            self.told_of_text = told
 
     def clips(self, shape: str, clips: Sequence[Any], *, tiled: bool) -> list[Tensors]:
         """Clips of one shape to their latents. Raises ``OutOfMemoryError`` when even one does not fit."""

@@ -60,12 +60,14 @@ class LatentsRule:
 
 @dataclass(frozen=True)
 class PromptsRule:
-    """What all prompt embeddings of a run have in common. ``digests`` are those of the model's parts."""
+    """What all prompt embeddings of a run have in common. ``digests`` are those of the model's parts; ``precision`` is
+    the format of the text encoder's weights."""
 
     cache_dir: Path
     digests: Mapping[str, str]
     dtype: str
     max_tokens: int
+    precision: str = "no_change"
 
     def entry(self, text: str) -> Entry:
         made_from = {
@@ -76,6 +78,8 @@ class PromptsRule:
             "dtype": self.dtype,
             "max_tokens": self.max_tokens,
         }
+        if self.precision != "no_change":
+            made_from["precision"] = self.precision
         return entry_at(self.cache_dir, PROMPTS, entry_key(PROMPTS, made_from))
 
 

@@ -11,7 +11,13 @@ from accelerate import PartialState
 
 from ltxtrain.errors import MachineError, OutOfMemoryError
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "no": torch.float32}
+DTYPES = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp8": torch.bfloat16,  # what is not fp8, which is all but the products of the base's linear layers
+    "fp32": torch.float32,
+    "no": torch.float32,
+}
 # Not an option of a run: bench/gpu_check.py makes a large card as small as the one that a preset is for.
 CAP = "LTX_DEVICE_MEMORY_GB"
 OUT_OF_MEMORY_WORDS = ("can't allocate memory", "MPS backend out of memory")

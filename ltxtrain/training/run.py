@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ltxtrain.data.prepared import Prepared
-from ltxtrain.events import Event, StageDone, StageStarted
+from ltxtrain.events import Event, Notice, StageDone, StageStarted
 from ltxtrain.learn.device import check_dtype, find_device, memory_advice
 from ltxtrain.learn.identity import about, identity_of
 from ltxtrain.learn.memory import Meter, forget_host_peak
@@ -18,8 +18,9 @@ from ltxtrain.learn.optimizers import make_optimizer
 from ltxtrain.learn.shortage import needs
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.model.adapter import adapter_spec
-from ltxtrain.model.assemble import assemble_transformer
+from ltxtrain.model.assemble import Place, assemble_transformer
 from ltxtrain.model.folder import ModelFolder, locate_model, scheduler_config
+from ltxtrain.model.offload import Offload
 from ltxtrain.plan.folder import RunFolder
 from ltxtrain.plan.length import batches_of_run
 from ltxtrain.plan.order import BatchOrder, order_of
@@ -42,6 +43,7 @@ class Run:
     meter: Meter
     transformer: Any
     parameters: dict[str, torch.nn.Parameter]
+    offload: Offload
     optimizer: torch.optim.Optimizer
     order: BatchOrder
     batches: int  # in all steps together
@@ -64,7 +66,8 @@ def load_run(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Event,
     advice = needs(plan, TRAINING, device)
     with stop.at_once("training has not begun"), memory_advice("placing the transformer", advice):
         model = locate_model(config.model, plan.cache_dir)
-        transformer, parameters = assemble_transformer(model, config, spec, device, dtype)
+        trainable = assemble_transformer(model, config, Place(device, dtype), spec)
+    yield from (Notice(sentence) for sentence in trainable.told)
     order = order_of(plan)
     run = Run(
         plan=plan,
@@ -74,9 +77,10 @@ def load_run(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Event,
         device=device,
         dtype=dtype,
         meter=meter,
-        transformer=transformer,
-        parameters=parameters,
-        optimizer=make_optimizer(parameters, config.optimizer, config.model.seed),
+        transformer=trainable.transformer,
+        parameters=trainable.parameters,
+        offload=trainable.offload,
+        optimizer=make_optimizer(trainable.parameters, config.optimizer, config.model.seed),
         order=order,
         batches=batches_of_run(plan, order),
         datasets={dataset.id: dataset for dataset in plan.datasets},
@@ -84,7 +88,7 @@ def load_run(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Event,
         identity=identity_of(plan, spec) | {"base model": prepared.digests["transformer"]},
         about=about(plan, spec, model, prepared.digests["transformer"]),
     )
-    count = sum(parameter.numel() for parameter in parameters.values())
+    count = sum(parameter.numel() for parameter in run.parameters.values())
     if device.type != "cpu":
         yield from recorded(run.folder, [measured_loading(plan)])
     yield StageDone("transformer", time.perf_counter() - started, f"{count:,} trainable parameters on {device}")

@@ -6,7 +6,8 @@ Neither changes a weight or a random state of training.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -30,7 +31,9 @@ from ltxtrain.learn.shortage import needs
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.learn.videos import holds, index_of
 from ltxtrain.model.assemble import assemble_vae
+from ltxtrain.model.attention import set_attention
 from ltxtrain.model.folder import load_scheduler
+from ltxtrain.model.offload import taking_turns
 from ltxtrain.model.render import RenderSettings, make_render_pipeline, render_video
 from ltxtrain.model.text import PromptEmbedding
 from ltxtrain.plan.prompts import ValidationVideo, validation_due
@@ -58,7 +61,12 @@ def measure_held_out(run: Run, step: int, stop: StopFlag) -> Generator[Event, No
 
     if sets_due(run.plan, run.order, step):
         measuring = Measuring(run.prepared, sigmas_of, losses, run.folder.root / EVALUATIONS)
-        yield from _phase(run, EVALUATION, evaluate(measuring, run.plan, run.order, step, stop))
+        yield from _phase(run, EVALUATION, _evaluated(run, evaluate(measuring, run.plan, run.order, step, stop)))
+
+
+def _evaluated(run: Run, events: Generator[Event, None, None]) -> Generator[Event, None, None]:
+    with evaluating(run.optimizer):
+        yield from events
 
 
 def validate(run: Run, step: int, stop: StopFlag, *, again: bool) -> Generator[Event, None, None]:
@@ -86,12 +94,13 @@ def _render(run: Run, wanted: Wanted, step: int, stop: StopFlag) -> Generator[Ev
     run.prepared.release()
     advice = needs(run.plan, VALIDATION, run.device)
     with memory_advice("placing the VAE", advice):
-        vae = assemble_vae(run.model, run.device, DTYPES[config.precision.vae_dtype])
+        vae, vae_offload = assemble_vae(run.model, config.memory, run.device, DTYPES[config.precision.vae_dtype])
     pipeline = make_render_pipeline(run.transformer, vae, load_scheduler(run.model))
     done = 0
     for video, settings in wanted:
         began = time.perf_counter()
-        with memory_advice(f"rendering {video.width}x{video.height}@{video.frames}", advice):
+        doing = f"rendering {video.width}x{video.height}@{video.frames}"
+        with memory_advice(doing, advice), _rendering(run), taking_turns(run.offload, vae_offload):
             frames_FHWC = render_video(pipeline, prompts[video.prompt], negative, settings, lambda: stop.requested)
         if frames_FHWC is None:
             break
@@ -106,6 +115,18 @@ def _render(run: Run, wanted: Wanted, step: int, stop: StopFlag) -> Generator[Ev
     del vae, pipeline
     release_memory(run.device)
     yield StageDone("validation", time.perf_counter() - started, f"{counted(done, 'video')} of step {step}")
+
+
+@contextmanager
+def _rendering(run: Run) -> Iterator[None]:
+    """Inside, the transformer has the weights that the optimiser stands for, and attends as it is asked to without
+    gradients."""
+    set_attention(run.transformer, run.plan.config.speed, training=False)
+    try:
+        with evaluating(run.optimizer):
+            yield
+    finally:
+        set_attention(run.transformer, run.plan.config.speed, training=True)
 
 
 def _phase(run: Run, name: str, events: Generator[Event, None, None]) -> Generator[Event, None, None]:
