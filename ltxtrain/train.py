@@ -16,6 +16,7 @@ from ltxtrain.events import (
     StageDone,
     StageStarted,
 )
+from ltxtrain.learn.batch import batches_ahead
 from ltxtrain.learn.checkpoint import Checkpoint, checkpoint_due, checkpoint_name, prune_checkpoints, save_checkpoint
 from ltxtrain.learn.identity import identity_of, told_settings
 from ltxtrain.learn.lock import only_process
@@ -37,7 +38,7 @@ from ltxtrain.plan.manifest import write_manifest
 from ltxtrain.plan.records import Plan
 from ltxtrain.training.memory import measured, recorded
 from ltxtrain.training.run import TRAINING, Run, load_run
-from ltxtrain.training.step import READ_AHEAD, read_ahead, take_step
+from ltxtrain.training.step import read_ahead, take_step
 from ltxtrain.training.trial import try_largest
 from ltxtrain.training.validation import measure_held_out, validate
 from ltxtrain.units import counted
@@ -75,7 +76,7 @@ def _steps(run: Run, done: int, stop: StopFlag) -> Generator[Event, None, None]:
     if done and first < run.batches:  # the first epoch's cuts may be left of caching, the last one's of a longer run
         for epoch in (0, run.order[first - 1].epoch):
             run.prepared.forget(run.order.outdated(epoch, run.order[first].epoch))
-    for index in range(READ_AHEAD):
+    for index in range(batches_ahead(plan.config.speed)):
         read_ahead(run, first + index)
     for step in range(done + 1, plan.steps + 1):
         event = take_step(run, step)

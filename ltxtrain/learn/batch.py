@@ -11,11 +11,20 @@ from typing import Protocol
 
 import torch
 
+from ltxtrain.config.compute import SpeedConfig
 from ltxtrain.config.objective import ObjectiveConfig
 from ltxtrain.learn.draws import Place
 from ltxtrain.learn.sigmas import draw_sigma
 from ltxtrain.plan.order import Batch
 from ltxtrain.plan.records import Sample
+
+
+READ_AHEAD = 2  # batches; more only helps where the time that a disk takes varies much
+
+
+def batches_ahead(speed: SpeedConfig) -> int:
+    """How many batches are read while earlier ones are computed: ``dataloader_prefetch_qlen`` if that is asked for."""
+    return speed.dataloader_prefetch_qlen if speed.dataloader_prefetch else READ_AHEAD
 
 
 class Reader(Protocol):

@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import send_to_device
 
 from ltxtrain.events import StepDone
-from ltxtrain.learn.batch import Clean, Drawn, DrawRule, draw_captions, draw_noise, read_batch
+from ltxtrain.learn.batch import Clean, Drawn, DrawRule, batches_ahead, draw_captions, draw_noise, read_batch
 from ltxtrain.learn.device import memory_advice
 from ltxtrain.learn.draws import Place, dropout_seed
 from ltxtrain.learn.metrics import told_losses
@@ -26,8 +26,6 @@ from ltxtrain.model.adapter import adapter_off
 from ltxtrain.model.transformer import predict_velocity
 from ltxtrain.plan.order import Batch
 from ltxtrain.training.run import TRAINING, Run
-
-READ_AHEAD = 2  # batches
 
 
 def take_step(run: Run, step: int) -> StepDone:
@@ -43,7 +41,7 @@ def take_step(run: Run, step: int) -> StepDone:
     losses: list[tuple[str, float, float]] = []  # data set, sigma and loss of each sample
     waited = 0.0
     for micro, batch in enumerate(batches):
-        waited += read_ahead(run, first + micro + READ_AHEAD)
+        waited += read_ahead(run, first + micro + batches_ahead(plan.config.speed))
         place = Place(plan.config.model.seed, step, micro)
         with dropout_seed(place, run.device), memory_advice(*_doing(run, batch)):
             loss_B, sigmas, seconds = _losses(run, batch, place)
