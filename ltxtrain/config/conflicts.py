@@ -235,6 +235,12 @@ def _memory(config: TrainConfig) -> Iterator[Conflict]:
             "an interval needs gradient_checkpointing",
             "set gradient_checkpointing to true",
         )
+    if memory.musubi_blocks_to_swap and memory.musubi_block_swap_device != "cpu":
+        yield Conflict(
+            ("musubi_block_swap_device",),
+            f"blocks are kept in main memory, and {memory.musubi_block_swap_device} is not that",
+            "set musubi_block_swap_device to cpu",
+        )
     interval, stride = memory.gradient_checkpointing_interval or 1, memory.gradient_checkpointing_segment_stride
     if memory.gradient_checkpointing_backend.endswith("-ffn") and interval > 1:
         yield Conflict(
@@ -285,14 +291,15 @@ def _speed(config: TrainConfig) -> Iterator[Conflict]:
         yield Conflict(
             ("dynamo_backend", "dynamo_mode"), f"{speed.dynamo_backend} has no modes", "leave dynamo_mode out"
         )
-    if speed.dynamo_backend != "no" and memory.enable_group_offload:
+    moving = [name for name in ("enable_group_offload", "musubi_blocks_to_swap") if getattr(memory, name)]
+    if speed.dynamo_backend != "no" and moving:
         if not speed.dynamo_use_regional_compilation:
             yield Conflict(
-                ("enable_group_offload", "dynamo_use_regional_compilation"),
+                (moving[0], "dynamo_use_regional_compilation"),
                 "weights cannot be moved in the middle of a transformer that is compiled as a whole",
                 "set dynamo_use_regional_compilation to true",
             )
-        elif memory.group_offload_type == "leaf_level":
+        elif memory.enable_group_offload and memory.group_offload_type == "leaf_level":
             yield Conflict(
                 ("dynamo_backend", "group_offload_type"),
                 "weights cannot be moved in the middle of a block that is compiled",

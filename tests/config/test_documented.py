@@ -152,12 +152,9 @@ def test_the_offloading_flags_of_the_guides_are_read() -> None:
         "group_offload_use_stream": True,
         "group_offload_to_disk_path": "/fast-ssd/offload",
     }
-    loaded = load_config(env={}, flags=flags, set_aside_unbuilt=True)
-    assert loaded.config.memory.group_offload_to_disk_path == Path("/fast-ssd/offload")
-    assert any(
-        "enable_group_offload: true is not built yet" in notice or "--enable-group-offload: true" in notice
-        for notice in loaded.notices
-    )
+    memory = load_config(env={}, flags=flags).config.memory
+    assert memory.group_offload_to_disk_path == Path("/fast-ssd/offload")
+    assert (memory.enable_group_offload, memory.group_offload_blocks_per_group) == (True, 1)
 
 
 @pytest.mark.parametrize("name", ["config.json"])

@@ -107,6 +107,7 @@ SETTLED_IN_THE_CONFIGURATION = {
     "masked_loss_probability",
     "validation_guidance_skip_layers",
     "evaluation_type",
+    "musubi_block_swap_device",  # all but main memory is refused
     "sageattention_usage",  # has one value that works with SageAttention
 }
 
