@@ -18,7 +18,6 @@ from ltxtrain.learn.sigmas import draw_sigma
 from ltxtrain.plan.order import Batch
 from ltxtrain.plan.records import Sample
 
-
 READ_AHEAD = 2  # batches; more only helps where the time that a disk takes varies much
 
 
