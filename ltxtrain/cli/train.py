@@ -37,6 +37,7 @@ def train(
     from ltxtrain.listeners.heartbeat import heartbeat_listener
     from ltxtrain.plan.device import refuse_without_gpu
     from ltxtrain.plan.places import check_places
+    from ltxtrain.plan.support import check_support
     from ltxtrain.plan.text import render_plan
 
     with watch_signals(stop := StopFlag()), heartbeat_listener() as heartbeat:
@@ -46,6 +47,7 @@ def train(
             if not dry_run:  # what would stop the run is not to be looked for below a long plan
                 look_around()
                 refuse_without_gpu(plan)
+                check_support(plan.config, plan.machine)
                 check_places(plan.cache_dir, plan.run_dir, plan.sources)
             print(render_plan(plan), file=sys.stdout if dry_run else sys.stderr)
             if dry_run:

@@ -26,6 +26,7 @@ from ltxtrain.plan.prompts import ValidationVideo, validation_videos
 from ltxtrain.plan.records import Bucket, PhaseMemory, Plan, Sample
 from ltxtrain.plan.sets import plan_datasets
 from ltxtrain.plan.setup import VALUE_BYTES, training_setup
+from ltxtrain.plan.support import support_warnings
 from ltxtrain.plan.targets import check_targets
 
 
@@ -122,6 +123,7 @@ def make_plan(
             *notices.schedule_warnings(config.schedule, length.steps),
             *notices.undrawn_warnings(order, length.steps * accumulation),
             *device_warnings(machine, config.model.pretrained_model_name_or_path, os.environ),
+            *support_warnings(config, machine),
             *needs.warnings,
         ),
         machine=machine,

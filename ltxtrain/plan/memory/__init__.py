@@ -7,7 +7,18 @@ beside tensors stands in lines of its own. Everything is bytes.
 
 from ltxtrain.plan.memory.activations import TEXT_TOKENS
 from ltxtrain.plan.memory.phases import estimate_memory
-from ltxtrain.plan.memory.pixels import TILE, in_tiles
+from ltxtrain.plan.memory.pixels import GROUP_FRAMES, GROUP_STRIDE, TILE, in_groups, in_tiles
 from ltxtrain.plan.memory.setup import Offload, Recompute, TrainingSetup
 
-__all__ = ["TEXT_TOKENS", "TILE", "Offload", "Recompute", "TrainingSetup", "estimate_memory", "in_tiles"]
+__all__ = [
+    "GROUP_FRAMES",
+    "GROUP_STRIDE",
+    "TEXT_TOKENS",
+    "TILE",
+    "Offload",
+    "Recompute",
+    "TrainingSetup",
+    "estimate_memory",
+    "in_groups",
+    "in_tiles",
+]

@@ -51,7 +51,7 @@ NORM_SCALES = 20  # five norms keep one float32 for each token
 TEXT_SAVED = 12  # for each text token and channel, in each block: keys and values of the captions
 FORWARD: Final[Mapping[int, float]] = {2: 34.5, 4: 57.0}
 # Latents, noise, the noisy ones, the target, the prediction and its error: float32 values of each latent channel.
-LATENT_TENSORS = 8
+LATENT_TENSORS = 6
 
 
 @dataclass(frozen=True)

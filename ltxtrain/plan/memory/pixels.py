@@ -35,6 +35,11 @@ def in_tiles(bucket: Bucket, asked: bool) -> bool:
     return asked or bucket.width * bucket.height * bucket.frames > TILE_ABOVE_PIXELS
 
 
+def in_groups(bucket: Bucket, asked: bool) -> bool:
+    """Whether the VAE works frame group by frame group. A clip that is a single group is no other for it."""
+    return asked and bucket.frames > GROUP_FRAMES
+
+
 def encode_peak(clip: Bucket, width: int, value_bytes: int, *, tiled: bool, framewise: bool) -> int:
     """Bytes of one clip's pixels and of all tensors while it is encoded. ``width`` is the first block's channels."""
     across, down = _tile(clip, tiled)

@@ -1,0 +1,125 @@
+"""Whether this machine can compute what a configuration names: formats, optimisers and attention have their verdicts.
+
+What works nowhere is refused when the configuration is read. Here it is about the kind of device, the age of the card,
+and packages that are not installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ltxtrain.config.attentions import ATTENTIONS
+from ltxtrain.config.formats import FORMATS
+from ltxtrain.config.optimizers import OPTIMIZERS
+from ltxtrain.config.verdicts import Verdict
+from ltxtrain.errors import MachineError
+from ltxtrain.facts.machine import Machine
+
+if TYPE_CHECKING:
+    from ltxtrain.config import TrainConfig
+
+DEVICES = {"cuda": "an NVIDIA GPU", "rocm": "an AMD GPU", "mps": "an Apple GPU", "cpu": "a CPU"}
+MODULES = {"torch-optimi": "optimi", "optimum-quanto": "optimum.quanto", "flash-attn": "flash_attn"}
+# AMD's architectures with fp8 products, as its first cards with them count: MI300 and later.
+FP8_CAPABILITY = (8, 9)
+FP8_ON_AMD = ("gfx94", "gfx95", "gfx12")
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """``problem`` says what and why, ``hint`` one thing to do."""
+
+    problem: str
+    hint: str
+
+
+def check_support(config: TrainConfig, machine: Machine) -> None:
+    """Raise ``MachineError`` for the first name that this machine cannot compute, with the nearest that it can."""
+    for found in unsupported(config, machine):
+        raise MachineError(found.problem, hint=found.hint)
+
+
+def support_warnings(config: TrainConfig, machine: Machine) -> list[str]:
+    """For the plan, which may be made on another machine than the one that is to train."""
+    return [f"{found.problem}; {found.hint}" for found in unsupported(config, machine)]
+
+
+def unsupported(config: TrainConfig, machine: Machine) -> Iterator[Unsupported]:
+    """Everything that the configuration names and this machine cannot compute."""
+    for key, name, verdict in named(config):
+        if verdict.refused:
+            continue  # that is told without looking at the machine
+        works = _working(key, machine)
+        instead = next((each for each in _names(verdict.instead) if each in works), None) or next(iter(works), "")
+        hint = f"set {key} to {instead}" if instead else f"leave out {key}"
+        if problem := _problem(verdict, machine):
+            yield Unsupported(f"{key} {name} {problem}", hint)
+        elif verdict.needs and not is_installed(verdict.needs):
+            problem = f"{key} {name} needs the package {verdict.needs}, which is not installed"
+            yield Unsupported(problem, f"pip install '{verdict.needs}', or {hint}")
+
+
+def named(config: TrainConfig) -> Iterator[tuple[str, str, Verdict]]:
+    """(option, value, verdict) of every name with a verdict that the run uses."""
+    precision = config.precision
+    for key, name in (
+        ("base_model_precision", precision.base_model_precision),
+        ("text_encoder_1_precision", precision.text_encoder_1_precision),
+    ):
+        yield key, name, FORMATS[name].verdict
+    yield "optimizer", config.optimizer.optimizer, OPTIMIZERS[config.optimizer.optimizer].verdict
+    attention = config.speed.attention_mechanism
+    yield "attention_mechanism", attention, ATTENTIONS[attention].verdict
+
+
+def is_installed(requirement: str) -> bool:
+    """Whether a package is there, by its name on the index; its version is for pip to see to."""
+    package = re.split(r"[<>=!~ \[;]", requirement, maxsplit=1)[0]
+    module = MODULES.get(package, package.replace("-", "_"))
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a part of a package of which not even the top is there
+        return False
+
+
+def computes(verdict: Verdict, machine: Machine) -> bool:
+    """Whether the machine can, with the packages that are installed."""
+    if verdict.refused or _problem(verdict, machine):
+        return False
+    return not verdict.needs or is_installed(verdict.needs)
+
+
+def _problem(verdict: Verdict, machine: Machine) -> str:
+    """Why the device cannot, empty where it can."""
+    if machine.device not in verdict.on:
+        return f"does not work on {DEVICES[machine.device]}"
+    if verdict.capability is None or machine.device not in ("cuda", "rocm") or not machine.gpus:
+        return ""
+    card = machine.gpus[0]
+    if machine.device == "rocm":
+        fp8 = verdict.capability >= FP8_CAPABILITY
+        known = not fp8 or card.capability is None or card.capability.startswith(FP8_ON_AMD)
+        return "" if known else f"needs an MI300 or newer, and {card.name} is older"
+    least = ".".join(map(str, verdict.capability))
+    if card.capability is None or _version(card.capability) >= verdict.capability:
+        return ""
+    return f"needs compute capability {least}, and {card.name} has {card.capability}"
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
+
+
+def _working(key: str, machine: Machine) -> tuple[str, ...]:
+    tables = {"optimizer": OPTIMIZERS, "attention_mechanism": ATTENTIONS}
+    table = tables.get(key, FORMATS)
+    return tuple(name for name, known in table.items() if computes(known.verdict, machine))  # type: ignore[attr-defined]
+
+
+def _names(text: str) -> list[str]:
+    """The names in a verdict's ``instead``, which may be a sentence: ``native-flash, which needs no package``."""
+    return re.findall(r"[\w+-]+", text)
