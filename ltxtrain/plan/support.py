@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ltxtrain.config.attentions import ATTENTIONS
 from ltxtrain.config.formats import FORMATS
@@ -53,8 +53,7 @@ def unsupported(config: TrainConfig, machine: Machine) -> Iterator[Unsupported]:
     for key, name, verdict in named(config):
         if verdict.refused:
             continue  # that is told without looking at the machine
-        works = _working(key, machine)
-        instead = next((each for each in _names(verdict.instead) if each in works), None) or next(iter(works), "")
+        instead = _nearest(key, verdict, machine)
         hint = f"set {key} to {instead}" if instead else f"leave out {key}"
         if problem := _problem(verdict, machine):
             yield Unsupported(f"{key} {name} {problem}", hint)
@@ -114,10 +113,20 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
-def _working(key: str, machine: Machine) -> tuple[str, ...]:
-    tables = {"optimizer": OPTIMIZERS, "attention_mechanism": ATTENTIONS}
-    table = tables.get(key, FORMATS)
-    return tuple(name for name, known in table.items() if computes(known.verdict, machine))  # type: ignore[attr-defined]
+def _nearest(key: str, verdict: Verdict, machine: Machine) -> str:
+    """The first name that works, along what each names in its place; else the first of all that do."""
+    tables: Mapping[str, Mapping[str, Any]] = {"optimizer": OPTIMIZERS, "attention_mechanism": ATTENTIONS}
+    verdicts = {name: known.verdict for name, known in tables.get(key, FORMATS).items()}
+    asked, seen = _names(verdict.instead), set()
+    while asked:
+        name = asked.pop(0)
+        if name not in verdicts or name in seen:
+            continue
+        if computes(verdicts[name], machine):
+            return name
+        seen.add(name)
+        asked += _names(verdicts[name].instead)
+    return next((name for name, found in verdicts.items() if computes(found, machine)), "")
 
 
 def _names(text: str) -> list[str]:
