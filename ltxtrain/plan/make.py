@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ltxtrain.config import LoadedConfig, TrainConfig, dataset_notices, overruled_notices
+from ltxtrain.errors import ConfigError, Fault
 from ltxtrain.facts.container import no_clips
 from ltxtrain.facts.machine import Machine, probe_machine
 from ltxtrain.facts.media import Progress
 from ltxtrain.facts.models import ModelFacts, TransformerFacts, lora_params, model_facts, transformer_facts
-from ltxtrain.plan import disk, notices, set_notices
+from ltxtrain.plan import budget, disk, notices, set_notices
 from ltxtrain.plan.device import device_warnings
 from ltxtrain.plan.filling import largest_batches
 from ltxtrain.plan.folder import run_name_of
@@ -76,10 +77,11 @@ def make_plan(
     )
     length = run_length(order, accumulation, config.schedule.max_train_steps, config.schedule.num_train_epochs)
     videos = validation_videos(config.validation, config.model.seed, _captions(material.filled.samples))
+    config, sources, chosen = _in_budget(config, loaded.sources, material, videos, machine)
     needs = _needs(config, material, length, videos, machine, run_dir)
     return Plan(
         config=config,
-        sources=dict(loaded.sources),
+        sources=sources,
         run_name=run_name,
         run_dir=run_dir,
         cache_dir=config.cache.cache_dir,
@@ -116,6 +118,7 @@ def make_plan(
             ),
             *notices.validation_notices(config.validation, videos),
             *notices.machine_notices(machine),
+            *chosen,
         ),
         warnings=(
             *loss_warnings(_places(config, run_dir), os.environ),
@@ -153,9 +156,7 @@ def _needs(
     if model is None:
         warning = f"{name} is not known here and not on this disk: its memory and disk needs are not estimated"
         return Needs((), (), (warning,))
-    setup = _with_batches(training_setup(config, machine.device, videos), material)
-    if not config.validation.eval_loss_disable:
-        setup = replace(setup, measured=largest_batches(material.eval_samples, material.sizes))
+    setup = _setup(config, material, videos, machine)
     memory = estimate_memory(model, [bucket.bucket for bucket in material.filled.buckets], setup)
     outputs = disk.RunOutputs(
         checkpoints=_checkpoints_kept(config, length.steps),
@@ -181,6 +182,40 @@ def _needs(
     ]
     warnings = (*notices.memory_warnings(memory, machine), *disk.disk_warnings(places))
     return Needs(tuple(line for line in lines if line[1]), memory, warnings)
+
+
+def _setup(
+    config: TrainConfig, material: Material, videos: Sequence[ValidationVideo], machine: Machine
+) -> TrainingSetup:
+    setup = _with_batches(training_setup(config, machine.device, videos), material)
+    if config.validation.eval_loss_disable:
+        return setup
+    return replace(setup, measured=largest_batches(material.eval_samples, material.sizes))
+
+
+def _in_budget(
+    config: TrainConfig,
+    sources: Mapping[str, str],
+    material: Material,
+    videos: Sequence[ValidationVideo],
+    machine: Machine,
+) -> tuple[TrainConfig, dict[str, str], tuple[str, ...]]:
+    """The configuration with what ``memory_budget_gb`` chooses, the sources of that, and what is to be said of it."""
+    if config.memory.memory_budget_gb is None:
+        return config, dict(sources), ()
+    model = _model_facts(config)
+    if model is None:
+        name = config.model.pretrained_model_name_or_path
+        problem = f"the sizes of {name} are not known here, so that nothing can be chosen for them"
+        hint = "name a folder on this disk, or leave the budget out"
+        raise ConfigError([Fault(budget.NAME, problem, sources.get(budget.NAME, ""), hint)])
+    buckets = [bucket.bucket for bucket in material.filled.buckets]
+
+    def estimate(tried: TrainConfig) -> tuple[PhaseMemory, ...]:
+        return estimate_memory(model, buckets, _setup(tried, material, videos, machine))
+
+    choice = budget.choose(config, sources, machine, model.transformer.layers, estimate)
+    return choice.config, {**sources, **choice.sources}, (choice.notice,)
 
 
 def _model_facts(config: TrainConfig) -> ModelFacts | None:

@@ -41,6 +41,7 @@ def training_setup(config: TrainConfig, device: str, videos: Sequence[Validation
         texts=cache.text_encoder_batch_size,
         recompute=_recompute(config.memory),
         offload=_offload(config.memory, device),
+        framewise=cache.vae_enable_framewise_encoding,
         slicing=cache.vae_enable_slicing,
         timed=objective.ltx_train_mode == "i2v" and objective.ltx_i2v_prob > 0,
         full=config.model.model_type == "full",

@@ -1,0 +1,246 @@
+"""``memory_budget_gb``: the fastest precision, checkpointing and offload whose estimated peaks fit.
+
+What is set in a file, in the environment or by a flag stays as it is. A preset gives way: it is somebody's guess for
+cards of one kind, and the budget is what the user says of his own. The choice is written into the configuration in
+place of the budget, so that config.toml leads to the same run on any machine and with any later estimate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from ltxtrain.config.catalogue import options
+from ltxtrain.config.conflicts import conflict_faults
+from ltxtrain.config.formats import FORMATS
+from ltxtrain.errors import ConfigError, Fault, MachineError
+from ltxtrain.facts.machine import Machine
+from ltxtrain.plan.records import PhaseMemory
+from ltxtrain.plan.support import computes
+from ltxtrain.units import format_bytes
+
+if TYPE_CHECKING:
+    from ltxtrain.config import TrainConfig
+
+GIB = 1024**3
+NAME = "memory_budget_gb"
+Values = Mapping[str, Any]
+Estimate = Callable[["TrainConfig"], Sequence[PhaseMemory]]
+
+PLAIN: Final[Values] = {
+    "base_model_precision": "no_change",
+    "text_encoder_1_precision": "no_change",
+    "gradient_checkpointing": False,
+    "gradient_checkpointing_interval": None,
+    "gradient_checkpointing_free_blocks": 0,
+    "enable_group_offload": False,
+    "enable_model_cpu_offload": False,
+    "group_offload_use_stream": False,
+    "group_offload_text_encoder": False,
+    "group_offload_vae": False,
+    "vae_enable_slicing": False,
+    "vae_enable_tiling": False,
+    "vae_enable_framewise_encoding": False,
+}
+"""What the budget decides on, each as it is fastest."""
+
+# Formats from the nearest to the base model's own to the smallest; of each row the first that the machine computes.
+EIGHT_BITS: Final = ("int8-torchao", "int8-quanto", "fp8wo-torchao")
+FOUR_BITS: Final = ("nf4-bnb", "int4-quanto", "int4-torchao")
+FRAMES: Final[Sequence[Values]] = (
+    {},
+    {"vae_enable_slicing": True},
+    {"vae_enable_slicing": True, "vae_enable_tiling": True},
+    {"vae_enable_slicing": True, "vae_enable_tiling": True, "vae_enable_framewise_encoding": True},
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """``config`` is without a budget; ``sources`` are those of what was chosen."""
+
+    config: TrainConfig
+    sources: dict[str, str]
+    notice: str
+
+
+def choose(
+    config: TrainConfig, sources: Mapping[str, str], machine: Machine, layers: int, estimate: Estimate
+) -> Choice:
+    """The first combination whose phases all fit the budget. ``layers`` are the transformer's blocks.
+
+    Raises ``MachineError`` with the smallest need where none fits.
+    """
+    budget = config.memory.memory_budget_gb
+    if budget is None:
+        raise ValueError("there is no budget")
+    fixed = {name for name in PLAIN if is_explicit(sources.get(name, "default"))}
+    search = _Search(config, sources, fixed, round(budget * GIB), estimate)
+    missed: tuple[Values, PhaseMemory] | None = None
+    least: tuple[Values, PhaseMemory] | None = None
+    for values in _combinations(machine, layers, search):
+        over = search.over(values)
+        if over is None:
+            chosen = search.applied(values)
+            notice = _notice(budget, search, chosen, missed)
+            source = f"{NAME} {budget:g}"
+            told = {name: source for name in PLAIN if name not in fixed}
+            return Choice(_without_budget(chosen), {**told, NAME: "default"}, notice)
+        missed = values, over
+        least = min(least or missed, missed, key=lambda found: found[1].total)
+    raise _nothing_fits(budget, least, fixed)
+
+
+def is_explicit(source: str) -> bool:
+    """Whether somebody has set the option for this run, and not a preset for many."""
+    return not source.startswith(("default", "preset "))
+
+
+@dataclass(frozen=True)
+class _Search:
+    config: TrainConfig
+    sources: Mapping[str, str]
+    fixed: set[str]
+    budget: int
+    estimate: Estimate
+
+    def applied(self, values: Values) -> TrainConfig:
+        """The configuration with ``values``, and all else that the budget decides on at its fastest."""
+        free = {name: value for name, value in {**PLAIN, **values}.items() if name not in self.fixed}
+        return with_values(self.config, free)
+
+    def allowed(self, values: Values) -> bool:
+        """Whether ``values`` contradict nothing that is set by hand, and work together."""
+        config = self.applied(values)
+        if any(_value(config, name) != value for name, value in values.items()):
+            return False
+        before = {str(fault) for fault in conflict_faults(self.config, self.sources)}
+        return all(str(fault) in before for fault in conflict_faults(config, self.sources))
+
+    def over(self, values: Values, phases: Sequence[str] = ()) -> PhaseMemory | None:
+        """The phase on the device that is furthest above the budget, of those named; None where all fit."""
+        found = [phase for phase in self.estimate(self.applied(values)) if phase.device != "main memory"]
+        found = [phase for phase in found if phase.total > self.budget and (not phases or phase.phase in phases)]
+        return max(found, key=lambda phase: phase.total, default=None)
+
+
+def _combinations(machine: Machine, layers: int, search: _Search) -> Iterator[Values]:
+    """From the fastest to the smallest. Text encoder and VAE are alone on the device while they work, so each is made
+    as small as its own phase needs; what stays open is what the transformer does."""
+    precisions = _precisions(machine)
+    text = _first(({"text_encoder_1_precision": name} for name in precisions), search, "text embeddings")
+    frames = [values for values in FRAMES if search.allowed(values)]
+    fitting = [values for values in frames if search.over({**text, **values}, ["latents"]) is None] or frames[-1:]
+    for more in _transformer(machine, precisions, layers, search):
+        for pixels in fitting:
+            values = {**text, **pixels, **more}
+            yield values
+            turns = {**values, "enable_model_cpu_offload": True}
+            if machine.device in ("cuda", "rocm") and not values.get("enable_group_offload") and search.allowed(turns):
+                yield turns
+
+
+def _transformer(machine: Machine, precisions: Sequence[str], layers: int, search: _Search) -> Iterator[Values]:
+    """Precisions from the base model's own down, each without checkpointing, with as many free blocks as fit, and with
+    none. Published trainers take 1.2 to 2.5 times as long over a quantised base, and 1.5 times with checkpointing."""
+    for precision in precisions:
+        base = {"base_model_precision": precision}
+        if not search.allowed(base):
+            continue
+        if search.allowed(plain := {**base, "gradient_checkpointing": False}):
+            yield plain
+        if search.allowed(recomputed := {**base, "gradient_checkpointing": True}):
+            if free := _most_free(recomputed, layers, search):
+                yield {**recomputed, "gradient_checkpointing_free_blocks": free}
+            yield recomputed
+    if machine.device not in ("cuda", "rocm"):
+        return  # weights have nowhere else to be
+    moved = {
+        "gradient_checkpointing": True,
+        "enable_group_offload": True,
+        "group_offload_use_stream": machine.device == "cuda",
+    }
+    for precision in precisions:
+        for more in ({}, {"group_offload_text_encoder": True, "group_offload_vae": True}):
+            values = {**moved, "base_model_precision": precision, **more}
+            if search.allowed(values):
+                yield values
+
+
+def _most_free(values: Values, layers: int, search: _Search) -> int:
+    """So many blocks may keep their activations for the training to fit; found by halving, for more is never less."""
+    if not search.allowed({**values, "gradient_checkpointing_free_blocks": 1}):
+        return 0
+    low, high = 0, layers - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = search.over({**values, "gradient_checkpointing_free_blocks": middle}, ["training"]) is None
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return low
+
+
+def _first(candidates: Iterator[Values], search: _Search, phase: str) -> Values:
+    """The first of ``candidates`` with which ``phase`` fits, else the last; nothing where all is set by hand."""
+    last: Values = {}
+    for values in candidates:
+        if search.allowed(values):
+            last = values
+            if search.over(values, [phase]) is None:
+                break
+    return last
+
+
+def _precisions(machine: Machine) -> list[str]:
+    rows = (("no_change",), EIGHT_BITS, FOUR_BITS)
+    found = (next((name for name in row if computes(FORMATS[name].verdict, machine)), None) for row in rows)
+    return [name for name in found if name]
+
+
+def with_values(config: TrainConfig, values: Values) -> TrainConfig:
+    """``config`` with options set by their names, whichever section they stand in."""
+    sections: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        sections.setdefault(options()[name].section, {})[name] = value
+    changed = {name: getattr(config, name).model_copy(update=update) for name, update in sections.items()}
+    return config.model_copy(update=changed)
+
+
+def _value(config: TrainConfig, name: str) -> Any:
+    return getattr(getattr(config, options()[name].section), name)
+
+
+def _without_budget(config: TrainConfig) -> TrainConfig:
+    return with_values(config, {NAME: None})
+
+
+def _notice(budget: float, search: _Search, chosen: TrainConfig, missed: tuple[Values, PhaseMemory] | None) -> str:
+    differs = [name for name in PLAIN if name not in search.fixed and _value(chosen, name) != PLAIN[name]]
+    words = ", ".join(f"{name} {_word(_value(chosen, name))}" for name in differs) or "nothing that saves memory"
+    phases = [phase for phase in search.estimate(chosen) if phase.device != "main memory"]
+    largest = max(phases, key=lambda phase: phase.total)
+    text = f"{NAME} {budget:g} chooses {words}: {largest.phase}, its largest phase, needs {format_bytes(largest.total)}"
+    if missed is None:
+        return text
+    other = [f"{name} {_word(value)}" for name, value in missed[0].items() if value != _value(chosen, name)]
+    instead = ", ".join(other) or "without it"
+    return f"{text}; with {instead}, {missed[1].phase} would need {format_bytes(missed[1].total)}"
+
+
+def _nothing_fits(budget: float, least: tuple[Values, PhaseMemory] | None, fixed: set[str]) -> Exception:
+    if least is None:
+        problem = "nothing is left to choose: all that saves memory is set by hand, or does not work together"
+        return ConfigError([Fault(NAME, problem, "", "leave the budget out, or some of " + ", ".join(sorted(fixed)))])
+    phase = least[1]
+    hint = "lower train_batch_size, resolution, num_frames or validation_resolution"
+    if fixed:
+        hint += f", or leave out {', '.join(sorted(fixed))}"
+    return MachineError(
+        f"nothing fits {NAME} {budget:g}: with all that saves memory, {phase.phase} needs "
+        f"{format_bytes(phase.total)} on {phase.device}",
+        hint=hint,
+    )
+
+
+def _word(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
