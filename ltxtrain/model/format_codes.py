@@ -21,12 +21,41 @@ Stored = Mapping[str, torch.Tensor]
 """``codes`` in int8, which libraries that look at a layer's ``weight`` leave alone, and the scales of the format."""
 
 NESTED_GROUP: Final = 256
-"""So many scales of NF4 share a scale of their own (Dettmers et al. 2023, double quantisation)."""
+"""So many scales of NF4 share a scale of their own."""
+
+NF4_NESTED: Final = NESTED_GROUP * FORMATS["nf4-bnb"].group
+"""And so many weights."""
+
+PIECE: Final = 2**18
+"""About so many weights are encoded at a time: a MiB in float32."""
 
 
 def encode(name: str, weight_RC: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What ``name`` keeps of a weight, on its device. The weight is taken in bf16, whatever it comes in."""
-    return _ENCODE[name](weight_RC.detach().to(torch.bfloat16))
+    """What ``name`` keeps of a weight, on its device. The weight is taken in bf16, whatever it comes in.
+
+    A few rows are encoded at a time: little memory is needed beside the weight, and what is needed stays in the cache.
+    """
+    weight_RC = weight_RC.detach()
+    made = [_ENCODE[name](weight_RC[start:stop].to(torch.bfloat16)) for start, stop in pieces(name, *weight_RC.shape)]
+    joined = {part: torch.cat([piece[part] for piece in made]) for part in made[0]}
+    return _nested(joined) if name == "nf4-bnb" else joined
+
+
+def pieces(name: str, rows: int, columns: int) -> list[tuple[int, int]]:
+    """The rows of a weight in ranges of about ``PIECE`` weights, whose ends are the ends of groups as well."""
+    group = NF4_NESTED if name == "nf4-bnb" else 1  # these groups run on over the ends of rows
+    fitting = group // math.gcd(columns, group)
+    step = max(1, PIECE // columns // fitting) * fitting
+    return [(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
+def stored_piece(name: str, stored: Stored, columns: int, start: int, stop: int) -> Stored:
+    """What is kept of the rows of one of ``pieces``."""
+    if name != "nf4-bnb":
+        return {part: tensor[start:stop] for part, tensor in stored.items()}
+    first, last = start * columns, stop * columns
+    each = {"codes": 2, "scale": FORMATS[name].group, "scale_scale": NF4_NESTED}
+    return dict(stored) | {part: stored[part][first // size : -(-last // size)] for part, size in each.items()}
 
 
 def decode(name: str, stored: Stored, rows: int, columns: int) -> torch.Tensor:
@@ -140,16 +169,46 @@ def _unpacked(packed: torch.Tensor, bits: int, place: int) -> torch.Tensor:
 
 
 def _encode_nf4(weight_RC: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The codes, and the scales as they are before they are encoded themselves."""
     from bitsandbytes.functional import quantize_4bit
 
     group = FORMATS["nf4-bnb"].group
-    codes, state = quantize_4bit(weight_RC.contiguous(), blocksize=group, compress_statistics=True, quant_type="nf4")
+    if weight_RC.device.type == "cpu" and weight_RC.numel() % group == 0:
+        codes, scale = _nf4_by_counting(weight_RC.reshape(-1, group).float())
+    else:
+        codes, state = quantize_4bit(weight_RC.contiguous(), blocksize=group, quant_type="nf4")
+        scale = state.absmax
+    return {"codes": codes.view(torch.int8), "scale": scale}
+
+
+def _nf4_by_counting(weight_GN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What bitsandbytes makes of whole groups, to the bit. It looks each weight up by itself, which takes the CPU four
+    times as long as counting, for all weights at once, how many of the 15 bounds between the values are below them.
+    """
+    from bitsandbytes.functional import get_4bit_type
+
+    values = get_4bit_type("nf4", weight_GN.device)
+    scale_G = weight_GN.abs().amax(1)
+    weight_GN = (weight_GN * (1.0 / scale_G.clamp(min=1e-38)).unsqueeze(1)).clamp_(-1, 1)
+    codes = torch.zeros(weight_GN.shape, dtype=torch.uint8)
+    for bound in ((values[:-1] + values[1:]) / 2).tolist():
+        codes += weight_GN > bound
+    first, second = codes.view(-1, 2).unbind(1)
+    return ((first << 4) | second).unsqueeze(1), scale_G
+
+
+def _nested(stored: Stored) -> dict[str, torch.Tensor]:
+    """The scales in 8 bits around their mean, with scales of their own (Dettmers et al. 2023, double quantisation)."""
+    from bitsandbytes.functional import quantize_blockwise
+
+    shift = stored["scale"].mean()
+    scale, state = quantize_blockwise(stored["scale"] - shift, blocksize=NESTED_GROUP)
     return {
-        "codes": codes.view(torch.int8),
-        "scale": state.absmax.view(torch.int8),
-        "scale_scale": state.state2.absmax,
-        "scale_code": state.state2.code,
-        "scale_shift": state.offset,
+        "codes": stored["codes"],
+        "scale": scale.view(torch.int8),
+        "scale_scale": state.absmax,
+        "scale_code": state.code,
+        "scale_shift": shift,
     }
 
 

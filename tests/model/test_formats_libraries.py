@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from ltxtrain.model.format_codes import decode, encode
+from ltxtrain.config.formats import WORKING
+from ltxtrain.model.format_codes import decode, encode, pieces, stored_piece
 
-ROWS, COLUMNS = 96, 512
+ROWS, COLUMNS = 1120, 512  # encoded in three pieces
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +78,14 @@ def test_nf4_of_bitsandbytes(weight: torch.Tensor) -> None:
     assert theirs.quant_state.nested
     expected = dequantize_4bit(theirs.data, theirs.quant_state)
     assert torch.equal(decode("nf4-bnb", encode("nf4-bnb", weight), ROWS, COLUMNS), expected)
+
+
+@pytest.mark.parametrize("name", WORKING[1:])
+def test_a_piece_of_what_is_kept_is_read_as_the_same_rows_of_the_whole(weight: torch.Tensor, name: str) -> None:
+    stored = encode(name, weight)
+    whole = decode(name, stored, ROWS, COLUMNS)
+    ranges = pieces(name, ROWS, COLUMNS)
+    assert len(ranges) == 3 and ranges[0][0] == 0 and ranges[-1][1] == ROWS
+    for start, stop in ranges:
+        piece = stored_piece(name, stored, COLUMNS, start, stop)
+        assert torch.equal(decode(name, piece, stop - start, COLUMNS), whole[start:stop])
