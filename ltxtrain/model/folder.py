@@ -1,6 +1,7 @@
 """From the name of a model to its components: a built-in model, a diffusers folder, or a repository of the Hub.
 
-Weights are read from safetensors and nothing else, and no code that comes with a model is ever run.
+Weights are read from safetensors and nothing else (``model/loading.py``), and no code that comes with a model is ever
+run.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXVideoTransformer3DModel
+from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import get_token, snapshot_download
 from huggingface_hub.errors import (
@@ -22,8 +22,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
     XetDownloadError,
 )
-from safetensors import SafetensorError, safe_open
-from transformers import T5EncoderModel, T5Tokenizer
+from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from ltxtrain.config.model import ModelConfig
@@ -182,20 +181,6 @@ def _revision_of(root: Path) -> str | None:
     return root.name if root.parent.name == "snapshots" else None
 
 
-def load_transformer(model: ModelFolder, dtype: torch.dtype) -> LTXVideoTransformer3DModel:
-    """The transformer in ``dtype`` on the CPU, in evaluation mode. Raises ``ModelError``, as the other loaders do."""
-    return _load_weights(LTXVideoTransformer3DModel, model, "transformer", torch_dtype=dtype)
-
-
-def load_vae(model: ModelFolder, dtype: torch.dtype) -> AutoencoderKLLTXVideo:
-    return _load_weights(AutoencoderKLLTXVideo, model, "vae", torch_dtype=dtype)
-
-
-def load_text_encoder(model: ModelFolder, dtype: torch.dtype) -> tuple[T5EncoderModel, T5Tokenizer]:
-    encoder = _load_weights(T5EncoderModel, model, "text_encoder", dtype=dtype)
-    return encoder, load_settings(T5Tokenizer, model.folders["tokenizer"])
-
-
 def load_scheduler(model: ModelFolder) -> FlowMatchEulerDiscreteScheduler:
     return load_settings(FlowMatchEulerDiscreteScheduler, model.folders["scheduler"])
 
@@ -210,43 +195,6 @@ def load_settings(kind: type[Component], folder: Path) -> Component:
         return kind.from_pretrained(str(folder), local_files_only=True)  # type: ignore[attr-defined,no-any-return]
     except LOADING_ERRORS as error:
         raise not_loadable(folder, kind, first_line(error)) from error
-
-
-def _load_weights(kind: type[Component], model: ModelFolder, part: str, **dtype: torch.dtype) -> Component:
-    """Load a component whole: the libraries would draw missing weights at random and say so in a note at most."""
-    place = model.folders[part]
-    if place.is_dir() and not any(place.glob("*.safetensors")):
-        raise not_loadable(place, kind, "it holds no .safetensors file, and other formats are not read")
-    try:
-        # The classes draw initial values before the file's own replace them; the caller's random state is its own.
-        with torch.random.fork_rng(devices=[]):
-            if place.is_file():
-                return _load_single_file(kind, place, model.base, part, dtype["torch_dtype"]).eval()  # type: ignore[no-any-return]
-            loaded, info = kind.from_pretrained(  # type: ignore[attr-defined]
-                str(place), local_files_only=True, use_safetensors=True, output_loading_info=True, **dtype
-            )
-    except LOADING_ERRORS as error:
-        raise not_loadable(place, kind, first_line(error)) from error
-    if missing := sorted(info["missing_keys"]):
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise not_loadable(place, kind, f"it has no weights for {missing[0]}{more}")
-    return loaded.eval()  # type: ignore[no-any-return]
-
-
-def _load_single_file(kind: Any, file: Path, base: Path, part: str, dtype: torch.dtype) -> Any:
-    """A file in diffusers' or Lightricks' naming, with the settings of ``base``."""
-    try:
-        loaded = kind.from_single_file(
-            str(file), config=str(base), subfolder=part, local_files_only=True, torch_dtype=dtype
-        )
-    except NotImplementedError as error:  # what is left without values cannot be moved
-        raise ValueError("weights are missing") from error
-    blocks = len(getattr(loaded, "transformer_blocks", ()))
-    with safe_open(file, "pt") as header:
-        more = [name for name in header.keys() if f"transformer_blocks.{blocks}." in name]  # noqa: SIM118
-    if blocks and more:
-        raise ValueError(f"it has more than the {blocks} blocks that the configuration of {base} tells")
-    return loaded
 
 
 def not_loadable(place: Path, kind: type, reason: str) -> ModelError:

@@ -25,12 +25,13 @@ from ltxtrain.model.folder import LOADING_ERRORS, ModelFolder, load_settings, no
 from ltxtrain.model.formats import Quantised, QuantisedLinear, computing_dtype, quantisation_error, quantised_linear
 from ltxtrain.model.host_memory import give_back_freed
 from ltxtrain.model.weights import Weights, folder_weights, random_weights, single_file_weights
+from ltxtrain.units import counted
 
 CPU = torch.device("cpu")
 Via = Literal["cpu", "accelerator", "pipeline"]
 Told = Callable[[Quantised], None]
 # After so many bytes of weights, what was freed on the way goes back to the system.
-GIVEN_BACK_BYTES = 256 * 1024**2
+GIVEN_BACK_BYTES = 64 * 1024**2
 # What reading values may raise. Anything else is no fault of the files: a device that is full, above all.
 FILE_ERRORS = (OSError, SafetensorError)
 
@@ -140,7 +141,7 @@ def _check(component: nn.Module, weights: Weights, kind: type, place: Path) -> N
             raise not_loadable(place, kind, f"{name} has the shape {list(shape)}, expected shape {list(expected)}")
     blocks = len(getattr(component, "transformer_blocks", ()))
     if blocks and any(name.startswith(f"transformer_blocks.{blocks}.") for name in weights.shapes):
-        raise not_loadable(place, kind, f"it has more than the {blocks} blocks that its configuration tells")
+        raise not_loadable(place, kind, f"it has more than the {counted(blocks, 'block')} that its configuration tells")
 
 
 def _named(component: nn.Module) -> dict[int, list[str]]:

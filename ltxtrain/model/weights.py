@@ -26,7 +26,7 @@ LISTS = ("diffusion_pytorch_model.safetensors.index.json", "model.safetensors.in
 SEED_FILE = "random.json"
 # A file is mapped into memory. What was read of it counts as this process's until it is closed: so it is closed and
 # opened again after so many bytes.
-HELD_BYTES = 128 * 1024**2
+HELD_BYTES = 32 * 1024**2
 # How a file in Lightricks' naming becomes one in diffusers' naming.
 CONVERSIONS: Mapping[str, Callable[..., dict[str, torch.Tensor]]] = {
     "transformer": convert_ltx_transformer_checkpoint_to_diffusers,

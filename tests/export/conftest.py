@@ -11,7 +11,8 @@ from diffusers import LTXVideoTransformer3DModel
 from ltxtrain.config.model import ModelConfig
 from ltxtrain.learn.checkpoint import Checkpoint, save_checkpoint
 from ltxtrain.model.adapter import AdapterSpec, adapter_weights, attach_adapter
-from ltxtrain.model.folder import ModelFolder, load_transformer, locate_model
+from ltxtrain.model.folder import ModelFolder, locate_model
+from ltxtrain.model.loading import Loading, load_transformer
 
 # Every linear module of the transformer, by the ends of diffusers' names.
 ALL_TARGETS = (
@@ -55,7 +56,7 @@ def make_run(tiny: ModelFolder, tmp_path: Path) -> MakeRun:
         step: int = 7,
         dtype: torch.dtype = torch.float32,
     ) -> FinishedRun:
-        transformer = load_transformer(tiny, dtype)
+        transformer = load_transformer(tiny, Loading(dtype))
         spec = AdapterSpec(rank, alpha, 0.1, targets)
         generator = torch.Generator().manual_seed(step)
         for parameter in attach_adapter(transformer, spec, 0).values():

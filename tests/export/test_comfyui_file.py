@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 
 from ltxtrain.export import iter_export
 from ltxtrain.model.adapter import adapter_off
-from ltxtrain.model.folder import ModelFolder, load_transformer
+from ltxtrain.model.folder import ModelFolder
+from ltxtrain.model.loading import Loading, load_transformer
 from ltxtrain.model.tiny import TinySpec
 from ltxtrain.model.transformer import predict_velocity
 from tests.export.conftest import ALL_TARGETS, MakeRun
@@ -90,7 +91,7 @@ def test_weights_patched_as_comfyui_does_give_the_adapters_output(
     run = make_run(ALL_TARGETS, rank=3, alpha=0.75)
     list(iter_export(run.folder, dtype="bf16"))
     # Loaded twice, not copied: where weights lie in memory decides the last bit of a matrix product.
-    patched, before = load_transformer(tiny, torch.float32), load_transformer(tiny, torch.float32)
+    patched, before = load_transformer(tiny, Loading(torch.float32)), load_transformer(tiny, Loading(torch.float32))
     patch_like_comfyui(patched, load_file(run.folder / "export" / NAME.replace(".", f"{suffix}.", 1)))
 
     generator = torch.Generator().manual_seed(3)

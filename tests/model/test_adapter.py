@@ -18,7 +18,8 @@ from ltxtrain.model.adapter import (
     attach_adapter,
     load_adapter_weights,
 )
-from ltxtrain.model.folder import ModelFolder, load_transformer
+from ltxtrain.model.folder import ModelFolder
+from ltxtrain.model.loading import Loading, load_transformer
 from ltxtrain.model.tiny import TinySpec
 from ltxtrain.model.transformer import predict_velocity
 
@@ -52,7 +53,7 @@ def train(transformer: LTXVideoTransformer3DModel, parameters: dict[str, torch.n
 def untouched(tiny: ModelFolder) -> torch.Tensor:
     """What the base model says of the one example of this file."""
     with torch.no_grad():
-        return velocity(load_transformer(tiny, torch.float32))
+        return velocity(load_transformer(tiny, Loading(torch.float32)))
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_the_adapter_is_on_again_after_an_error(transformer: LTXVideoTransformer
 
 
 def test_parameters_are_float32_over_a_bfloat16_base(tiny: ModelFolder) -> None:
-    transformer = load_transformer(tiny, torch.bfloat16)
+    transformer = load_transformer(tiny, Loading(torch.bfloat16))
     parameters = attach_adapter(transformer, SPEC, 0)
     assert {parameter.dtype for parameter in parameters.values()} == {torch.float32}
     assert transformer.transformer_blocks[0].attn1.to_q.base_layer.weight.dtype == torch.bfloat16
@@ -145,7 +146,7 @@ def test_parameters_are_float32_over_a_bfloat16_base(tiny: ModelFolder) -> None:
 
 
 def test_the_seed_decides_the_start_and_nothing_else_does(tiny: ModelFolder, other_random_state: None) -> None:
-    first, again, other = (load_transformer(tiny, torch.float32) for _ in range(3))
+    first, again, other = (load_transformer(tiny, Loading(torch.float32)) for _ in range(3))
     attach_adapter(first, SPEC, 7)
     torch.rand(5)
     attach_adapter(again, SPEC, 7)
@@ -170,7 +171,7 @@ def test_attaching_leaves_the_random_state_of_the_caller(
 def test_gaussian_starts_are_narrower_than_the_default(tiny: ModelFolder) -> None:
     spread = {}
     for init in ("default", "gaussian"):
-        transformer = load_transformer(tiny, torch.float32)
+        transformer = load_transformer(tiny, Loading(torch.float32))
         attach_adapter(transformer, AdapterSpec(16, 16.0, 0.0, ("to_q",), init), 0)
         first = adapter_weights(transformer)["transformer_blocks.0.attn1.to_q.lora_A.weight"]
         spread[init] = first.std().item()
@@ -206,7 +207,7 @@ def test_weights_make_the_round_trip(tiny: ModelFolder, transformer: LTXVideoTra
     weights = adapter_weights(transformer)
     assert list(weights)[:2] == [f"transformer_blocks.0.attn1.to_k.lora_{part}.weight" for part in "AB"]
     assert len(weights) == BLOCKS * 16
-    other = load_transformer(tiny, torch.float32)
+    other = load_transformer(tiny, Loading(torch.float32))
     parameters = attach_adapter(other, SPEC, 1)
     load_adapter_weights(other, weights)
     back = adapter_weights(other)

@@ -7,8 +7,10 @@ import pytest
 import torch
 from diffusers import LTXPipeline
 
+from ltxtrain.config.data import CacheConfig
 from ltxtrain.config.validation import ValidationConfig
-from ltxtrain.model.folder import ModelFolder, load_scheduler, load_text_encoder, load_transformer, load_vae
+from ltxtrain.model.folder import ModelFolder, load_scheduler
+from ltxtrain.model.loading import Loading, load_text_encoder, load_transformer, load_vae
 from ltxtrain.model.render import RenderSettings, make_render_pipeline, render_video
 from ltxtrain.model.text import PromptEmbedding, encode_prompt, make_text_pipeline
 from ltxtrain.plan.prompts import ValidationVideo
@@ -22,13 +24,13 @@ Prompts = tuple[PromptEmbedding, PromptEmbedding]
 
 @pytest.fixture(scope="module")
 def prompts(tiny: ModelFolder) -> Prompts:
-    text = make_text_pipeline(*load_text_encoder(tiny, torch.float32))
+    text = make_text_pipeline(*load_text_encoder(tiny, Loading(torch.float32)))
     return encode_prompt(text, PROMPT), encode_prompt(text, NEGATIVE)
 
 
 @pytest.fixture
 def pipeline(tiny: ModelFolder) -> LTXPipeline:
-    transformer, vae = load_transformer(tiny, torch.float32), load_vae(tiny, torch.float32)
+    transformer, vae = load_transformer(tiny, Loading(torch.float32)), load_vae(tiny, Loading(torch.float32))
     return make_render_pipeline(transformer, vae, load_scheduler(tiny))
 
 
@@ -106,7 +108,7 @@ def test_a_number_of_frames_that_would_be_floored_is_refused(pipeline: LTXPipeli
 
 
 def test_each_part_works_in_the_dtype_that_it_was_loaded_in(tiny: ModelFolder, prompts: Prompts) -> None:
-    transformer, vae = load_transformer(tiny, torch.bfloat16), load_vae(tiny, torch.float32)
+    transformer, vae = load_transformer(tiny, Loading(torch.bfloat16)), load_vae(tiny, Loading(torch.float32))
     pipeline = make_render_pipeline(transformer, vae, load_scheduler(tiny))
     dtypes: set[torch.dtype] = set()
     vae.decoder.conv_in.conv.register_forward_hook(lambda _, given, result: dtypes.add(result.dtype))
@@ -119,4 +121,21 @@ def test_settings_come_from_the_video_and_the_validation_options() -> None:
     section = ValidationConfig(
         validation_num_inference_steps=3, validation_guidance=3.0, validation_guidance_rescale=0.0
     )
-    assert RenderSettings.of(video, section, 25.0, tiled=False) == SETTINGS
+    assert RenderSettings.of(video, section, 25.0, CacheConfig()) == SETTINGS
+    in_pieces = CacheConfig(vae_enable_tiling=True, vae_enable_framewise_encoding=True)
+    assert RenderSettings.of(video, section, 25.0, in_pieces) == replace(SETTINGS, tiled=True)
+    longer = RenderSettings.of(replace(video, frames=25), section, 25.0, in_pieces)
+    assert longer == replace(SETTINGS, frames=25, tiled=True, framewise=True)
+
+
+def test_long_videos_are_decoded_in_groups_of_frames_when_asked_for(pipeline: LTXPipeline, prompts: Prompts) -> None:
+    lengths: list[int] = []
+    hook = pipeline.vae.decoder.register_forward_pre_hook(lambda _, given: lengths.append(given[0].shape[2]))
+    longer = replace(SETTINGS, frames=25)
+    whole = render(pipeline, prompts, longer)
+    assert lengths == [4]
+    in_groups = render(pipeline, prompts, replace(longer, framewise=True))
+    hook.remove()
+    assert lengths[1:] == [3, 3, 2, 1] and in_groups.shape == whole.shape
+    assert not np.array_equal(in_groups, whole)
+    assert np.array_equal(render(pipeline, prompts, longer), whole)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from diffusers import LTXPipeline
 
-from ltxtrain.model.folder import ModelFolder, load_text_encoder
+from ltxtrain.model.folder import ModelFolder
+from ltxtrain.model.loading import Loading, load_text_encoder
 from ltxtrain.model.text import MAX_TOKENS, encode_prompt, make_text_pipeline
 from ltxtrain.model.tiny import TinySpec
 
@@ -14,7 +15,7 @@ LONG = "a blue circle falls from the top to the bottom of a grey frame. " * 10
 
 @pytest.fixture(scope="module")
 def text_pipeline(tiny: ModelFolder) -> LTXPipeline:
-    return make_text_pipeline(*load_text_encoder(tiny, torch.float32))
+    return make_text_pipeline(*load_text_encoder(tiny, Loading(torch.float32)))
 
 
 @pytest.mark.parametrize("prompt", [SHORT, "", LONG, "Ä 红色方块 🎬\n\ttwo  spaces", SHORT.upper()])

@@ -23,17 +23,18 @@ import numpy as np
 import torch
 from ltxtrain.config.model import ModelConfig
 from ltxtrain.model.adapter import AdapterSpec, attach_adapter
-from ltxtrain.model.folder import load_scheduler, load_text_encoder, load_transformer, load_vae, locate_model
+from ltxtrain.model.folder import load_scheduler, locate_model
+from ltxtrain.model.loading import Loading, load_text_encoder, load_transformer, load_vae
 from ltxtrain.model.render import RenderSettings, make_render_pipeline, render_video
 from ltxtrain.model.text import encode_prompt, make_text_pipeline
 from ltxtrain.model.vae import encode_clips
 
 model = locate_model(ModelConfig(pretrained_model_name_or_path="ltxtrain/tiny"), Path(sys.argv[1]))
-text = make_text_pipeline(*load_text_encoder(model, torch.float32))
+text = make_text_pipeline(*load_text_encoder(model, Loading(torch.float32)))
 prompt = encode_prompt(text, "a red square moves to the right " * 20)
-vae = load_vae(model, torch.float32)
+vae = load_vae(model, Loading(torch.float32))
 encode_clips(vae, [np.zeros((9, 64, 64, 3), np.uint8)], tiled=False)
-transformer = load_transformer(model, torch.float32)
+transformer = load_transformer(model, Loading(torch.float32))
 attach_adapter(transformer, AdapterSpec(4, 4.0, 0.0, ("to_q",)), 0)
 pipeline = make_render_pipeline(transformer, vae, load_scheduler(model))
 render_video(pipeline, prompt, prompt, RenderSettings(64, 64, 9, 25.0, 2, 3.0, 0.0, 0))

@@ -11,7 +11,8 @@ import sentencepiece
 from transformers import T5Tokenizer
 
 from ltxtrain.config.model import ModelConfig
-from ltxtrain.model.folder import ModelFolder, load_text_encoder
+from ltxtrain.model.folder import ModelFolder
+from ltxtrain.model.loading import Loading, load_text_encoder
 from ltxtrain.model.tokens import token_counter
 
 TEXTS = [
@@ -30,7 +31,7 @@ def model_at(folder: Path | str) -> ModelConfig:
 def test_the_tiny_models_tokens_are_counted_as_its_tokenizer_counts_them(tiny: ModelFolder, cache: Path) -> None:
     import torch
 
-    _, tokenizer = load_text_encoder(tiny, torch.float32)
+    _, tokenizer = load_text_encoder(tiny, Loading(torch.float32))
     for named in (model_at("ltxtrain/tiny"), model_at(tiny.base)):
         count = token_counter(named, cache)
         assert count is not None

@@ -11,7 +11,8 @@ from ltxtrain.data.prepared import Prepared
 from ltxtrain.learn.objective import add_noise, velocity_loss
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.model.adapter import adapter_off, adapter_spec, attach_adapter, load_adapter_weights
-from ltxtrain.model.folder import load_scheduler, load_transformer, load_vae, locate_model
+from ltxtrain.model.folder import load_scheduler, locate_model
+from ltxtrain.model.loading import Loading, load_transformer, load_vae
 from ltxtrain.model.render import RenderSettings, make_render_pipeline, render_video
 from ltxtrain.model.text import PromptEmbedding
 from ltxtrain.model.transformer import predict_velocity
@@ -26,7 +27,7 @@ TARGETS = '["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "pr
 
 
 def loaded(plan: Plan, weights: dict[str, torch.Tensor] | None) -> torch.nn.Module:
-    transformer = load_transformer(locate_model(plan.config.model, plan.cache_dir), torch.float32)
+    transformer = load_transformer(locate_model(plan.config.model, plan.cache_dir), Loading(torch.float32))
     attach_adapter(transformer, adapter_spec(plan.config.adapter), seed=0)
     if weights:
         load_adapter_weights(transformer, weights)
@@ -84,10 +85,10 @@ def test_the_tiny_model_overfits_four_clips_and_the_video_changes(plan_for: Plan
     prompts = embedding(prepared, plan.samples[0].captions[0]), embedding(prepared, "")
 
     def rendered(model_to_use: torch.nn.Module) -> torch.Tensor:
-        pipeline = make_render_pipeline(model_to_use, load_vae(model, torch.float32), load_scheduler(model))
+        pipeline = make_render_pipeline(model_to_use, load_vae(model, Loading(torch.float32)), load_scheduler(model))
         return torch.from_numpy(render_video(pipeline, *prompts, settings))
 
-    untouched = rendered(load_transformer(model, torch.float32).eval())
+    untouched = rendered(load_transformer(model, Loading(torch.float32)).eval())
     adapted = rendered(transformer)
     with adapter_off(transformer):
         switched_off = rendered(transformer)
