@@ -42,6 +42,7 @@ def test_every_preset_for_a_gpu_has_a_stage_on_the_machine_that_it_is_for() -> N
     assert all(set(case.on) <= {"cuda", "rocm", "mps", "cpu"} for case in CASES)
 
 
+@pytest.mark.slow
 def test_a_stage_trains_and_renders_and_its_page_shows_what_was_measured(tmp_path: Path) -> None:
     words = ["bf16", "--size", "tiny", "--results", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
     gpu_check.main(words)

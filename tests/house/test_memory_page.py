@@ -6,14 +6,26 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
+
 from ltxtrain.config import load_config
 from ltxtrain.config.catalogue import options
 from ltxtrain.config.formats import FORMATS
 from ltxtrain.config.presets import preset_names, read_preset
+from ltxtrain.errors import ConfigError
+from ltxtrain.facts.machine import Gpu, Machine
 from ltxtrain.facts.models import DEFAULT_MODEL, KNOWN_MODELS
+from ltxtrain.plan.support import unsupported
 
 GIB = 1024**3
 PAGE = (Path(__file__).parents[2] / "docs" / "memory.md").read_text(encoding="utf-8")
+
+REFUSED = re.findall(r"^\| `([\w. -]+=[\w=. -]+)` \| ([^|]+) \| ([^|]+) \|$", PAGE, flags=re.MULTILINE)
+ON_MACHINES = re.findall(r"^\| `([\w=. -]+)` \| (an [^|]+) \| ([^|]+) \| ([^|]+) \|$", PAGE, flags=re.MULTILINE)
+MACHINES = {
+    "an Apple GPU": Machine("Darwin", "M3", 8, 24 * GIB, "mps", (Gpu("M3 GPU", 24 * GIB),)),
+    "an RTX 3090": Machine("Linux", "AMD", 8, 32 * GIB, "cuda", (Gpu("NVIDIA GeForce RTX 3090", 24 * GIB, "8.6"),)),
+}
 
 
 def test_every_word_of_the_page_is_an_option_a_value_of_one_or_a_preset() -> None:
@@ -59,3 +71,29 @@ def test_every_command_line_of_ltxtrain_is_understood() -> None:
             for name, value in zip(words[2::2], words[3::2], strict=True)
         }
         load_config([], env={}, flags=flags)
+
+
+def flags_of(words: str) -> dict[str, object]:
+    return dict(word.split("=") for word in words.split())
+
+
+def test_there_are_refusals() -> None:
+    assert len(REFUSED) >= 14 and len(ON_MACHINES) >= 5
+
+
+@pytest.mark.parametrize(("words", "answer", "hint"), REFUSED)
+def test_what_the_page_says_is_refused_is_refused_with_that_answer_and_that_hint(
+    words: str, answer: str, hint: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_config([], env={}, flags=flags_of(words))
+    (fault,) = [fault for fault in refused.value.faults if answer in fault.problem]
+    assert fault.suggestion.startswith(hint)
+
+
+@pytest.mark.parametrize(("words", "on", "answer", "hint"), ON_MACHINES)
+def test_what_the_page_says_a_machine_cannot_do_is_told_by_the_plan(
+    words: str, on: str, answer: str, hint: str
+) -> None:
+    (found,) = unsupported(load_config([], env={}, flags=flags_of(words)).config, MACHINES[on])
+    assert answer in found.problem and found.hint == hint
