@@ -50,7 +50,8 @@ class StepDone:
     ``grad_norm`` is the global L2 norm before clipping; ``memory_bytes`` is the peak so far (device memory on an
     accelerator, resident memory on the CPU). ``dataset`` names the data sets that supplied the step's batches, and
     ``dataset_losses`` holds the mean loss of each; ``data_seconds`` is the part of ``seconds`` that the step waited for
-    latents and captions.
+    latents and captions. ``tflops`` are useful operations a second, in 10^12, and ``mfu`` is their share of what the
+    device can do, None where that is not known.
     """
 
     step: int
@@ -66,6 +67,8 @@ class StepDone:
     dataset: str = ""
     dataset_losses: dict[str, float] = field(default_factory=dict)
     data_seconds: float = 0.0
+    tflops: float | None = None
+    mfu: float | None = None
 
 
 @dataclass(frozen=True)

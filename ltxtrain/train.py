@@ -20,7 +20,7 @@ from ltxtrain.learn.batch import batches_ahead
 from ltxtrain.learn.checkpoint import Checkpoint, checkpoint_due, checkpoint_name, prune_checkpoints, save_checkpoint
 from ltxtrain.learn.identity import identity_of, told_settings
 from ltxtrain.learn.lock import only_process
-from ltxtrain.learn.metrics import append_step, truncate_metrics
+from ltxtrain.learn.metrics import append_memory, append_step, truncate_metrics
 from ltxtrain.learn.optimizers import evaluating, load_optimizer_tensors, optimizer_tensors
 from ltxtrain.learn.resume import (
     changed_settings,
@@ -51,12 +51,13 @@ def iter_train(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Even
     """
     with only_process(plan.run_dir):
         run = yield from load_run(plan, prepared, stop)
-        found = [*prepared.measured, *(yield from _try(run, stop))]
+        tried = yield from _try(run, stop)
         done = yield from _resume(run)
         if done < plan.steps or not run.folder.run_json.exists():  # a finished run keeps the record of what made it
             write_plan_files(plan, run.folder)
             _record(run, "resume" if done else "start", done)
-        yield from recorded(run.folder, found)
+        append_memory(run.folder.memory_jsonl, prepared.measured)  # told when it was measured
+        yield from recorded(run.folder, tried)
         if done and not (run.folder.checkpoints / checkpoint_name(done)).exists():
             yield _save(run, done)  # taken over from another run: from here on it is this one's
         yield from measure_held_out(run, done, stop)
@@ -131,6 +132,8 @@ def _resume(run: Run) -> Generator[Event, None, int]:
         check_not_past(done, run.plan.steps, run.folder.root)
         load_adapter_weights(run.transformer, checkpoint.adapter)
         load_optimizer_tensors(run.optimizer, list(run.parameters), dict(checkpoint.optimizer))
+        if run.loss_scale is not None:
+            run.loss_scale.restore(checkpoint.state.get("loss_scale"))
         yield Notice(f"going on from step {done} of {run.plan.steps}")
         if changed := changed_settings(checkpoint.state["settings"], told_settings(run.plan)):
             yield Notice("changed since the checkpoint: " + "; ".join(changed), "warning")
@@ -159,6 +162,8 @@ def _save(run: Run, step: int) -> CheckpointSaved:
     started = time.perf_counter()
     optimizer = optimizer_tensors(run.optimizer, list(run.parameters))
     state = {"identity": run.identity, "settings": told_settings(run.plan), "about": run.about}
+    if run.loss_scale is not None:
+        state["loss_scale"] = run.loss_scale.state()
     with evaluating(run.optimizer):
         checkpoint = Checkpoint(step, adapter_weights(run.transformer), optimizer, state)
     path, size = save_checkpoint(run.folder.checkpoints, checkpoint)

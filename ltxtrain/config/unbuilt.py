@@ -36,7 +36,6 @@ UNBUILT: Final[Mapping[str, tuple[Any, ...]]] = {
     "vae_enable_temporal_roll": (False,),
     "keep_vae_loaded": (False,),
     # precision, memory, speed
-    "mixed_precision": ("no", "bf16"),
     "quantization_config": (None,),
     "text_encoder_2_precision": ("no_change",),
     "text_encoder_3_precision": ("no_change",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -69,6 +69,13 @@ def check_dtype(device: torch.device, mixed_precision: str, vae_dtype: str) -> t
         name = torch.cuda.get_device_name(device)
         raise MachineError(f"{name} has no bfloat16", hint=f"give {' '.join(changes)}")
     return DTYPES[mixed_precision]
+
+
+def sent(tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+    """The tensors on ``device``. Nobody waits for a CUDA device: they are sent from memory that cannot be moved."""
+    if device.type != "cuda":
+        return [tensor.to(device) for tensor in tensors]
+    return [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
 
 
 Advice = str | Callable[[], tuple[str, str]]

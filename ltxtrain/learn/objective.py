@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from ltxtrain.errors import LtxtrainError
+from ltxtrain.learn.device import sent
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,11 @@ def add_noise(
     """
     batch, _, frames, height, width = latents_BCFHW.shape
     kept = tuple(bool(wanted) and frames > 1 for wanted in conditioned)
-    sigma_B = torch.tensor(sigmas, dtype=torch.float32, device=latents_BCFHW.device)
+    # Made in main memory and sent: to choose by a mask on a device, its answer would have to be waited for.
+    sigma_B = torch.tensor(sigmas, dtype=torch.float32)
     sigma_BF = sigma_B[:, None].repeat(1, frames)
-    sigma_BF[torch.tensor(kept, device=sigma_B.device), 0] = 0.0
+    sigma_BF[torch.tensor(kept), 0] = 0.0
+    sigma_B, sigma_BF = sent([sigma_B, sigma_BF], latents_BCFHW.device)
     level = sigma_BF[:, None, :, None, None]
     noisy_BCFHW = (1.0 - level) * latents_BCFHW + level * noise_BCFHW
     sigma_BS = sigma_BF[:, :, None].expand(batch, frames, height * width).flatten(1)
@@ -54,7 +57,8 @@ def velocity_loss(velocity_BCFHW: torch.Tensor, noised: Noised) -> torch.Tensor:
         return errors_BCFHW.mean(dim=(1, 2, 3, 4))
     whole_B = errors_BCFHW.mean(dim=(1, 2, 3, 4))
     without_first_B = errors_BCFHW[:, :, 1:].mean(dim=(1, 2, 3, 4))
-    return torch.where(torch.tensor(noised.conditioned, device=whole_B.device), without_first_B, whole_B)
+    (conditioned_B,) = sent([torch.tensor(noised.conditioned)], whole_B.device)
+    return torch.where(conditioned_B, without_first_B, whole_B)
 
 
 def refuse_non_finite(step: int, what: str, value: float, clips: str) -> None:

@@ -13,14 +13,18 @@ from ltxtrain.data.prepared import Prepared
 from ltxtrain.events import Event, Notice, StageDone, StageStarted
 from ltxtrain.learn.device import check_dtype, find_device, memory_advice
 from ltxtrain.learn.identity import about, identity_of
+from ltxtrain.learn.loss_scale import LossScale
 from ltxtrain.learn.memory import Meter, forget_host_peak
 from ltxtrain.learn.optimizers import make_optimizer
 from ltxtrain.learn.shortage import needs
 from ltxtrain.learn.signals import StopFlag
+from ltxtrain.learn.throughput import Gauge, make_gauge
 from ltxtrain.model.adapter import adapter_spec
 from ltxtrain.model.assemble import Place, assemble_transformer
 from ltxtrain.model.folder import ModelFolder, locate_model, scheduler_config
 from ltxtrain.model.offload import Offload
+from ltxtrain.model.transformer import facts_of
+from ltxtrain.plan.flops import Trained
 from ltxtrain.plan.folder import RunFolder
 from ltxtrain.plan.length import batches_of_run
 from ltxtrain.plan.order import BatchOrder, order_of
@@ -45,6 +49,8 @@ class Run:
     parameters: dict[str, torch.nn.Parameter]
     offload: Offload
     optimizer: torch.optim.Optimizer
+    loss_scale: LossScale | None  # in float16 alone
+    gauge: Gauge
     order: BatchOrder
     batches: int  # in all steps together
     datasets: dict[str, DatasetPlan]
@@ -68,6 +74,7 @@ def load_run(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Event,
         model = locate_model(config.model, plan.cache_dir)
         trainable = assemble_transformer(model, config, Place(device, dtype), spec)
     yield from (Notice(sentence) for sentence in trainable.told)
+    transformer = trainable.transformer
     order = order_of(plan)
     run = Run(
         plan=plan,
@@ -77,10 +84,12 @@ def load_run(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Event,
         device=device,
         dtype=dtype,
         meter=meter,
-        transformer=trainable.transformer,
+        transformer=transformer,
         parameters=trainable.parameters,
         offload=trainable.offload,
         optimizer=make_optimizer(trainable.parameters, config.optimizer, config.model.seed),
+        loss_scale=LossScale() if dtype == torch.float16 else None,
+        gauge=make_gauge(facts_of(transformer), Trained(spec.rank, spec.targets), device, config.precision),
         order=order,
         batches=batches_of_run(plan, order),
         datasets={dataset.id: dataset for dataset in plan.datasets},

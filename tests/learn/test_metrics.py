@@ -11,7 +11,9 @@ import pytest
 from ltxtrain.events import StepDone
 from ltxtrain.learn.metrics import append_step, truncate_metrics
 
-EVENT = StepDone(1, 100, 0, 1.25, 1e-4, 0.5, 0.1, 10.0, {"0.25-0.50": 1.25}, 1000, "clips", {"clips": 1.25}, 0.01)
+EVENT = StepDone(
+    1, 100, 0, 1.25, 1e-4, 0.5, 0.1, 10.0, {"0.25-0.50": 1.25}, 1000, "clips", {"clips": 1.25}, 0.01, 3.5, 0.25
+)
 
 
 @pytest.fixture
@@ -40,6 +42,8 @@ def test_line_says_what_happened(metrics: Path) -> None:
         "dataset": "clips",
         "dataset_losses": {"clips": 1.25},
         "data_seconds": 0.01,
+        "tflops": 3.5,
+        "mfu": 0.25,
     }
 
 
