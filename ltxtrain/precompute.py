@@ -224,8 +224,8 @@ class Filling:
                 else:
                     good[entry] = frames
             first = group.items[0]
-            tiled = self.latents_rule.tiled(first)
-            tensors = self.encoders.clips(first.bucket.key, list(good.values()), tiled=tiled)
+            pieces = {"tiled": self.latents_rule.tiled(first), "framewise": self.latents_rule.framewise(first)}
+            tensors = self.encoders.clips(first.bucket.key, list(good.values()), **pieces)
             yield group, dict(zip(good, tensors, strict=True))
 
     def _taken_cut(self) -> list[str]:

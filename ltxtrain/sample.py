@@ -49,9 +49,7 @@ def iter_sample(
     started = time.perf_counter()
     written: list[Path] = []
     for video in videos:
-        settings = RenderSettings.of(
-            video, config.validation, config.data.framerate, tiled=config.cache.vae_enable_tiling
-        )
+        settings = RenderSettings.of(video, config.validation, config.data.framerate, config.cache)
         doing = f"rendering {video.width}x{video.height}@{video.frames}"
         with memory_advice(doing, "lower validation_resolution"), taking_turns(*offloads):
             frames_FHWC = render_video(pipeline, prompts[video.prompt], negative, settings, lambda: stop.requested)

@@ -50,12 +50,13 @@ class Encoders:
                 self._text, told = assemble_text_pipeline(self._model, self._precision, self._memory, place)
             self.told_of_text = told
 
-    def clips(self, shape: str, clips: Sequence[Any], *, tiled: bool) -> list[Tensors]:
+    def clips(self, shape: str, clips: Sequence[Any], *, tiled: bool, framewise: bool) -> list[Tensors]:
         """Clips of one shape to their latents. Raises ``OutOfMemoryError`` when even one does not fit."""
 
         def encode(part: Sequence[Any]) -> list[Tensors]:
             with memory_advice(f"encoding {len(part)} x {shape}", self._needs(LATENTS)):
-                return [{"latents": latents_CFHW} for latents_CFHW in encode_clips(self._vae, part, tiled=tiled)]
+                latents = encode_clips(self._vae, part, tiled=tiled, framewise=framewise)
+                return [{"latents": latents_CFHW} for latents_CFHW in latents]
 
         self.load_vae()
         return self.batches.run(shape, clips, encode)

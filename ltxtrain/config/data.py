@@ -87,6 +87,9 @@ class CacheConfig(Section):
     vae_batch_size: int = option(1, "Clips encoded at once by the VAE.", ge=1, documented=4)
     vae_enable_tiling: bool = option(False, "Encode large frames in tiles to save memory.")
     vae_enable_slicing: bool = option(False, "Encode the clips of a batch one by one.")
+    vae_enable_framewise_encoding: bool = option(
+        False, "Encode, and for validation decode, clips in groups of 17 frames: less memory for long clips."
+    )
     vae_enable_patch_conv: bool = option(False, "Compute the VAE's convolutions in patches.")
     vae_enable_temporal_roll: bool = option(False, "Encode long clips piece by piece; for LTX-2.")
     keep_vae_loaded: bool = option(False, "Keep the VAE in memory while training.")

@@ -9,7 +9,7 @@ from pathlib import Path
 from ltxtrain.config import CacheRule, TextRule
 from ltxtrain.data.store import LATENTS, PROMPTS, Entry, entry_at, entry_key
 from ltxtrain.plan.fingerprint import known_digests
-from ltxtrain.plan.memory import in_tiles
+from ltxtrain.plan.memory import in_groups, in_tiles
 from ltxtrain.plan.records import Plan, Sample
 
 # A change of what an entry holds, with the same inputs, needs a new number here.
@@ -26,6 +26,7 @@ class LatentsRule:
     vae: str
     dtype: str
     tiling: bool
+    groups: bool
     _media: dict[str, str] = field(default_factory=dict)
 
     def know(self, path: str, digest: str) -> None:
@@ -34,6 +35,9 @@ class LatentsRule:
 
     def tiled(self, sample: Sample) -> bool:
         return in_tiles(sample.bucket, self.tiling)
+
+    def framewise(self, sample: Sample) -> bool:
+        return in_groups(sample.bucket, self.groups)
 
     def entry(self, sample: Sample) -> Entry:
         """Reads the clip's bytes when their digest is not known yet. Raises ``DataError`` when it cannot."""
@@ -53,6 +57,8 @@ class LatentsRule:
             "dtype": self.dtype,
             "tiled": self.tiled(sample),
         }
+        if self.framewise(sample):
+            made_from["framewise"] = True
         if sample.kind != "video":
             made_from["kind"] = sample.kind
         return entry_at(self.cache_dir, LATENTS, entry_key(LATENTS, made_from))
@@ -84,9 +90,9 @@ class PromptsRule:
 
 
 def latents_rule(plan: Plan, digests: Mapping[str, str], decoder: str) -> LatentsRule:
-    config = plan.config
-    tiling = config.cache.vae_enable_tiling
-    return LatentsRule(plan.cache_dir, decoder, digests["vae"], config.precision.vae_dtype, tiling)
+    config, cache = plan.config, plan.config.cache
+    pieces = {"tiling": cache.vae_enable_tiling, "groups": cache.vae_enable_framewise_encoding}
+    return LatentsRule(plan.cache_dir, decoder, digests["vae"], config.precision.vae_dtype, **pieces)
 
 
 def text_rules(plan: Plan) -> dict[str, TextRule]:

@@ -11,10 +11,13 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXPipeline, LTXVideoTransformer3DModel
 
+from ltxtrain.config.data import CacheConfig
 from ltxtrain.config.validation import ValidationConfig
 from ltxtrain.model.text import PromptEmbedding
-from ltxtrain.model.vae import needs_tiling, set_tiling
+from ltxtrain.model.vae import set_pieces
+from ltxtrain.plan.memory import in_groups, in_tiles
 from ltxtrain.plan.prompts import ValidationVideo
+from ltxtrain.plan.records import Bucket
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,11 @@ class RenderSettings:
     guidance_rescale: float
     seed: int
     tiled: bool = False
+    framewise: bool = False
 
     @classmethod
-    def of(cls, video: ValidationVideo, section: ValidationConfig, framerate: float, *, tiled: bool) -> Self:
+    def of(cls, video: ValidationVideo, section: ValidationConfig, framerate: float, cache: CacheConfig) -> Self:
+        shape = Bucket(video.width, video.height, video.frames)
         return cls(
             width=video.width,
             height=video.height,
@@ -42,7 +47,8 @@ class RenderSettings:
             guidance=section.validation_guidance,
             guidance_rescale=section.validation_guidance_rescale,
             seed=video.seed,
-            tiled=tiled,
+            tiled=in_tiles(shape, cache.vae_enable_tiling),
+            framewise=in_groups(shape, cache.vae_enable_framewise_encoding),
         )
 
 
@@ -69,7 +75,7 @@ def render_video(
     """
     if settings.frames % 8 != 1:
         raise ValueError(f"{settings.frames} frames: want 8k+1, the pipeline would floor it silently")
-    set_tiling(pipeline.vae, needs_tiling(settings.width, settings.height, settings.frames, asked=settings.tiled))
+    set_pieces(pipeline.vae, tiled=settings.tiled, framewise=settings.framewise)
     transformer = pipeline.transformer
 
     def batch(embedding: PromptEmbedding) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXPipeline
 
-from ltxtrain.plan.memory import TILE, in_tiles
-from ltxtrain.plan.records import Bucket
+from ltxtrain.plan.memory import GROUP_FRAMES, GROUP_STRIDE, TILE
 
 TILE_OVERLAP = 64
 
@@ -24,18 +23,14 @@ def to_pixels(frames_FHWC: np.ndarray) -> torch.Tensor:
     return pixels_FHWC.permute(3, 0, 1, 2).unsqueeze(0)
 
 
-def needs_tiling(width: int, height: int, frames: int, *, asked: bool) -> bool:
-    """Tiled when asked for, and when the clip is so large that one pass would be the run's memory peak."""
-    return in_tiles(Bucket(width, height, frames), asked)
-
-
-def set_tiling(vae: AutoencoderKLLTXVideo, tiled: bool) -> None:
+def set_pieces(vae: AutoencoderKLLTXVideo, *, tiled: bool, framewise: bool) -> None:
     """Set every flag that changes what the VAE computes, whatever it was left with.
 
-    Framewise decoding is among them for a reason: in diffusers it switches framewise encoding, too.
+    ``framewise`` is in groups of frames. In diffusers the flag for decoding switches encoding as well, and the one for
+    encoding does nothing; so there is one for both here.
     """
-    vae.use_framewise_encoding = False
-    vae.use_framewise_decoding = False
+    vae.use_framewise_encoding = vae.use_framewise_decoding = framewise
+    vae.tile_sample_min_num_frames, vae.tile_sample_stride_num_frames = GROUP_FRAMES - 1, GROUP_STRIDE
     vae.use_slicing = False
     vae.use_tiling = tiled
     vae.tile_sample_min_height = vae.tile_sample_min_width = TILE
@@ -43,7 +38,9 @@ def set_tiling(vae: AutoencoderKLLTXVideo, tiled: bool) -> None:
 
 
 @torch.no_grad()
-def encode_clips(vae: AutoencoderKLLTXVideo, clips: Sequence[np.ndarray], *, tiled: bool) -> list[torch.Tensor]:
+def encode_clips(
+    vae: AutoencoderKLLTXVideo, clips: Sequence[np.ndarray], *, tiled: bool, framewise: bool = False
+) -> list[torch.Tensor]:
     """Clips of one size, each uint8 [F, H, W, 3], in one pass to normalised ``latents_CFHW`` each.
 
     The posterior's mode, normalised with the VAE's own mean and standard deviation. F must be 8k+1 and H, W multiples
@@ -53,7 +50,7 @@ def encode_clips(vae: AutoencoderKLLTXVideo, clips: Sequence[np.ndarray], *, til
     frames, height, width, _ = clips[0].shape
     if frames % 8 != 1 or height % 32 or width % 32:
         raise ValueError(f"{frames} frames of {width}x{height}: want 8k+1 frames and multiples of 32 pixels")
-    set_tiling(vae, tiled)
+    set_pieces(vae, tiled=tiled, framewise=framewise)
     pixels_BCFHW = torch.cat([to_pixels(frames_FHWC) for frames_FHWC in clips]).to(device=vae.device, dtype=vae.dtype)
     latents_BCFHW = vae.encode(pixels_BCFHW).latent_dist.mode().float()
     normalised_BCFHW = LTXPipeline._normalize_latents(

@@ -76,8 +76,8 @@ def validate(run: Run, step: int, stop: StopFlag, *, again: bool) -> Generator[E
     even so. Leaves early, without it, when ``stop`` is set.
     """
     config = run.plan.config
-    rate, tiled = config.data.framerate, config.cache.vae_enable_tiling
-    wanted = [(video, RenderSettings.of(video, config.validation, rate, tiled=tiled)) for video in run.plan.videos]
+    rate, cache = config.data.framerate, config.cache
+    wanted = [(video, RenderSettings.of(video, config.validation, rate, cache)) for video in run.plan.videos]
     complete = run.folder.samples / checkpoint_name(step) / "index.json"
     if not wanted or not validation_due(config.validation, step, run.plan.steps):
         return

@@ -105,6 +105,7 @@ NEITHER: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "start_step": ({"start_step": 0}, {}),
     "batch size of the set": ({"train_batch_size": 2}, {}),
     "vae_batch_size": ({"vae_batch_size": 3}, {}),
+    "groups of frames, of a clip that is one": ({}, {"vae_enable_framewise_encoding": "true"}),
     "on demand": ({"vae_cache_ondemand": True}, {}),
     "scan_for_errors": ({"scan_for_errors": True}, {}),
     "is_i2v": ({"video": {"num_frames": 9, "is_i2v": False}}, {}),
@@ -140,6 +141,10 @@ def test_options_that_change_the_cut_change_every_key_of_latents_and_none_of_tex
     whole, _ = keys_of(plan_of(place, area))
     shrunk, _ = keys_of(plan_of(place, {**area, "maximum_image_size": 0.01, "target_downsample_size": 0.008}))
     assert not whole & shrunk, "maximum_image_size and target_downsample_size"
+    long = {"video": {"num_frames": 25}}
+    in_one, _ = keys_of(plan_of(place, long))
+    in_groups, _ = keys_of(plan_of(place, long, vae_enable_framewise_encoding="true"))
+    assert not in_one & in_groups, "groups of frames"
     slower, _ = keys_of(plan_of(place, framerate=20))
     as_is, _ = keys_of(plan_of(place, {"video": {"num_frames": 9, "fps_policy": "as_is"}}, framerate=20))
     assert not slower & as_is, "fps policy"
@@ -225,7 +230,7 @@ def test_each_part_of_a_sample_and_of_its_rule_counts(tmp_path: Path, monkeypatc
     (tmp_path / "a.mp4").write_bytes(b"a clip")
     (tmp_path / "b.mp4").write_bytes(b"A clip")
     sample = sample_at(tmp_path / "a.mp4")
-    rule = LatentsRule(tmp_path, "decoder", "vae", "fp32", False)
+    rule = LatentsRule(tmp_path, "decoder", "vae", "fp32", False, False)
     keys = [rule.entry(sample).key, rule.entry(sample_at(tmp_path / "b.mp4")).key]
     keys += [rule.entry(change(sample)).key for change in SAMPLE_CHANGES.values()]
     keys += [replace(rule, **{name: value}).entry(sample).key for name, value in LATENTS_RULE.items()]

@@ -9,14 +9,17 @@ import torch
 from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXPipeline, LTXVideoTransformer3DModel
 from diffusers.video_processor import VideoProcessor
 
-from ltxtrain.model.folder import ModelFolder, load_vae
+from ltxtrain.model.folder import ModelFolder
+from ltxtrain.model.loading import Loading, load_vae
 from ltxtrain.model.render import make_render_pipeline, to_frames
-from ltxtrain.model.vae import encode_clips, needs_tiling, to_pixels
+from ltxtrain.model.vae import encode_clips, to_pixels
+from ltxtrain.plan.memory import in_groups, in_tiles
+from ltxtrain.plan.records import Bucket
 
 
 @pytest.fixture
 def vae(tiny: ModelFolder) -> AutoencoderKLLTXVideo:
-    return load_vae(tiny, torch.float32)
+    return load_vae(tiny, Loading(torch.float32))
 
 
 def make_frames(frames: int, height: int, width: int) -> np.ndarray:
@@ -173,7 +176,7 @@ def test_flags_that_a_vae_was_left_with_change_nothing(vae: AutoencoderKLLTXVide
 
 def test_tiles_are_those_of_the_library_whatever_was_set_before(tiny: ModelFolder, vae: AutoencoderKLLTXVideo) -> None:
     frames_FHWC = make_frames(9, 64, 576)
-    library = load_vae(tiny, torch.float32)
+    library = load_vae(tiny, Loading(torch.float32))
     library.enable_tiling()
     with torch.no_grad():
         mode_BCFHW = library.encode(to_pixels(frames_FHWC)).latent_dist.mode()
@@ -185,13 +188,41 @@ def test_tiles_are_those_of_the_library_whatever_was_set_before(tiny: ModelFolde
 
 
 def test_tiles_are_used_when_asked_for_and_for_large_clips() -> None:
-    assert not needs_tiling(768, 512, 161, asked=False)
-    assert needs_tiling(800, 512, 161, asked=False)
-    assert needs_tiling(64, 64, 9, asked=True)
+    assert not in_tiles(Bucket(768, 512, 161), False)
+    assert in_tiles(Bucket(800, 512, 161), False)
+    assert in_tiles(Bucket(64, 64, 9), True)
+
+
+def test_groups_of_frames_are_those_of_the_library_whatever_was_set_before(
+    tiny: ModelFolder, vae: AutoencoderKLLTXVideo
+) -> None:
+    frames_FHWC = make_frames(33, 64, 64)
+    library = load_vae(tiny, Loading(torch.float32))
+    library.use_framewise_decoding = True  # the flag that encoding looks at
+    with torch.no_grad():
+        mode_BCFHW = library.encode(to_pixels(frames_FHWC)).latent_dist.mode()
+    expected_BCFHW = LTXPipeline._normalize_latents(mode_BCFHW, library.latents_mean, library.latents_std, 1.0)
+    vae.enable_tiling(64, 64, 8, 32, 32, 8)
+    lengths: list[int] = []
+    vae.encoder.register_forward_pre_hook(lambda _, given: lengths.append(given[0].shape[2]))
+    in_groups_CFHW = encode_clips(vae, [frames_FHWC], tiled=False, framewise=True)[0]
+    assert torch.equal(in_groups_CFHW, expected_BCFHW[0]) and max(lengths) == 17 < 33
+    whole_CFHW = encoded(vae, frames_FHWC)
+    assert not torch.equal(in_groups_CFHW, whole_CFHW) and lengths[-1] == 33
+    # The first group's own latents know of nothing else in either way.
+    torch.testing.assert_close(in_groups_CFHW[:, :3], whole_CFHW[:, :3])
+
+
+def test_a_clip_that_is_a_single_group_is_encoded_in_one_pass(vae: AutoencoderKLLTXVideo) -> None:
+    assert in_groups(Bucket(64, 64, 25), True) and not in_groups(Bucket(64, 64, 25), False)
+    assert not in_groups(Bucket(64, 64, 17), True)
+    frames_FHWC = make_frames(17, 64, 64)
+    in_groups_CFHW = encode_clips(vae, [frames_FHWC], tiled=False, framewise=True)[0]
+    torch.testing.assert_close(in_groups_CFHW, encoded(vae, frames_FHWC))
 
 
 def test_latents_come_in_the_dtype_of_the_vae(tiny: ModelFolder) -> None:
-    latents_CFHW = encoded(load_vae(tiny, torch.bfloat16), make_frames(9, 64, 64))
+    latents_CFHW = encoded(load_vae(tiny, Loading(torch.bfloat16)), make_frames(9, 64, 64))
     assert latents_CFHW.dtype == torch.bfloat16
     assert bool(torch.isfinite(latents_CFHW).all())
 
