@@ -87,6 +87,7 @@ def choose(
             source = f"{NAME} {budget:g}"
             told = {name: source for name in PLAIN if name not in fixed}
             return Choice(_without_budget(chosen), {**told, NAME: "default"}, notice)
+        # What differs least from the choice explains it best: the one before it, or before its smaller variants.
         missed = values, over
         least = min(least or missed, missed, key=lambda found: found[1].total)
     raise _nothing_fits(budget, least, fixed)
@@ -107,8 +108,15 @@ class _Search:
 
     def applied(self, values: Values) -> TrainConfig:
         """The configuration with ``values``, and all else that the budget decides on at its fastest."""
-        free = {name: value for name, value in {**PLAIN, **values}.items() if name not in self.fixed}
-        return with_values(self.config, free)
+        return with_values(self.config, self.free({**PLAIN, **values}))
+
+    def ways(self, name: str, values: Sequence[str]) -> Sequence[str]:
+        """What the option may be: ``values``, or the one that is set by hand."""
+        return [_value(self.config, name)] if name in self.fixed else values
+
+    def free(self, values: Values) -> Values:
+        """Those of ``values`` that are not set by hand."""
+        return {name: value for name, value in values.items() if name not in self.fixed}
 
     def allowed(self, values: Values) -> bool:
         """Whether ``values`` contradict nothing that is set by hand, and work together."""
@@ -128,10 +136,11 @@ class _Search:
 def _combinations(machine: Machine, layers: int, search: _Search) -> Iterator[Values]:
     """From the fastest to the smallest. Text encoder and VAE are alone on the device while they work, so each is made
     as small as its own phase needs; what stays open is what the transformer does."""
-    precisions = _precisions(machine)
-    text = _first(({"text_encoder_1_precision": name} for name in precisions), search, "text embeddings")
-    frames = [values for values in FRAMES if search.allowed(values)]
+    names = search.ways("text_encoder_1_precision", _precisions(machine))
+    text = _first(({"text_encoder_1_precision": name} for name in names), search, "text embeddings")
+    frames = [free for values in FRAMES if search.allowed(free := search.free(values))]
     fitting = [values for values in frames if search.over({**text, **values}, ["latents"]) is None] or frames[-1:]
+    precisions = search.ways("base_model_precision", _precisions(machine))
     for more in _transformer(machine, precisions, layers, search):
         for pixels in fitting:
             values = {**text, **pixels, **more}
@@ -156,14 +165,11 @@ def _transformer(machine: Machine, precisions: Sequence[str], layers: int, searc
             yield recomputed
     if machine.device not in ("cuda", "rocm"):
         return  # weights have nowhere else to be
-    moved = {
-        "gradient_checkpointing": True,
-        "enable_group_offload": True,
-        "group_offload_use_stream": machine.device == "cuda",
-    }
+    stream = search.free({"group_offload_use_stream": machine.device == "cuda", "gradient_checkpointing": True})
+    others = search.free({"group_offload_text_encoder": True, "group_offload_vae": True})
     for precision in precisions:
-        for more in ({}, {"group_offload_text_encoder": True, "group_offload_vae": True}):
-            values = {**moved, "base_model_precision": precision, **more}
+        for more in ({}, others):
+            values = {"base_model_precision": precision, "enable_group_offload": True, **stream, **more}
             if search.allowed(values):
                 yield values
 
@@ -222,8 +228,9 @@ def _notice(budget: float, search: _Search, chosen: TrainConfig, missed: tuple[V
     text = f"{NAME} {budget:g} chooses {words}: {largest.phase}, its largest phase, needs {format_bytes(largest.total)}"
     if missed is None:
         return text
-    other = [f"{name} {_word(value)}" for name, value in missed[0].items() if value != _value(chosen, name)]
-    instead = ", ".join(other) or "without it"
+    faster = search.applied(missed[0])
+    other = [name for name in PLAIN if _value(faster, name) != _value(chosen, name)]
+    instead = ", ".join(f"{name} {_word(_value(faster, name))}" for name in other)
     return f"{text}; with {instead}, {missed[1].phase} would need {format_bytes(missed[1].total)}"
 
 
