@@ -258,9 +258,10 @@ def _memory(config: TrainConfig) -> Iterator[Conflict]:
         yield Conflict(
             ("crepa_drop_vae_encoder", "vae_cache_ondemand"),
             "without the VAE's encoder no clip can be encoded on demand",
+            "set vae_cache_ondemand to false",
         )
     if config.launch.context_parallel_size > 1 and not config.launch.fsdp_enable:
-        yield Conflict(("context_parallel_size",), "context_parallel_size needs fsdp_enable")
+        yield Conflict(("context_parallel_size",), "context_parallel_size needs fsdp_enable", "set fsdp_enable to true")
 
 
 def _speed(config: TrainConfig) -> Iterator[Conflict]:
