@@ -37,7 +37,7 @@ def _refused(why: str, instead: str) -> Attention:
 
 
 def _sage(backend: str, capability: tuple[int, int]) -> Attention:
-    why = "8-bit attention without a backward pass: used for validation alone, training goes on with PyTorch's own"
+    why = "8-bit attention without a backward pass: for validation alone, while training takes PyTorch's own"
     verdict = Verdict(
         on=("cuda",), needs="sageattention>=2.1.1", capability=capability, why=why, instead="cudnn or diffusers"
     )
@@ -66,12 +66,20 @@ ATTENTIONS: Final[Mapping[str, Attention]] = {
     ),
     "flash-attn-3": Attention(
         "_flash_3",
-        Verdict(("cuda",), "flash-attn-3", (9, 0), "the fastest on H100 and H200", "cudnn or native-flash"),
+        Verdict(
+            ("cuda",),
+            "flash-attn-3",
+            (9, 0),
+            "the fastest on H100 and H200; has to be built from source",
+            "cudnn or native-flash",
+        ),
         half=True,
     ),
     "flash-attn-3-varlen": Attention(
         "_flash_varlen_3",
-        Verdict(("cuda",), "flash-attn-3", (9, 0), "no gain here: all clips of a batch are as long", "flash-attn-3"),
+        Verdict(
+            ("cuda",), "flash-attn-3", (9, 0), "no gain here: the clips of a batch have one length", "flash-attn-3"
+        ),
         half=True,
     ),
     "flash-attn-varlen-hub": _refused(_HUB_KERNEL, "flash-attn"),

@@ -6,12 +6,12 @@ import re
 from importlib.metadata import PackageNotFoundError, version
 
 
-def lacking(needs: str) -> str:
+def package_lacking(needs: str) -> str:
     """What is wrong with the package that ``needs`` names, as ``xformers>=0.0.29``; empty when it is there.
 
-    >>> lacking("torch>=2.0")
+    >>> package_lacking("torch>=2.0")
     ''
-    >>> lacking("no-such-package>=1.0")
+    >>> package_lacking("no-such-package>=1.0")
     'no-such-package is not installed'
     """
     name, _, least = needs.partition(">=")

@@ -6,7 +6,7 @@ and packages that are not installed.
 
 from __future__ import annotations
 
-import importlib.util
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,12 +18,13 @@ from ltxtrain.config.optimizers import OPTIMIZERS
 from ltxtrain.config.verdicts import Verdict
 from ltxtrain.errors import MachineError
 from ltxtrain.facts.machine import Machine
+from ltxtrain.facts.packages import package_lacking
+from ltxtrain.plan.compiler import compiler_lacking
 
 if TYPE_CHECKING:
     from ltxtrain.config import TrainConfig
 
 DEVICES = {"cuda": "an NVIDIA GPU", "rocm": "an AMD GPU", "mps": "an Apple GPU", "cpu": "a CPU"}
-MODULES = {"torch-optimi": "optimi", "optimum-quanto": "optimum.quanto", "flash-attn": "flash_attn"}
 # AMD's architectures with fp8 products, as its first cards with them count: MI300 and later.
 FP8_CAPABILITY = (8, 9)
 FP8_ON_AMD = ("gfx94", "gfx95", "gfx12")
@@ -60,6 +61,8 @@ def unsupported(config: TrainConfig, machine: Machine) -> Iterator[Unsupported]:
         elif verdict.needs and not is_installed(verdict.needs):
             problem = f"{key} {name} needs the package {verdict.needs}, which is not installed"
             yield Unsupported(problem, f"pip install '{verdict.needs}', or {hint}")
+    if lacking := compiler_lacking(config.speed, machine.device, os.environ):
+        yield Unsupported(*lacking)
 
 
 def named(config: TrainConfig) -> Iterator[tuple[str, str, Verdict]]:
@@ -76,13 +79,8 @@ def named(config: TrainConfig) -> Iterator[tuple[str, str, Verdict]]:
 
 
 def is_installed(requirement: str) -> bool:
-    """Whether a package is there, by its name on the index; its version is for pip to see to."""
-    package = re.split(r"[<>=!~ \[;]", requirement, maxsplit=1)[0]
-    module = MODULES.get(package, package.replace("-", "_"))
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # a part of a package of which not even the top is there
-        return False
+    """Whether a package is there, by its name on the index, and new enough."""
+    return not package_lacking(requirement)
 
 
 def computes(verdict: Verdict, machine: Machine) -> bool:

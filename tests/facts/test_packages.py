@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ltxtrain.facts.packages import lacking
+from ltxtrain.facts.packages import package_lacking
 
 
 @pytest.fixture
@@ -18,8 +18,13 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_a_package_is_there_old_or_not_installed() -> None:
-    assert lacking("sage-attention") == lacking("sage-attention>=1.0.6") == lacking("sage-attention>=1.0") == ""
-    assert lacking("sage-attention>=1.0.10") == (
+    assert (
+        package_lacking("sage-attention")
+        == package_lacking("sage-attention>=1.0.6")
+        == package_lacking("sage-attention>=1.0")
+        == ""
+    )
+    assert package_lacking("sage-attention>=1.0.10") == (
         "sage-attention 1.0.6.post2+cu128 is installed, and 1.0.10 is the first that will do"
     )
-    assert lacking("sage-attention-3>=1.0") == "sage-attention-3 is not installed"
+    assert package_lacking("sage-attention-3>=1.0") == "sage-attention-3 is not installed"
