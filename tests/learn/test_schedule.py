@@ -8,8 +8,8 @@ from typing import get_args
 
 import pytest
 
-from ltxtrain.config.optim import SchedulerName
-from ltxtrain.learn.schedule import SCHEDULES, Curve, learning_rate
+from ltxtrain.config.optim import OptimizerConfig, ScheduleConfig, SchedulerName
+from ltxtrain.learn.schedule import SCHEDULES, Curve, curve_of, learning_rate, rate_of
 
 # The guides' example: learning_rate 5e-5, lr_end 4e-7, lr_warmup_steps 400000.
 GUIDES = Curve(base=5e-5, end=4e-7, warmup=400_000, total=400_000, power=0.8, cycles=1)
@@ -103,3 +103,17 @@ def test_warmup_longer_than_the_run_only_rises() -> None:
     rates = [learning_rate("cosine", curve, step) for step in range(110)]
     assert rates == sorted(rates)
     assert rates[-1] == pytest.approx(110 / 201)
+
+
+@pytest.mark.parametrize(
+    ("options", "rate"),
+    [({}, 1e-4), ({"lr_scale": True}, 1.6e-3), ({"lr_scale": True, "lr_scale_sqrt": True}, 4e-4)],
+)
+def test_the_rate_is_scaled_by_the_clips_of_a_step_and_its_end_is_not(options: dict[str, bool], rate: float) -> None:
+    optimizer, schedule = (
+        OptimizerConfig(learning_rate=1e-4, **options),
+        ScheduleConfig(lr_scheduler="cosine", lr_end=1e-5),
+    )
+    assert rate_of(optimizer, schedule, 100, 1, effective_batch=16) == pytest.approx(rate)
+    assert learning_rate("cosine", curve_of(optimizer, schedule, 100, 16), 100) == pytest.approx(1e-5)
+    assert rate_of(optimizer, schedule, 100, 51, effective_batch=16) == pytest.approx((rate + 1e-5) / 2)

@@ -1,0 +1,95 @@
+"""Optimisers in the real recipe: stopped and resumed, with a rate that changes, and each on a tiny transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, get_args
+
+import pytest
+import torch
+from diffusers import LTXVideoTransformer3DModel
+
+from ltxtrain.config.optim import OptimizerConfig, OptimizerName
+from ltxtrain.config.optimizers import OPTIMIZERS, adapter_dtype
+from ltxtrain.learn.optimizers import evaluating, make_optimizer
+from ltxtrain.model.adapter import AdapterSpec, attach_adapter
+from ltxtrain.model.transformer import predict_velocity
+from ltxtrain.plan.records import Plan
+from tests.run.driving import adapter_bytes, adapter_tensors, killed_after, trained
+
+PlanFor = Callable[..., Plan]
+WORKING = [name for name in get_args(OptimizerName) if "cpu" in OPTIMIZERS[name].verdict.on]
+OF_EACH_KIND: list[dict[str, Any]] = [
+    {"optimizer": "adamw_bf16"},
+    {"optimizer": "bnb-lion8bit-paged", "optimizer_config": "min_8bit_size=64"},
+    {"optimizer": "adamw_schedulefree"},
+]
+
+
+@pytest.mark.parametrize("options", OF_EACH_KIND, ids=lambda options: options["optimizer"])
+def test_a_run_that_is_killed_and_goes_on_ends_with_the_same_bytes(plan_for: PlanFor, options: dict[str, Any]) -> None:
+    straight = plan_for(output="straight", **options)
+    trained(straight)
+    killed = plan_for(output="killed", **options)
+    killed_after(killed, 3)  # its last checkpoint is of step 2
+    trained(killed)
+    assert adapter_bytes(killed) == adapter_bytes(straight)
+    assert (killed.run_dir / "checkpoints" / "step-00000004" / "optimizer.safetensors").read_bytes() == (
+        straight.run_dir / "checkpoints" / "step-00000004" / "optimizer.safetensors"
+    ).read_bytes()
+
+
+def test_a_saved_adapter_is_the_mean_that_schedule_free_training_stands_for(plan_for: PlanFor) -> None:
+    plain, free = (
+        plan_for(output=name, optimizer=name, max_train_steps=1, checkpoint_step_interval=1)
+        for name in ("torch-adamw", "adamw_schedulefree")
+    )
+    trained(plain)
+    trained(free)
+    # After one step the mean is the one point that there is, which the step of AdamW reaches, too.
+    for name, weight in adapter_tensors(free).items():
+        assert torch.allclose(weight, adapter_tensors(plain)[name], atol=1e-5), name
+
+
+def test_a_rate_changed_at_a_resume_is_used(plan_for: PlanFor) -> None:
+    changed = plan_for(output="changed", optimizer="prodigy", learning_rate=1)
+    killed_after(changed, 3)
+    trained(plan_for(output="changed", optimizer="prodigy", learning_rate=0.5))
+    straight = plan_for(output="straight", optimizer="prodigy", learning_rate=1)
+    trained(straight)
+    assert adapter_bytes(changed) != adapter_bytes(straight)
+    assert adapter_bytes(changed, 2) == adapter_bytes(straight, 2)
+
+
+def draw(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+NOISY, SIGMA = draw(2, 128, 3, 2, 4, seed=1), torch.tensor([0.25, 0.8])
+TEXT, MASK, TARGET = draw(2, 16, 32, seed=2), torch.ones(2, 16, dtype=torch.bool), draw(2, 128, 3, 2, 4, seed=3)
+
+
+def loss_of(transformer: LTXVideoTransformer3DModel) -> torch.Tensor:
+    return (predict_velocity(transformer, NOISY, SIGMA, TEXT, MASK, 25.0) - TARGET).square().mean()
+
+
+@pytest.mark.parametrize("name", WORKING)
+def test_each_name_trains_a_tiny_transformer(name: str) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        transformer = LTXVideoTransformer3DModel(
+            num_attention_heads=2, attention_head_dim=32, cross_attention_dim=64, num_layers=2, caption_channels=32
+        )
+    dtype = getattr(torch, adapter_dtype(name))
+    parameters = attach_adapter(transformer, AdapterSpec(64, 64.0, 0.0, ("to_q", "to_v")), 3, dtype)
+    assert all(parameter.numel() >= 4096 for parameter in parameters.values())  # so that 8-bit states are
+    rate = {"prodigy": 1.0, "torch-adadelta": 1.0, "torch-sgd": 0.1, "torch-asgd": 0.1, "optimi-sgd": 0.1}
+    section = OptimizerConfig(optimizer=name, learning_rate=rate.get(name, 3e-3))  # type: ignore[arg-type]
+    optimizer = make_optimizer(parameters, section, 1)
+    before = loss_of(transformer).item()
+    for _ in range(4):
+        loss_of(transformer).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    with evaluating(optimizer):
+        assert loss_of(transformer).item() < before
