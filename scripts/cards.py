@@ -1,4 +1,5 @@
-"""The text of docs/presets.md: the estimated peak of each phase of each preset, and the cards that it fits on."""
+"""The text of docs/presets.md: the estimated peak of each phase of each preset, the cards that it fits on, and what a
+budget chooses on them."""
 
 from __future__ import annotations
 
@@ -10,8 +11,11 @@ from ltxtrain.config import TrainConfig, load_config, resolve_datasets
 from ltxtrain.config.catalogue import options
 from ltxtrain.config.layers import document_layer
 from ltxtrain.config.presets import preset_chain, preset_names, read_preset
-from ltxtrain.facts.models import model_facts
+from ltxtrain.errors import MachineError
+from ltxtrain.facts.machine import Gpu, Machine
+from ltxtrain.facts.models import ModelFacts, model_facts
 from ltxtrain.plan.buckets import SizeRule, target_of_ratio
+from ltxtrain.plan.budget import NAME, PLAIN, choose
 from ltxtrain.plan.frames import floor_frames
 from ltxtrain.plan.memory import estimate_memory
 from ltxtrain.plan.prompts import validation_videos
@@ -38,11 +42,42 @@ LEGEND = """
 [memory.md](memory.md) tells what each way costs.
 """
 
+BUDGETS = (4, 6, 8, 12, 16, 24)
+SHAPES = (Bucket(480, 480, 49), Bucket(768, 512, 49), Bucket(768, 512, 121))
+BUDGETS_TEXT = """
+## What a budget chooses
+
+`--memory-budget-gb N` without a preset, with one clip a step and videos of the same size, on an NVIDIA card that
+computes in bf16. What is not named is as it is fastest: bf16, no checkpointing, nothing offloaded.
+
+"""
+WORDS = {
+    "base_model_precision": "base in {}",
+    "text_encoder_1_precision": "text encoder in {}",
+    "gradient_checkpointing": "checkpointing",
+    "gradient_checkpointing_free_blocks": "but for {} of the blocks",
+    "gradient_checkpointing_interval": "pieces of {}",
+    "enable_group_offload": "group offload",
+    "group_offload_use_stream": "",
+    "group_offload_text_encoder": "of the text encoder too",
+    "group_offload_vae": "of the VAE too",
+    "enable_model_cpu_offload": "models take turns",
+    "vae_enable_slicing": "",
+    "vae_enable_tiling": "VAE in tiles",
+    "vae_enable_framewise_encoding": "VAE in groups of frames",
+}
+
 
 def presets_page() -> str:
+    rows = (_budget_row(bucket, card) for bucket in SHAPES for card in BUDGETS)
+    budgets = table(("clips", "budget", "what is chosen"), rows)
+    return INTRODUCTION + "\n" + presets_table() + LEGEND + BUDGETS_TEXT + budgets
+
+
+def presets_table() -> str:
     head = ("preset", "clips a step", *SHORT.values(), "`memory_gb`", *(f"{card} GB" for card in CARDS))
     names = sorted(preset_names(), key=lambda name: (read_preset(name).memory_gb, name))
-    return "\n".join((INTRODUCTION, table(head, map(_row, names)))) + LEGEND
+    return table(head, map(_row, names))
 
 
 def _row(name: str) -> tuple[str, ...]:
@@ -59,14 +94,48 @@ def _row(name: str) -> tuple[str, ...]:
     )
 
 
-def phases_of(config: TrainConfig, device: str) -> tuple[PhaseMemory, ...]:
+def _budget_row(bucket: Bucket, budget: int) -> tuple[str, ...]:
+    return bucket.key, f"{budget} GB", chosen_words(bucket, budget)
+
+
+def chosen_words(bucket: Bucket, budget: int) -> str:
+    """What the plan chooses for clips of one bucket on a card of that size, or that nothing fits."""
+    flags = {
+        "data": "clips",
+        NAME: str(budget),
+        "train_batch_size": "1",
+        "validation_resolution": f"{bucket.width}x{bucket.height}",
+        "validation_num_video_frames": str(bucket.frames),
+    }
+    loaded = load_config([], env={}, flags=flags)
+    card = Machine("Linux", "a CPU", 8, 64 * GIB, "cuda", (Gpu("a card", budget * GIB, "8.9"),))
+
+    def estimate(config: TrainConfig) -> tuple[PhaseMemory, ...]:
+        return phases_of(config, "cuda", bucket)
+
+    facts = known_facts(loaded.config)
+    try:
+        choice = choose(loaded.config, loaded.sources, card, facts.transformer.layers, estimate)
+    except MachineError:
+        return "nothing fits"
+    values = {name: getattr(getattr(choice.config, options()[name].section), name) for name in PLAIN}
+    told = [WORDS[name].format(value) for name, value in values.items() if value != PLAIN[name]]
+    return ", ".join(word for word in told if word) or "all of it as it is fastest"
+
+
+def phases_of(config: TrainConfig, device: str, bucket: Bucket | None = None) -> tuple[PhaseMemory, ...]:
     """The plan's estimate without clips, for one bucket."""
+    videos = validation_videos(config.validation, config.model.seed, ["a caption"])
+    setup = training_setup(config, device, videos)
+    return estimate_memory(known_facts(config), [bucket or bucket_of(config)], setup)
+
+
+def known_facts(config: TrainConfig) -> ModelFacts:
     name = config.model.pretrained_model_name_or_path
     facts = model_facts(name)
     if facts is None:
         raise ValueError(f"the sizes of {name} are not known")
-    videos = validation_videos(config.validation, config.model.seed, ["a caption"])
-    return estimate_memory(facts, [bucket_of(config)], training_setup(config, device, videos))
+    return facts
 
 
 def bucket_of(config: TrainConfig) -> Bucket:

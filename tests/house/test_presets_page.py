@@ -1,4 +1,4 @@
-"""docs/presets.md, and what it is made of: each preset fits in the memory that it promises."""
+"""docs/presets.md and what it is made of: each preset fits in the memory that it promises."""
 
 from __future__ import annotations
 
@@ -8,10 +8,22 @@ from pathlib import Path
 import pytest
 
 from ltxtrain.config.presets import preset_names, read_preset
+from ltxtrain.plan.budget import PLAIN
+from ltxtrain.plan.records import Bucket
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from cards import CARDS, DEVICES, GIB, bucket_of, config_of, phases_of, presets_page
+from cards import (
+    CARDS,
+    DEVICES,
+    GIB,
+    WORDS,
+    bucket_of,
+    chosen_words,
+    config_of,
+    phases_of,
+    presets_table,
+)
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -35,7 +47,7 @@ def test_clips_have_the_presets_own_size_and_length() -> None:
 
 
 def test_the_page_has_a_row_for_each_preset_and_says_which_phase_is_too_large() -> None:
-    rows = [line.strip("| ").split(" | ") for line in presets_page().splitlines() if line.startswith("| `")]
+    rows = [line.strip("| ").split(" | ") for line in presets_table().splitlines() if line.startswith("| `")]
     assert {row[0].strip("`") for row in rows} == set(preset_names())
     for row in rows:
         sizes = dict(zip(("text", "latents", "training", "validation"), map(float, row[2:6]), strict=True))
@@ -44,3 +56,16 @@ def test_the_page_has_a_row_for_each_preset_and_says_which_phase_is_too_large() 
                 assert max(sizes.values()) <= card + 0.05
             else:
                 assert sizes[told.removeprefix("no: ")] >= card - 0.05
+
+
+def test_what_a_budget_chooses_is_named_and_smaller_cards_give_up_more() -> None:
+    bucket = Bucket(768, 512, 49)
+    small, medium, large = (chosen_words(bucket, budget) for budget in (6, 12, 80))
+    assert large == "all of it as it is fastest"
+    assert medium.startswith("checkpointing, but for ") and "int8" not in medium
+    assert "text encoder in " in small and len(small) > len(medium)
+    assert chosen_words(bucket, 1) == "nothing fits"
+
+
+def test_every_option_that_a_budget_decides_on_has_a_word_on_the_page() -> None:
+    assert set(WORDS) == set(PLAIN)
