@@ -13,7 +13,7 @@ from ltxtrain.errors import ConfigError, Fault
 from ltxtrain.facts.container import no_clips
 from ltxtrain.facts.machine import Machine, probe_machine
 from ltxtrain.facts.media import Progress
-from ltxtrain.facts.models import ModelFacts, TransformerFacts, lora_params, model_facts, transformer_facts
+from ltxtrain.facts.models import lora_params
 from ltxtrain.plan import budget, disk, notices, set_notices
 from ltxtrain.plan.device import device_warnings
 from ltxtrain.plan.filling import largest_batches
@@ -26,7 +26,7 @@ from ltxtrain.plan.order import BatchOrder, OrderRule
 from ltxtrain.plan.prompts import ValidationVideo, validation_videos
 from ltxtrain.plan.records import Bucket, PhaseMemory, Plan, Sample
 from ltxtrain.plan.sets import plan_datasets
-from ltxtrain.plan.setup import VALUE_BYTES, training_setup
+from ltxtrain.plan.setup import VALUE_BYTES, base_facts, base_transformer, training_setup, with_batches
 from ltxtrain.plan.support import support_warnings
 from ltxtrain.plan.targets import check_targets
 
@@ -53,7 +53,7 @@ def make_plan(
     work, ``DataError`` when there is nothing to train on, ``ModelError`` for a local model that cannot be read.
     """
     config = loaded.config
-    check_targets(config.adapter, _transformer_facts(config), loaded.sources.get("peft_lora_target_modules", ""))
+    check_targets(config.adapter, base_transformer(config), loaded.sources.get("peft_lora_target_modules", ""))
     machine = machine or probe_machine()
     data = config.data if data_dir is None else config.data.model_copy(update={"instance_data_dir": data_dir})
     if not (data.instance_data_dir or data.datasets or data.data_backend_config) and (told := no_clips(os.environ)):
@@ -152,7 +152,7 @@ def _needs(
     run_dir: Path,
 ) -> Needs:
     name = config.model.pretrained_model_name_or_path
-    model = _model_facts(config)
+    model = base_facts(config)
     if model is None:
         warning = f"{name} is not known here and not on this disk: its memory and disk needs are not estimated"
         return Needs((), (), (warning,))
@@ -187,7 +187,9 @@ def _needs(
 def _setup(
     config: TrainConfig, material: Material, videos: Sequence[ValidationVideo], machine: Machine
 ) -> TrainingSetup:
-    setup = _with_batches(training_setup(config, machine.device, videos), material)
+    rules = {found.dataset.id: found.dataset.cache for found in material.selections}
+    samples = (*material.filled.samples, *material.eval_samples)
+    setup = with_batches(training_setup(config, machine.device, videos), material.filled.buckets, samples, rules)
     if config.validation.eval_loss_disable:
         return setup
     return replace(setup, measured=largest_batches(material.eval_samples, material.sizes))
@@ -203,7 +205,7 @@ def _in_budget(
     """The configuration with what ``memory_budget_gb`` chooses, the sources of that, and what is to be said of it."""
     if config.memory.memory_budget_gb is None:
         return config, dict(sources), ()
-    model = _model_facts(config)
+    model = base_facts(config)
     if model is None:
         name = config.model.pretrained_model_name_or_path
         problem = f"the sizes of {name} are not known here, so that nothing can be chosen for them"
@@ -216,42 +218,6 @@ def _in_budget(
 
     choice = budget.choose(config, sources, machine, model.transformer.layers, estimate)
     return choice.config, {**sources, **choice.sources}, (choice.notice,)
-
-
-def _model_facts(config: TrainConfig) -> ModelFacts | None:
-    """Sizes of the base model, with another transformer in it where one is named and its sizes are known."""
-    model = model_facts(config.model.pretrained_model_name_or_path)
-    if model is None or not config.model.pretrained_transformer_model_name_or_path:
-        return model
-    return replace(model, transformer=_transformer_facts(config) or model.transformer)
-
-
-def _transformer_facts(config: TrainConfig) -> TransformerFacts | None:
-    """The transformer that is trained, where it is known for certain."""
-    other = config.model.pretrained_transformer_model_name_or_path
-    if other:
-        subfolder = config.model.pretrained_transformer_subfolder
-        return transformer_facts(other, "" if subfolder.lower() == "none" else subfolder)
-    model = model_facts(config.model.pretrained_model_name_or_path)
-    return model.transformer if model else None
-
-
-def _with_batches(setup: TrainingSetup, material: Material) -> TrainingSetup:
-    """``setup`` with what the data sets say: clips in a batch, clips encoded at one time, what is encoded on demand."""
-    batches: dict[Bucket, int] = {}
-    for plan in material.filled.buckets:
-        batches[plan.bucket] = max(batches.get(plan.bucket, 1), min(plan.batch_size, plan.uses))
-    rules = {found.dataset.id: found.dataset.cache for found in material.selections}
-    encoded: dict[Bucket, int] = {}
-    for sample in (*material.filled.samples, *material.eval_samples):
-        encoded[sample.bucket] = max(encoded.get(sample.bucket, 1), rules[sample.dataset].batch_size)
-    return replace(
-        setup,
-        batches=batches,
-        encoded=encoded,
-        latents_on_demand=any(rule.ondemand or rule.redrawn or not rule.written for rule in rules.values()),
-        texts_on_demand=any(rule.text.ondemand or not rule.text.written for rule in rules.values()),
-    )
 
 
 def _checkpoints_kept(config: TrainConfig, steps: int) -> int:

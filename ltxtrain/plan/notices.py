@@ -138,9 +138,11 @@ def memory_warnings(memory: Sequence[PhaseMemory], machine: Machine) -> list[str
 
 def _memory_hint(phase: str) -> str:
     return {
-        "latents": "set vae_enable_tiling, or lower resolution or num_frames",
-        "training": "keep gradient_checkpointing on, lower train_batch_size, resolution or num_frames",
-        "validation": "set vae_enable_tiling, lower validation_resolution, or set validation_disable",
+        "text embeddings": "set text_encoder_1_precision, or let memory_budget_gb choose",
+        "latents": "set vae_enable_tiling, lower resolution or num_frames, or let memory_budget_gb choose",
+        "training": "lower train_batch_size, resolution or num_frames, or let memory_budget_gb choose",
+        "evaluation": "lower train_batch_size, or let memory_budget_gb choose",
+        "validation": "lower validation_resolution, or let memory_budget_gb choose",
     }.get(phase, "a machine with more memory is needed for this model")
 
 

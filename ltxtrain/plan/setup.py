@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ltxtrain.config.formats import FORMATS
 from ltxtrain.config.optimizers import adapter_dtype
+from ltxtrain.facts.models import ModelFacts, TransformerFacts, model_facts, transformer_facts
 from ltxtrain.plan.memory import Offload, Recompute, TrainingSetup
-from ltxtrain.plan.records import Bucket
+from ltxtrain.plan.records import Bucket, BucketPlan, Sample
 from ltxtrain.plan.targets import lora_targets
 
 if TYPE_CHECKING:
-    from ltxtrain.config import TrainConfig
+    from ltxtrain.config import CacheRule, TrainConfig
     from ltxtrain.config.compute import MemoryConfig, PrecisionConfig
     from ltxtrain.plan.prompts import ValidationVideo
 
@@ -84,3 +86,45 @@ def _offload(memory: MemoryConfig, device: str) -> Offload:
         vae=grouped and memory.group_offload_vae,
         models=memory.enable_model_cpu_offload,
     )
+
+
+def with_batches(
+    setup: TrainingSetup,
+    plans: Sequence[BucketPlan],
+    samples: Sequence[Sample],
+    rules: Mapping[str, CacheRule],
+) -> TrainingSetup:
+    """``setup`` with what the data sets say: clips in a batch, clips and captions encoded at one time, what is encoded
+    on demand. ``rules`` are those of the data sets, by their names."""
+    batches: dict[Bucket, int] = {}
+    for plan in plans:
+        batches[plan.bucket] = max(batches.get(plan.bucket, 1), min(plan.batch_size, plan.uses))
+    encoded: dict[Bucket, int] = {}
+    for sample in samples:
+        encoded[sample.bucket] = max(encoded.get(sample.bucket, 1), rules[sample.dataset].batch_size)
+    return replace(
+        setup,
+        batches=batches,
+        encoded=encoded,
+        texts=max([setup.texts, *(rule.text.batch_size for rule in rules.values())]),
+        latents_on_demand=any(rule.ondemand or rule.redrawn or not rule.written for rule in rules.values()),
+        texts_on_demand=any(rule.text.ondemand or not rule.text.written for rule in rules.values()),
+    )
+
+
+def base_facts(config: TrainConfig) -> ModelFacts | None:
+    """Sizes of the base model, with another transformer in it where one is named and its sizes are known."""
+    model = model_facts(config.model.pretrained_model_name_or_path)
+    if model is None or not config.model.pretrained_transformer_model_name_or_path:
+        return model
+    return replace(model, transformer=base_transformer(config) or model.transformer)
+
+
+def base_transformer(config: TrainConfig) -> TransformerFacts | None:
+    """The transformer that is trained, where it is known for certain."""
+    other = config.model.pretrained_transformer_model_name_or_path
+    if other:
+        subfolder = config.model.pretrained_transformer_subfolder
+        return transformer_facts(other, "" if subfolder.lower() == "none" else subfolder)
+    model = model_facts(config.model.pretrained_model_name_or_path)
+    return model.transformer if model else None
