@@ -1,0 +1,150 @@
+"""What each phase takes is measured beside its estimate; what does not fit is known at once, and a way out is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ltxtrain.caching import encoders
+from ltxtrain.errors import OutOfMemoryError
+from ltxtrain.events import MemoryMeasured, StepDone
+from ltxtrain.learn.signals import StopFlag
+from ltxtrain.plan.records import Plan
+from ltxtrain.train import iter_train
+from ltxtrain.training import step as training_step
+from ltxtrain.training import trial
+from tests.allocations import Allocations
+from tests.run.driving import adapter_bytes, cached, drain, losses, trained
+
+PlanFor = Callable[..., Plan]
+MIB = 1024**2
+
+
+def recorded(plan: Plan) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (plan.run_dir / "memory.jsonl").read_text().splitlines()]
+
+
+def test_every_phase_stands_in_the_run_folder_beside_its_estimate(plan_for: PlanFor, tmp_path: Path) -> None:
+    plan = plan_for(cache_dir=tmp_path / "cache", max_train_steps=2, validation_disable="false")
+    events = trained(plan)
+    lines = recorded(plan)
+    phases = ["text embeddings", "latents", "training", "validation"]
+    assert [(line["phase"], line["where"]) for line in lines if line["where"] == "probe"] == [
+        (phase, "probe") for phase in phases[:3]
+    ]
+    assert {line["phase"] for line in lines if line["where"] == "run"} == set(phases)
+    estimates = {phase.phase: phase.total for phase in plan.memory}
+    for line in lines:
+        assert line["estimate"] == estimates[line["phase"]] and line["device"] == "cpu"
+        assert line["allocated"] is None and line["reserved"] is None, "torch does not count on the CPU"
+        assert 100 * MIB < line["device_used"] < 64 * 1024 * MIB
+    told = [(event.phase, event.where) for event in events if isinstance(event, MemoryMeasured)]
+    assert told == [("training", "probe"), ("validation", "run"), ("training", "run")], "caching told its own before"
+    tried = next(line for line in lines if (line["phase"], line["where"]) == ("training", "probe"))
+    bucket, clips = trial.largest_batch(plan)
+    assert tried["detail"] == f"{clips} x {bucket.key}"
+
+
+def test_the_trial_leaves_nothing_changed(plan_for: PlanFor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a bit of the weights, of what is learned, nor of anybody's random state."""
+    options = {"lora_dropout": 0.2, "gradient_accumulation_steps": 2, "optimizer": "adamw_bf16", "max_train_steps": 2}
+    tried = plan_for(output="tried", **options)
+    trained(tried)
+    before = torch.get_rng_state()
+    looked: list[bool] = []
+    real = trial.release_memory
+
+    def look(device: torch.device) -> None:
+        looked.append(torch.equal(before, torch.get_rng_state()))
+        real(device)
+
+    monkeypatch.setattr(trial, "release_memory", look)
+    again = plan_for(output="again", **options)
+    trained(again)
+    assert looked == [True]
+    monkeypatch.setattr("ltxtrain.train.try_largest", lambda run, stop: iter(()))
+    monkeypatch.setattr("ltxtrain.train.recorded", lambda folder, found: iter(()))
+    untried = plan_for(output="untried", **options)
+    trained(untried)
+    assert adapter_bytes(tried) == adapter_bytes(again) == adapter_bytes(untried)
+
+
+def test_the_trial_takes_what_the_largest_step_takes(plan_for: PlanFor) -> None:
+    """By count of all tensors: the peak of the trial is the peak of the steps after it."""
+    plan = plan_for(max_train_steps=3, checkpoint_step_interval=0, ltx_i2v_prob=1.0)
+    prepared = cached(plan)
+    with Allocations() as counted:
+        run = iter_train(plan, prepared, StopFlag())
+        peaks: dict[str, int] = {}
+        for event in run:
+            if isinstance(event, MemoryMeasured) and event.where == "probe":
+                peaks["trial"] = counted.peak
+                counted.reset_peak()
+            if isinstance(event, StepDone):
+                peaks["steps"] = max(peaks.get("steps", 0), counted.peak)
+    assert peaks["trial"] == pytest.approx(peaks["steps"], rel=0.05)
+
+
+def test_a_phase_leaves_no_tensor_behind(plan_for: PlanFor, tmp_path: Path) -> None:
+    """After caching no model is left; after a validation training holds what it held before."""
+    plan = plan_for(cache_dir=tmp_path / "cache", max_train_steps=2, validation_disable="false")
+    with Allocations() as counted:
+        prepared = cached(plan)
+        assert counted.live < 2 * MIB < counted.peak
+        held: list[int] = []
+        for event in iter_train(plan, prepared, StopFlag()):
+            if isinstance(event, MemoryMeasured) and event.where == "run":
+                held.append(counted.live)
+            if isinstance(event, StepDone):
+                held.append(counted.live)
+    assert max(held) - min(held) < 1.5 * MIB, held
+
+
+def test_a_batch_that_does_not_fit_is_told_before_the_first_step(
+    plan_for: PlanFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_for()
+    prepared = cached(plan)
+
+    def full(*given: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(training_step, "predict_velocity", full)
+    with pytest.raises(OutOfMemoryError) as told:
+        drain(iter_train(plan, prepared, StopFlag()))
+    bucket, clips = trial.largest_batch(plan)
+    message = told.value.message
+    assert f"train on {clips} x {bucket.key}" in message and "\n" not in message
+    assert "needs about 1.0 GiB" in message and "could be had" in message
+    assert told.value.exit_code == 6 and told.value.hint
+    assert not (plan.run_dir / "metrics.jsonl").exists()
+
+
+def test_a_clip_that_does_not_fit_is_the_first_that_is_encoded(
+    plan_for: PlanFor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[str] = []
+    real = encoders.Encoders.clips
+
+    def noted(self: encoders.Encoders, shape: str, clips: Any, **pieces: bool) -> Any:
+        shapes.append(shape)
+        return real(self, shape, clips, **pieces)
+
+    monkeypatch.setattr(encoders.Encoders, "clips", noted)
+    plan = plan_for(cache_dir=tmp_path / "cache")
+    cached(plan)
+    sizes = {sample.bucket.key: sample.bucket.tokens for sample in plan.samples}
+    assert sizes[shapes[0]] == max(sizes.values())
+
+
+def test_a_finished_run_is_not_tried_again(plan_for: PlanFor) -> None:
+    plan = plan_for(max_train_steps=1)
+    assert losses(trained(plan))
+    before = recorded(plan)
+    trained(plan)
+    assert recorded(plan) == before
