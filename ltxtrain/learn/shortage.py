@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from ltxtrain.learn.memory import free_memory
+from ltxtrain.plan.advice import help_most
 from ltxtrain.plan.records import PhaseMemory, Plan
 from ltxtrain.units import format_bytes
 
@@ -18,7 +19,9 @@ def needs(plan: Plan, phase: str, device: torch.device) -> Callable[[], tuple[st
     """Advice for ``memory_advice``. Nothing is worked out before it is asked for."""
 
     def advice() -> tuple[str, str]:
-        return _numbers(estimate_of(plan, phase), free_memory(device)), OTHERWISE
+        return _numbers(estimate_of(plan, phase), free_memory(device)), ", or ".join(
+            help_most(plan, phase)
+        ) or OTHERWISE
 
     return advice
 
