@@ -71,7 +71,9 @@ class PrecisionConfig(Section):
         "no_change", "Quantise the frozen base model to this format to save memory."
     )
     base_model_default_dtype: Literal["bf16", "fp32"] = option(
-        "bf16", "The number format of what stays unquantised in a quantised base model."
+        "bf16",
+        "The number format of what stays unquantised in a quantised base model; bf16 stands for that of "
+        "mixed_precision.",
     )
     quantize_via: Literal["cpu", "accelerator", "pipeline"] = option(
         "cpu", "Where quantisation is done: slowly on the CPU, on the GPU, or while loading.", documented="accelerator"

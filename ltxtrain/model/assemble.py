@@ -90,12 +90,16 @@ def _load_base(
     return transformer, tuple(map(quantised_sentence, told))
 
 
-def base_loading(precision: PrecisionConfig, memory: MemoryConfig, place: Place) -> Loading:
-    """How the frozen base is loaded. What is not quantised in a quantised one may stay in float32."""
+def base_dtype(precision: PrecisionConfig, dtype: torch.dtype) -> torch.dtype:
+    """What the base computes in where ``dtype`` is asked for: a quantised one may keep float32 for all that is not."""
     quantised = FORMATS[precision.base_model_precision].quantised
-    dtype = torch.float32 if quantised and precision.base_model_default_dtype == "fp32" else place.dtype
+    return torch.float32 if quantised and precision.base_model_default_dtype == "fp32" else dtype
+
+
+def base_loading(precision: PrecisionConfig, memory: MemoryConfig, place: Place) -> Loading:
+    """How the frozen base is loaded."""
     return Loading(
-        dtype,
+        base_dtype(precision, place.dtype),
         format=precision.base_model_precision,
         device=loading_device("transformer", place.device, memory),
         via=precision.quantize_via,

@@ -50,7 +50,7 @@ def fp8_product(
 
 @torch.compiler.assume_constant_result
 def multiplies_fp8(device: torch.device) -> bool:
-    """Whether products of fp8 numbers are computed by the device: NVIDIA from compute capability 8.9, AMD MI300."""
+    """Whether the device multiplies fp8: NVIDIA from compute capability 8.9, AMD from MI300."""
     return _multiplies(device)
 
 
@@ -59,7 +59,7 @@ def _multiplies(device: torch.device) -> bool:
     if device.type != "cuda":
         return False
     if torch.version.hip:
-        return torch.cuda.get_device_properties(device).gcnArchName.startswith(("gfx94", "gfx95"))
+        return torch.cuda.get_device_properties(device).gcnArchName.startswith(("gfx94", "gfx95", "gfx12"))
     return torch.cuda.get_device_capability(device) >= (8, 9)
 
 

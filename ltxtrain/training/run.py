@@ -20,7 +20,7 @@ from ltxtrain.learn.shortage import needs
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.learn.throughput import Gauge, make_gauge
 from ltxtrain.model.adapter import adapter_spec
-from ltxtrain.model.assemble import Place, assemble_transformer
+from ltxtrain.model.assemble import Place, assemble_transformer, base_dtype
 from ltxtrain.model.folder import ModelFolder, locate_model, scheduler_config
 from ltxtrain.model.offload import Offload
 from ltxtrain.model.transformer import facts_of
@@ -65,7 +65,8 @@ def load_run(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Event,
     started = time.perf_counter()
     config, spec = plan.config, adapter_spec(plan.config.adapter)
     device = find_device(config.speed.torch_num_threads)
-    dtype = check_dtype(device, config.precision.mixed_precision, config.precision.vae_dtype)
+    asked = check_dtype(device, config.precision.mixed_precision, config.precision.vae_dtype)
+    dtype = base_dtype(config.precision, asked)
     meter = Meter(device)
     forget_host_peak()
     meter.enter(TRAINING)

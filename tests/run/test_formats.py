@@ -61,12 +61,6 @@ def test_where_layers_are_quantised_changes_nothing(plan_for: PlanFor) -> None:
     assert len(found) == 1
 
 
-def test_what_is_not_quantised_has_a_dtype_of_its_own(plan_for: PlanFor) -> None:
-    options = BASE | {"base_model_precision": "int8-torchao", "mixed_precision": "bf16"}
-    found = {weights(plan_for(output=dtype, **options, base_model_default_dtype=dtype)) for dtype in ("bf16", "fp32")}
-    assert len(found) == 2
-
-
 def test_captions_are_encoded_anew_in_another_format(plan_for: PlanFor) -> None:
     plain = weights(plan_for(output="plain", **BASE))
     plan = plan_for(output="quantised", **BASE, text_encoder_1_precision="nf4-bnb")
