@@ -7,6 +7,7 @@ is there again for the backward pass, and nothing is ever copied home.
 
 from __future__ import annotations
 
+import mmap
 import shutil
 import tempfile
 import weakref
@@ -42,9 +43,9 @@ class _Place:
     stride: tuple[int, ...]
     dtype: torch.dtype
 
-    def view(self, storage: torch.UntypedStorage) -> torch.Tensor:
-        empty = torch.empty(0, dtype=self.dtype, device=storage.device)
-        return empty.set_(storage, self.offset // self.dtype.itemsize, self.shape, self.stride)
+    def view(self, stretch: torch.Tensor) -> torch.Tensor:
+        values = stretch[self.offset : self.offset + self.shape.numel() * self.dtype.itemsize].view(self.dtype)
+        return values.as_strided(self.shape, self.stride)
 
 
 class Group:
@@ -57,10 +58,10 @@ class Group:
         places, self.size = _layout(tensors)
         self._there = torch.empty(self.size, dtype=torch.uint8, device=device)
         self._storage = self._there.untyped_storage()
-        stretch = torch.empty(self.size, dtype=torch.uint8)
+        stretch = _whole_pages(self.size)
         for tensor, place in zip(tensors, places, strict=True):
-            place.view(stretch.untyped_storage()).copy_(tensor)
-            tensor.data = place.view(self._storage)  # one by one: what it held before is free now
+            place.view(stretch).copy_(tensor)
+            tensor.data = place.view(self._there)  # one by one: what it held before is free now
         self._storage.resize_(0)
         self.home = home.keep(stretch)
         # Given the stretch as well, so that it is still there when its keeping ends; the driver may not be, at exit.
@@ -107,6 +108,13 @@ def _layout(tensors: Sequence[torch.Tensor]) -> tuple[list[_Place], int]:
         places.append(_Place(end, tensor.shape, tensor.stride(), tensor.dtype))
         end += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
     return places, end
+
+
+def _whole_pages(size: int) -> torch.Tensor:
+    """``size`` bytes of main memory on pages of their own: page-locking two stretches of one page would fail."""
+    with_room = torch.empty(size + 2 * mmap.PAGESIZE, dtype=torch.uint8)
+    start = -with_room.data_ptr() % mmap.PAGESIZE
+    return with_room[start : start + size]
 
 
 def movable(tensor: torch.Tensor) -> bool:
