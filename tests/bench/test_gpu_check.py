@@ -44,21 +44,21 @@ def test_every_preset_for_a_gpu_has_a_stage_on_the_machine_that_it_is_for() -> N
 
 @pytest.mark.slow
 def test_a_stage_trains_and_renders_and_its_page_shows_what_was_measured(tmp_path: Path) -> None:
-    words = ["bf16", "--size", "tiny", "--results", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
+    words = ["low-vram", "--size", "tiny", "--results", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
     gpu_check.main(words)
     (kept,) = (tmp_path / "results").glob("*.json")
     results = [Result.of(each) for each in json.loads(kept.read_text())["results"]]
     assert [result.shape for result in results] == ["64x64x9", "128x64x17"]
     for result in results:
-        assert result.told == "" and result.batch == 2 and len(result.losses) == 2
+        assert result.told == "" and result.set_aside == () and result.batch == 2 and len(result.losses) == 2
         assert result.seconds_per_step is not None and 0 < result.seconds_per_step < 5
         assert result.samples_per_second == pytest.approx(2 / result.seconds_per_step, rel=0.5)
-        assert list((tmp_path / "work" / "bf16" / result.shape / "run" / "samples").glob("*/*.mp4"))
+        assert list((tmp_path / "work" / "low-vram" / result.shape / "run" / "samples").glob("*/*.mp4"))
         measured = {phase.phase: phase.device_used for phase in result.phases if phase.device_used}
         assert set(measured) >= {"training", "validation"}
         assert all(size > 100 * 1024**2 for size in measured.values())
     text = kept.with_suffix(".md").read_text()
-    assert "| bf16 | 64x64x9 | 2 | 12 GB |" in text and "| bf16 | 128x64x17 | training |" in text
+    assert "| low-vram | 64x64x9 | 2 | 6 GB |" in text and "| low-vram | 128x64x17 | training |" in text
 
 
 def test_a_run_that_fails_is_told_with_its_reason_and_the_estimate_is_kept(tmp_path: Path) -> None:
