@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpu_check_cases import SIZES, Case, Size, cases_for
-from bench.gpu_check_measure import Result, measure
-from bench.gpu_check_table import MAIN_MEMORY, page
+from bench.gpu_check_measure import MAIN_MEMORY, Result, measure
+from bench.gpu_check_table import page
 from bench.process import environment
 
 RESULTS = Path(__file__).parent / "results"

@@ -19,6 +19,9 @@ from bench.process import environment
 # The first steps of a process pay for allocations, lazy imports and compilation.
 WARM_UP = 5
 CAP = "LTX_DEVICE_MEMORY_GB"
+MAIN_MEMORY = "main memory"
+GIB = 1024**3
+CARDS = (4, 6, 8, 12, 16, 24, 32, 48, 80, 96, 141, 192)
 
 
 @dataclass(frozen=True)
@@ -74,18 +77,27 @@ def measure(case: Case, shape: Shape, size: Size, work: Path, seconds: float) ->
     home = work / case.name
     home.mkdir(parents=True, exist_ok=True)
     words = words_of(case, shape, size, clips.resolve())
-    variables = environment(threads_of(size)) | {CAP: f"{case.memory_gb:g}", "TRANSFORMERS_OFFLINE": "1"}
+    variables = environment(threads_of(size)) | {"TRANSFORMERS_OFFLINE": "1"}
     began = time.monotonic()
     out = home / f"{shape.key}.json"
     told = run(["-m", "ltxtrain", "plan", "--json", *words], out, variables, ends)
     plan = {} if told else json.loads(out.read_text())
+    cap = cap_for(case, plan)
+    variables[CAP] = f"{cap:g}"
     told = (
         told
         or not_as_asked(plan, shape)
         or run(["-m", "ltxtrain", "train", "--yes", *words], home / f"{shape.key}.txt", variables, ends)
     )
     result = read_result(case, shape, plan, home / shape.key / "run", told)
-    return replace(result, wall_seconds=round(time.monotonic() - began, 1))
+    return replace(result, memory_gb=cap, wall_seconds=round(time.monotonic() - began, 1))
+
+
+def cap_for(case: Case, plan: dict[str, Any]) -> float:
+    """The memory that the case is for; for a shape that needs more by the estimate, that of the next larger card."""
+    need = max((phase["total"] for phase in plan.get("memory", ()) if phase["device"] != MAIN_MEMORY), default=0) / GIB
+    cards = [card for card in CARDS if card >= max(need, case.memory_gb)]
+    return case.memory_gb if need <= case.memory_gb or not cards else float(cards[0])
 
 
 def not_as_asked(plan: dict[str, Any], shape: Shape) -> str:

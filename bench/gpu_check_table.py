@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from bench.gpu_check_measure import Phase, Result
+from bench.gpu_check_measure import GIB, MAIN_MEMORY, Phase, Result
 from ltxtrain.units import format_bytes
 
-GIB = 1024**3
 WITHIN = 0.10
-MAIN_MEMORY = "main memory"
 
 
 def page(record: dict[str, Any], results: list[Result]) -> str:
@@ -23,7 +21,8 @@ def page(record: dict[str, Any], results: list[Result]) -> str:
         f"Python {software['python']}, {versions}. Model {record['model']}, {record['steps']} steps, commit "
         f"{software['commit'] or 'unknown'}, {record['when']}.",
         "Written by `make gpu-check`. The weights are random: memory and speed are those of the model, losses mean "
-        "nothing. Each run is capped to the memory that its preset is for.",
+        "nothing. Each run is capped to the memory that its preset is for, or where its clips need more by the estimate, "
+        "to that of the next larger card.",
         "## Targets",
         table(("target", "measured", ""), target_rows(results)),
         "## Speed",

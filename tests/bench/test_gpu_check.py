@@ -9,7 +9,7 @@ import pytest
 
 from bench import gpu_check
 from bench.gpu_check_cases import CASES, SIZES, TINY, WHOLE, Case, Shape, cases_for
-from bench.gpu_check_measure import Phase, Result, measure, read_phases
+from bench.gpu_check_measure import Phase, Result, cap_for, measure, read_phases
 from bench.gpu_check_table import page
 from ltxtrain.config.presets import preset_names
 
@@ -98,6 +98,17 @@ def test_the_highest_of_a_phase_counts_and_a_trial_stands_beside_it() -> None:
         Phase("training", "cuda", 9, 5, 4, 6, probe=7),
         Phase("latents", "cuda", 5),
     ]
+
+
+def test_a_run_is_capped_to_its_preset_or_to_the_next_card_that_its_clips_fit_on() -> None:
+    low = next(case for case in CASES if case.name == "low-vram")
+
+    def planned(gib: float) -> dict[str, object]:
+        loading = {"device": "main memory", "total": 40 * GIB}
+        return {"memory": [{"device": "cuda", "total": int(gib * GIB)}, {"device": "cuda", "total": GIB}, loading]}
+
+    assert [cap_for(low, planned(gib)) for gib in (3.0, 6.0, 6.1, 9.4, 300.0)] == [6, 6, 8, 12, 6]
+    assert cap_for(low, {}) == 6
 
 
 def test_targets_are_met_missed_or_not_measured() -> None:
