@@ -21,8 +21,8 @@ def page(record: dict[str, Any], results: list[Result]) -> str:
         f"Python {software['python']}, {versions}. Model {record['model']}, {record['steps']} steps, commit "
         f"{software['commit'] or 'unknown'}, {record['when']}.",
         "Written by `make gpu-check`. The weights are random: memory and speed are those of the model, losses mean "
-        "nothing. Each run is capped to the memory that its preset is for, or where its clips need more by the estimate, "
-        "to that of the next larger card.",
+        "nothing. Each run is capped to the memory that its preset is for, or where its clips need more by the "
+        "estimate, to that of the next larger card.",
         "## Targets",
         table(("target", "measured", ""), target_rows(results)),
         "## Speed",
