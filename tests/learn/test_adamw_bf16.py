@@ -118,3 +118,15 @@ def test_draws_belong_to_seed_step_and_name_and_to_nothing_else() -> None:
 def test_weights_in_float32_are_no_business_of_it() -> None:
     with pytest.raises(ValueError, match=r"bfloat16, and weight is in torch\.float32"):
         optimizer_on({"weight": torch.ones(3)})
+
+
+def test_how_many_are_stepped_together_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = []
+    for most in (1 << 21, 700, 1):
+        monkeypatch.setattr("ltxtrain.learn.optimizers.adamw_bf16.CHUNK", most)
+        weights = {str(number): torch.full((20, 15), 0.1 * number, dtype=torch.bfloat16) for number in range(5)}
+        optimizer = optimizer_on(weights, weight_decay=1.0)
+        for number in range(4):
+            step(optimizer, torch.linspace(-1, 1, 15) / (number + 1))
+        ends.append(torch.stack([parameter.detach() for parameter in optimizer.param_groups[0]["params"]]))
+    assert torch.equal(ends[0], ends[1]) and torch.equal(ends[0], ends[2])
