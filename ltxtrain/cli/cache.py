@@ -73,12 +73,14 @@ def fill(loaded: LoadedConfig) -> None:
     from ltxtrain.listeners.heartbeat import heartbeat_listener
     from ltxtrain.plan.device import refuse_without_gpu
     from ltxtrain.plan.places import check_places
+    from ltxtrain.plan.support import check_support
 
     with watch_signals(stop := StopFlag()), heartbeat_listener() as heartbeat:
         with stop.at_once("nothing was begun"):
             planned = Planned(loaded)
             look_around()
             refuse_without_gpu(planned.plan)
+            check_support(planned.plan.config, planned.plan.machine)
             check_places(planned.plan.cache_dir, None, planned.plan.sources)
         from ltxtrain.listeners.console import console_listener
 

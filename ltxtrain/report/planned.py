@@ -60,7 +60,10 @@ def _memory(run: Run) -> Html:
             el("p", "Estimated peaks, line by line, with a margin. ", *scale, *peak),
             el(
                 "div",
-                *(_phase(phase, top, _capacity(run.plan, as_text(phase.get("device")))) for phase in phases),
+                *(
+                    _phase(phase, top, _capacity(run.plan, as_text(phase.get("device"))), _measured(run, phase))
+                    for phase in phases
+                ),
                 class_="phases",
             ),
         )
@@ -82,7 +85,17 @@ def _scale(largest: int, room: int) -> tuple[int, tuple[str, ...]]:
     return top, (*device, " A full bar is ", whole(format_bytes(top)), f"{share}.")
 
 
-def _phase(phase: JsonObject, top: int, capacity: int) -> Html:
+def _measured(run: Run, phase: JsonObject) -> Html | None:
+    """``Measured: 8.1 GiB in tensors, 8.9 GiB in use; 8.8 GiB in the trial.``"""
+    found = run.measured.get((as_text(phase.get("phase")), as_text(phase.get("device"))))
+    if found is None:
+        return None
+    tensors = (whole(format_bytes(found.allocated)), " in tensors, ") if found.allocated is not None else ()
+    tried = ("; ", whole(format_bytes(found.tried)), " in the trial") if found.tried is not None else ()
+    return el("p", "Measured: ", *tensors, whole(format_bytes(found.used)), " in use", *tried, ".")
+
+
+def _phase(phase: JsonObject, top: int, capacity: int, measured: Html | None) -> Html:
     lines = [*as_pairs(phase.get("lines")), (MARGIN, as_count(phase.get("margin")))]
     lines = [(name, size) for name, size in lines if size]
     total = as_count(phase.get("total"))
@@ -95,7 +108,7 @@ def _phase(phase: JsonObject, top: int, capacity: int) -> Html:
     over = " - more than the device has" if capacity and total > capacity else ""
     stack = el("div", *pieces, mark, class_="stack", aria_hidden="true")
     heading = el("h4", title, whole(format_bytes(total)), over)
-    return el("div", heading, stack, el("ul", *names, class_="legend"), class_="phase")
+    return el("div", heading, stack, el("ul", *names, class_="legend"), measured, class_="phase")
 
 
 def _kind(name: str) -> str:

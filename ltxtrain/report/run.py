@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from ltxtrain.report.loose import (
     read_object,
     read_objects,
 )
+from ltxtrain.report.measured import Measured, read_measured
 from ltxtrain.report.sets import Listing, SetFacts, read_listing, read_sets
 
 HEADER_LIMIT = 64 * 1024**2  # a safetensors header longer than this is no adapter's
@@ -104,6 +106,7 @@ class Run:
     settings: tuple[Setting, ...]
     steps: tuple[Step, ...]
     evaluations: tuple[Evaluation, ...]
+    measured: Mapping[tuple[str, str], Measured]
     videos: tuple[Video, ...]
     exports: tuple[ExportedFile, ...]
     config_sha256: str
@@ -158,6 +161,7 @@ def read_run(root: Path) -> Run:
         settings=_read_settings(plan, manifest, config_bytes),
         steps=steps,
         evaluations=_read_evaluations(folder.root / EVALUATIONS),
+        measured=read_measured(read_lines(folder.memory_jsonl)),
         videos=_read_videos(folder),
         exports=_read_exports(folder.export),
         config_sha256=hashlib.sha256(config_bytes).hexdigest() if config_bytes else "",

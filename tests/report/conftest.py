@@ -161,6 +161,15 @@ def dataset_lines(recipe: RunRecipe) -> list[dict[str, Any]]:
     return [*windows, {"used": False, "role": "train", **left_out}]
 
 
+def memory_lines() -> list[dict[str, Any]]:
+    """A trial and the run of training, and the run of training again, after a start that went on."""
+    mib = 1024**2
+    line = {"phase": "training", "device": "cuda", "estimate": 10 * 1024 * mib, "reserved": 9000 * mib, "detail": ""}
+    trial = line | {"allocated": 7000 * mib, "device_used": 9216 * mib, "where": "probe", "detail": "1 x 768x512@121"}
+    runs = [line | {"allocated": size * mib, "device_used": 9728 * mib, "where": "run"} for size in (6000, 7168)]
+    return [trial, *runs]
+
+
 def write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     path.write_text("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines), encoding="utf-8")
 
@@ -235,6 +244,7 @@ def build_run(root: Path, recipe: RunRecipe) -> Path:
     ]
     if measured:
         write_lines(root / "evaluations.jsonl", measured)
+    write_lines(root / "memory.jsonl", memory_lines())
     write_samples(root, recipe)
     for name in ("pytorch_lora_weights.safetensors", "red-ball_comfyui.safetensors"):
         write_safetensors(root / "export" / name, {"rank": "16", "config_sha256": "abc123"})

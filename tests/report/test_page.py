@@ -125,6 +125,7 @@ def test_the_plan_is_told(page) -> None:
         "Warning: tiny.mp4 is not used",
         "transformer 4.0 GiB",
         "The device has 24.0 GiB. A full bar is the whole device. Measured peak in training: 9.1 GiB.",
+        "Measured: 7.0 GiB in tensors, 9.5 GiB in use; 9.0 GiB in the trial.",
         "500.0 MiB",
         "red-ball: 4 of 5 clips",
     ):

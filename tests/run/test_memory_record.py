@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,20 @@ import torch
 from ltxtrain.caching import encoders
 from ltxtrain.errors import OutOfMemoryError
 from ltxtrain.events import MemoryMeasured, StepDone
+from ltxtrain.learn.device import memory_advice
+from ltxtrain.learn.shortage import needs
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.plan.records import Plan
 from ltxtrain.train import iter_train
 from ltxtrain.training import step as training_step
 from ltxtrain.training import trial
+from ltxtrain.units import format_bytes
 from tests.allocations import Allocations
 from tests.run.driving import adapter_bytes, cached, drain, losses, trained
 
 PlanFor = Callable[..., Plan]
 MIB = 1024**2
+CPU = torch.device("cpu")
 
 
 def recorded(plan: Plan) -> list[dict[str, Any]]:
@@ -123,6 +128,19 @@ def test_a_batch_that_does_not_fit_is_told_before_the_first_step(
     assert "needs about 1.0 GiB" in message and "could be had" in message
     assert told.value.exit_code == 6 and told.value.hint
     assert not (plan.run_dir / "metrics.jsonl").exists()
+
+
+def test_what_would_help_most_is_told_with_what_it_saves(plan_for: PlanFor) -> None:
+    """Of the released model: by name, nothing of it is loaded."""
+    plan = plan_for(
+        pretrained_model_name_or_path="Lightricks/LTX-Video-0.9.5", gradient_checkpointing="false", resolution=480
+    )
+    with pytest.raises(OutOfMemoryError) as told, memory_advice("training on it", needs(plan, "training", CPU)):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    options = re.findall(r"(?:set|lower) (\w+)[^,]* \(saves about [\d.]+ [MG]iB\)", told.value.hint or "")
+    assert len(options) == 2 and options[0] != options[1], told.value.hint
+    needed = next(phase.total for phase in plan.memory if phase.phase == "training")
+    assert f"(it needs about {format_bytes(needed)}, " in told.value.message
 
 
 def test_a_clip_that_does_not_fit_is_the_first_that_is_encoded(

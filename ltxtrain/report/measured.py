@@ -1,0 +1,36 @@
+"""What the phases of a run took, out of memory.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ltxtrain.report.loose import JsonObject, as_number, as_text
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Bytes. ``allocated`` is what stood in tensors, None where that was not counted; ``used`` all that was in use.
+
+    ``tried`` is that of a trial of the largest batch, None where there was none.
+    """
+
+    allocated: float | None
+    used: float
+    tried: float | None = None
+
+
+def read_measured(lines: Sequence[JsonObject]) -> Mapping[tuple[str, str], Measured]:
+    """By phase and device. Of a phase that was measured several times the last line holds, as of several trials."""
+    runs: dict[tuple[str, str], Measured] = {}
+    trials: dict[tuple[str, str], float] = {}
+    for line in lines:
+        key, used = (as_text(line.get("phase")), as_text(line.get("device"))), as_number(line.get("device_used"))
+        if used is None:
+            continue
+        if as_text(line.get("where")) == "probe":
+            trials[key] = used
+        else:
+            runs[key] = Measured(as_number(line.get("allocated")), used)
+    of_trials = {key: Measured(None, used, used) for key, used in trials.items()}
+    return of_trials | {key: Measured(one.allocated, one.used, trials.get(key)) for key, one in runs.items()}
