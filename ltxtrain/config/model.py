@@ -17,7 +17,8 @@ class ModelConfig(Section):
     )
     pretrained_model_name_or_path: str = option(
         "Lightricks/LTX-Video-0.9.5",
-        "The base model: a name on the Hugging Face Hub, a diffusers folder, or 'ltxtrain/tiny', the tiny one.",
+        "The base model: a name on the Hugging Face Hub, a diffusers folder, or 'ltxtrain/tiny', the tiny one; "
+        "'ltxtrain/random-2b' has the real sizes with random weights, for measurements.",
     )
     pretrained_vae_model_name_or_path: str | None = option(
         None, "Take the VAE from this model instead of the base model."

@@ -20,7 +20,8 @@ from ltxtrain.errors import ModelError
 TINY_MODEL = "ltxtrain/tiny"
 # The real sizes with random weights, for measurements: they are drawn where they are to lie, and never on disk.
 RANDOM_2B, RANDOM_13B = "ltxtrain/random-2b", "ltxtrain/random-13b"
-BUILT_IN = (TINY_MODEL, RANDOM_2B, RANDOM_13B)
+RANDOM_MODELS = (RANDOM_2B, RANDOM_13B)
+BUILT_IN = (TINY_MODEL, *RANDOM_MODELS)
 DEFAULT_MODEL = "Lightricks/LTX-Video-0.9.5"
 REPOSITORY = re.compile(r"[A-Za-z0-9_][\w.-]*/[\w.-]+", re.ASCII)
 MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit

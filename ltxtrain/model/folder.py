@@ -135,9 +135,9 @@ def _built_in(name: str, models: Path) -> Path:
         from ltxtrain.model.tiny import tiny_folder
 
         return tiny_folder(models)
-    from ltxtrain.model.random_model import RANDOM_MODELS, random_folder
+    from ltxtrain.model.random_model import SPECS, random_folder
 
-    return random_folder(models, RANDOM_MODELS[name])
+    return random_folder(models, SPECS[name])
 
 
 def _download(key: str, name: str, revision: str | None, patterns: list[str]) -> Path:

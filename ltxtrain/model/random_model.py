@@ -47,7 +47,7 @@ class RandomSpec:
         return sha256_of("random", DRAWING, asdict(self))[:12]
 
 
-RANDOM_MODELS = {RANDOM_2B: RandomSpec(), RANDOM_13B: RandomSpec(layers=48, head_dim=128)}
+SPECS = {RANDOM_2B: RandomSpec(), RANDOM_13B: RandomSpec(layers=48, head_dim=128)}
 
 
 def random_folder(models: Path, spec: RandomSpec) -> Path:

@@ -117,6 +117,7 @@ def make_plan(
                 bool(config.schedule.max_train_steps or config.schedule.num_train_epochs),
             ),
             *notices.validation_notices(config.validation, videos),
+            *notices.model_notices(config.model.pretrained_model_name_or_path),
             *notices.machine_notices(machine),
             *chosen,
         ),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ltxtrain.config import parse_resolutions
 from ltxtrain.facts.machine import Machine
+from ltxtrain.facts.models import RANDOM_MODELS
 from ltxtrain.plan.filling import Filled
 from ltxtrain.plan.length import RunLength
 from ltxtrain.plan.order import BatchOrder
@@ -153,3 +154,9 @@ def _keys(plans: Sequence[BucketPlan]) -> str:
 
 def _key(plan: BucketPlan) -> str:
     return f"{plan.bucket.key} of {plan.dataset}"
+
+
+def model_notices(name: str) -> list[str]:
+    if name not in RANDOM_MODELS:
+        return []
+    return [f"{name} has random weights: it is for measuring memory and speed, and what it learns means nothing"]

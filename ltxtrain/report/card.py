@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from string import Template
 
-from ltxtrain.facts.models import DEFAULT_MODEL, TINY_MODEL
+from ltxtrain.facts.models import BUILT_IN, DEFAULT_MODEL, TINY_MODEL
 from ltxtrain.files import write_atomically
 from ltxtrain.plan.folder import RunFolder
 from ltxtrain.report.clips import batch_range, counts_of, shape_name, to_words
@@ -22,6 +22,7 @@ from ltxtrain.units import counted, format_duration
 TAGS = ("ltx-video", "lora", "text-to-video", "diffusers", "template:sd-lora")
 SHAPES = 12  # that the card lists
 TINY_FOLDER = "path/to/cache/models/tiny-*"  # a place in the snippet for the reader to fill in
+RANDOM_FOLDER = "path/to/cache/models/random-*"
 TRAINING = (
     "lora_type",
     "lora_rank",
@@ -174,7 +175,7 @@ def _front_matter(run: Run) -> str:
     license_facts = {"license": "other", "license_name": "see-base-model"}
     if _is_on_hub(run):
         license_facts["license_link"] = f"https://huggingface.co/{run.base_model}"
-    elif run.base_model == TINY_MODEL:
+    elif run.base_model in BUILT_IN:
         license_facts = {"license": "apache-2.0"}
     facts = {
         "library_name": "diffusers",
@@ -200,19 +201,22 @@ def _relative(run: Run, video: Video) -> str:
 
 
 def _is_on_hub(run: Run) -> bool:
-    return "/" in run.base_model and run.base_model != TINY_MODEL
+    return "/" in run.base_model and run.base_model not in BUILT_IN
 
 
 def _base_link(run: Run) -> str:
     if _is_on_hub(run):
         return f"[{run.base_model}](https://huggingface.co/{run.base_model})"
-    return "the built-in tiny test model" if run.base_model == TINY_MODEL else _inline(run.base_model or "LTX-Video")
+    if run.base_model == TINY_MODEL:
+        return "the built-in tiny test model"
+    told = _inline(run.base_model or "LTX-Video")
+    return f"{told}, a built-in model with random weights" if run.base_model in BUILT_IN else told
 
 
 def _base_source(run: Run) -> str:
     """What from_pretrained shall be given: a repository, or a place to fill in that nobody takes for one."""
-    if run.base_model == TINY_MODEL:
-        return TINY_FOLDER
+    if run.base_model in BUILT_IN:
+        return TINY_FOLDER if run.base_model == TINY_MODEL else RANDOM_FOLDER
     if _is_on_hub(run) or not run.base_model:
         return run.base_model or DEFAULT_MODEL
     return f"path/to/the/folder/{run.base_model}"
@@ -225,13 +229,18 @@ def _needed(run: Run) -> str:
             "The base, ltxtrain's own tiny test model, is on no hub: it lives in the folder `models/tiny-*` of the "
             "cache that the run used. Its weights are random, so every video is noise, with and without this LoRA.\n\n"
         )
+    if run.base_model in BUILT_IN:
+        return (
+            f"The base, {run.base_model}, has the sizes of LTX-Video and random weights, drawn when it is loaded: no "
+            "other program loads it. This LoRA is what a measurement of memory and speed left behind.\n\n"
+        )
     if _is_on_hub(run) or not run.base_model:
         return ""
     return "The base was a folder on the machine that trained. Put the place of your copy into the first call.\n\n"
 
 
 def _license_sentence(run: Run) -> str:
-    if run.base_model == TINY_MODEL:
+    if run.base_model in BUILT_IN:
         return "The base is a random test model without a licence of its own: this adapter is of use for tests only."
     return "The weights of the base model carry their own licence, and it holds for this adapter too: read it there."
 

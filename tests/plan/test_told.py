@@ -35,6 +35,14 @@ def test_a_released_model_without_a_gpu_is_a_warning(add_clip: AddClip, load: Lo
     assert not any("no GPU" in warning for warning in make_plan(load(num_frames=9), machine).warnings)
 
 
+def test_random_weights_are_told(add_clip: AddClip, load: Load, machine: Machine) -> None:
+    add_clip("a.mp4")
+    plan = make_plan(load(pretrained_model_name_or_path="ltxtrain/random-2b", num_frames=9), machine)
+    assert any("ltxtrain/random-2b has random weights" in notice for notice in plan.notices)
+    assert not any("random weights" in notice for notice in make_plan(load(num_frames=9), machine).notices)
+    assert dict(plan.disk).get("model download", 0) == 0
+
+
 def test_the_resolved_configuration_leads_back_to_the_same_run(
     add_clip: AddClip, load: Load, machine: Machine, tmp_path: Path
 ) -> None:

@@ -186,6 +186,16 @@ def test_the_tiny_model_is_no_model_of_the_hub(make_run: Callable[..., Path]) ->
     assert "in the folder `models/tiny-*` of the cache" in body and "every video is noise" in body
 
 
+def test_a_random_model_is_told_as_one_and_is_no_model_of_the_hub(make_run: Callable[..., Path]) -> None:
+    run = with_settings(make_run(steps=2, validated=()), "model", pretrained_model_name_or_path="ltxtrain/random-2b")
+    front, body = split(write_card(run).read_text(encoding="utf-8"))
+    assert front["license"] == "apache-2.0"
+    assert "base_model" not in front
+    assert "huggingface.co/ltxtrain" not in body
+    assert "ltxtrain/random-2b, a built-in model with random weights" in body
+    assert "no other program loads it" in body
+
+
 def test_a_run_of_metrics_alone_still_has_a_card(make_run: Callable[..., Path]) -> None:
     run = make_run(steps=3, validated=())
     for name in ("plan.json", "run.json", "config.toml", "plan.txt"):
