@@ -102,7 +102,9 @@ class OptimizerConfig(Section):
     gradient_accumulation_steps: int = option(
         1, "Add up gradients over this many batches before each step.", ge=1, le=65536
     )
-    lr_scale: bool = option(False, "Multiply the learning rate by the effective batch size.")
+    lr_scale: bool = option(
+        False, "Multiply the learning rate by train_batch_size times gradient_accumulation_steps; lr_end stays."
+    )
     lr_scale_sqrt: bool = option(False, "With lr_scale, multiply by its square root instead.")
 
 
