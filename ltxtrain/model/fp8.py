@@ -13,10 +13,9 @@ def fp8_rows(values_RC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     The greatest magnitude of a row becomes the greatest of the format, 448 (OCP 8-bit floating point, 2023).
     """
     kind = _fp8_dtype()
-    values_RC = values_RC.float()
     most = torch.finfo(kind).max
-    scale_R1 = values_RC.abs().amax(1, keepdim=True).clamp(min=1e-12) / most
-    codes = (values_RC / scale_R1).clamp(-most, most).to(kind)
+    scale_R1 = values_RC.abs().amax(1, keepdim=True).float().clamp(min=1e-12) / most
+    codes = (values_RC / scale_R1).clamp_(-most, most).to(kind)
     return codes.view(torch.int8), scale_R1
 
 
