@@ -76,7 +76,9 @@ class PrecisionConfig(Section):
         "mixed_precision.",
     )
     quantize_via: Literal["cpu", "accelerator", "pipeline"] = option(
-        "cpu", "Where quantisation is done: slowly on the CPU, on the GPU, or while loading.", documented="accelerator"
+        "cpu",
+        "Where layers are quantised as they are read: slowly on the CPU, or on the GPU, which has two names.",
+        documented="accelerator",
     )
     quantization_config: dict[str, Any] | LocalPath | None = option(
         None, "A quantisation described in full, as a JSON object or file, instead of base_model_precision."

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from ltxtrain.config.attentions import ATTENTIONS
 from ltxtrain.config.catalogue import options
+from ltxtrain.config.compute import PrecisionConfig
+from ltxtrain.config.formats import FORMATS
 from ltxtrain.config.idle_entries import idle_words
 from ltxtrain.config.optimizers import OPTIMIZERS
 from ltxtrain.config.option import search_words
@@ -22,7 +24,7 @@ WITHOUT_MASTER: Final[Mapping[str, tuple[str, ...]]] = {
         "gradient_checkpointing_free_blocks",
         "gradient_checkpointing_offload_prefetch",
     ),
-    "base_model_precision": ("base_model_default_dtype", "quantize_via"),
+    "base_model_precision": ("base_model_default_dtype",),
     "enable_group_offload": (
         "group_offload_type",
         "group_offload_blocks_per_group",
@@ -187,6 +189,8 @@ def idle_notices(config: TrainConfig, sources: Mapping[str, str]) -> list[str]:
     idle = [name for name in BETAS if name in given]
     if idle and OPTIMIZERS[config.optimizer.optimizer].betas is None:
         notices.append(_idle(idle, f"while optimizer is {config.optimizer.optimizer}"))
+    if "quantize_via" in given and not _quantises(config.precision):
+        notices.append(_idle(["quantize_via"], "while nothing is quantised"))
     words = idle_words(search_words(config.data.skip_file_discovery))
     notices += [f"skip_file_discovery {word} has no effect: {reason}" for word, reason in words]
     idle = [name for name in GUIDED if name in given]
@@ -198,6 +202,11 @@ def idle_notices(config: TrainConfig, sources: Mapping[str, str]) -> list[str]:
 
 def _listed(config: TrainConfig) -> bool:
     return bool(config.data.datasets) or config.data.data_backend_config is not None
+
+
+def _quantises(section: PrecisionConfig) -> bool:
+    names = (section.base_model_precision, section.text_encoder_1_precision)
+    return any(FORMATS[name].quantised for name in names)
 
 
 def _is_off(master: str, value: object) -> bool:

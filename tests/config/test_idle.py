@@ -206,6 +206,13 @@ def test_a_value_that_makes_another_option_idle_is_told(master: str, value: obje
     assert [notice for notice in loaded.notices if name in notice and f"no effect while {master} is" in notice]
 
 
+@pytest.mark.parametrize("part", ["base_model_precision", "text_encoder_1_precision"])
+def test_where_to_quantise_is_told_to_do_nothing_where_nothing_is_quantised(part: str) -> None:
+    flags = {"quantize_via": "accelerator"}
+    assert load_config(env={}, flags=flags).notices == ("quantize_via has no effect while nothing is quantised",)
+    assert not [notice for notice in load_config(env={}, flags={**flags, part: "nf4-bnb"}).notices if "via" in notice]
+
+
 def test_captions_that_are_the_prompt_alone_are_neither_shuffled_nor_filtered_and_that_is_told() -> None:
     shaped = {**BASE, "caption_filter_list": ("x",), "caption_shuffle": {"enable": True}}
     told = "caption_shuffle, caption_filter_list have no effect: every caption is instance_prompt alone"
