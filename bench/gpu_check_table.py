@@ -58,7 +58,7 @@ def speed_row(result: Result) -> tuple[str, ...]:
         number(result.seconds_per_step, "{:.3f}"),
         number(result.samples_per_second, "{:.2f}"),
         number(result.tflops, "{:.1f}"),
-        number(result.mfu, "{:.1%}"),
+        "-" if result.mfu is None else percent(result.mfu),
         f"{result.wall_seconds:.0f} s",
         "; ".join(part for part in told if part),
     )
@@ -72,6 +72,10 @@ def memory_row(result: Result, phase: Phase) -> tuple[str, ...]:
 
 def ratio(phase: Phase) -> float:
     return phase.estimate / phase.device_used
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def number(value: float | None, form: str) -> str:
@@ -88,7 +92,7 @@ def target_rows(results: list[Result]) -> Iterator[tuple[str, str, str]]:
     fast = [found[key] for key in (("bf16-fast", "768x512x49"), ("bf16-fast-compiled", "768x512x49")) if key in found]
     best = max(fast, key=lambda result: result.mfu or 0.0, default=None)
     title = "bf16 without checkpointing at 768x512x49"
-    yield target(f"{title}: 40 % MFU", best, lambda result: result.mfu, 0.40, "{:.1%}".format, least=True)
+    yield target(f"{title}: 40 % MFU", best, lambda result: result.mfu, 0.40, percent, least=True)
     quickest = min(fast, key=lambda result: result.seconds_per_step or float("inf"), default=None)
     yield target(f"{title}: 60 ms a step", quickest, lambda result: result.seconds_per_step, 0.060, "{:.3f} s".format)
     measured = [phase for result in results for phase in result.phases if phase.device_used]

@@ -69,7 +69,7 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 def _format_row(name: str, known: Format) -> tuple[str, ...]:
     size = "" if known.verdict.refused else f"{known.bytes_per_value:.4g}"
-    error = f"{known.error:.1%}" if known.quantised else ""
+    error = f"{100 * known.error:.1f} %" if known.quantised else ""
     return (_code(name), _where(known.verdict), size, error, *_verdict(known.verdict))
 
 

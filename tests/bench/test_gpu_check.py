@@ -120,7 +120,7 @@ def test_targets_are_met_missed_or_not_measured() -> None:
     )
     assert found["low-vram trains 480x480x49 in 2.5 GiB on the device"] == ("2.1 GiB", "met")
     assert found["low-vram, the whole pipeline in 4 GB, framewise"] == ("3.0 GiB", "met")
-    assert found["bf16 without checkpointing at 768x512x49: 40 % MFU"] == ("44.0%", "met")
+    assert found["bf16 without checkpointing at 768x512x49: 40 % MFU"] == ("44.0 %", "met")
     assert found["bf16 without checkpointing at 768x512x49: 60 ms a step"] == ("0.050 s", "met")
     assert found["estimates within 10 % of the peaks"] == ("0.11 to 1.05", "missed")
     nothing = targets(trained("low-vram", "480x480x49", 2.7, told="exit code 6: the device ran out of memory"))
