@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from ltxtrain.config.option import Section, option
@@ -106,6 +107,12 @@ class OptimizerConfig(Section):
         False, "Multiply the learning rate by train_batch_size times gradient_accumulation_steps; lr_end stays."
     )
     lr_scale_sqrt: bool = option(False, "With lr_scale, multiply by its square root instead.")
+
+    def peak_rate(self, effective_batch: int) -> float:
+        """The highest learning rate of a run with so many clips in each step, as ``lr_scale`` asks for it."""
+        if not self.lr_scale:
+            return self.learning_rate
+        return self.learning_rate * (math.sqrt(effective_batch) if self.lr_scale_sqrt else effective_batch)
 
 
 class ScheduleConfig(Section):

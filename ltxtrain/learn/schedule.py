@@ -98,10 +98,9 @@ def rate_of(
 
 def curve_of(optimizer: OptimizerConfig, schedule: ScheduleConfig, total: int, effective_batch: int = 1) -> Curve:
     """``effective_batch`` is the clips of one step: batch size times accumulation times processes. ``lr_scale``
-    multiplies the highest rate by it or by its root; ``lr_end`` stays."""
-    scale = float(effective_batch) if optimizer.lr_scale else 1.0
+    multiplies the highest rate by it, with ``lr_scale_sqrt`` by its root; ``lr_end`` stays."""
     return Curve(
-        base=optimizer.learning_rate * (math.sqrt(scale) if optimizer.lr_scale_sqrt else scale),
+        base=optimizer.peak_rate(effective_batch),
         end=schedule.lr_end,
         warmup=schedule.lr_warmup_steps,
         total=total,

@@ -44,7 +44,8 @@ def render_plan(plan: Plan) -> str:
 def _head(plan: Plan) -> list[str]:
     config = plan.config
     adapter = f"LoRA of rank {config.adapter.lora_rank} on {config.model.pretrained_model_name_or_path}"
-    optimizer = f"{config.optimizer.optimizer}, {config.schedule.lr_scheduler}, peak {config.optimizer.learning_rate:g}"
+    peak = config.optimizer.peak_rate(config.data.train_batch_size * plan.accumulation)
+    optimizer = f"{config.optimizer.optimizer}, {config.schedule.lr_scheduler}, peak {peak:g}"
     batch = _batch(plan)
     return [
         f"Plan for run {plan.run_name}",
