@@ -101,6 +101,9 @@ def cap_for(case: Case, plan: dict[str, Any]) -> float:
 
 
 def not_as_asked(plan: dict[str, Any], shape: Shape) -> str:
+    """Why running the plan would measure something else than the stage is about, empty where it would not."""
+    if "model_type" in set_aside(plan):
+        return "not built yet"
     found = sorted({bucket["bucket"]["key"] for bucket in plan["buckets"]})
     return "" if found == [shape.bucket] else f"the plan trains {', '.join(found)}"
 

@@ -9,7 +9,7 @@ import pytest
 
 from bench import gpu_check
 from bench.gpu_check_cases import CASES, SIZES, TINY, WHOLE, Case, Shape, cases_for
-from bench.gpu_check_measure import Phase, Result, cap_for, measure, read_phases
+from bench.gpu_check_measure import Phase, Result, cap_for, measure, not_as_asked, read_phases
 from bench.gpu_check_table import page
 from ltxtrain.config.presets import preset_names
 
@@ -98,6 +98,14 @@ def test_the_highest_of_a_phase_counts_and_a_trial_stands_beside_it() -> None:
         Phase("training", "cuda", 9, 5, 4, 6, probe=7),
         Phase("latents", "cuda", 5),
     ]
+
+
+def test_what_would_measure_something_else_is_not_run() -> None:
+    notice = "preset full-finetune: model_type: 'full' is not built yet: set aside"
+    plan = {"buckets": [{"bucket": {"key": "64x64@9"}}], "notices": [notice]}
+    assert not_as_asked(plan, Shape(64, 64, 9)) == "not built yet"
+    assert not_as_asked({**plan, "notices": []}, Shape(64, 64, 9)) == ""
+    assert not_as_asked({**plan, "notices": []}, Shape(96, 64, 9)) == "the plan trains 64x64@9"
 
 
 def test_a_run_is_capped_to_its_preset_or_to_the_next_card_that_its_clips_fit_on() -> None:
