@@ -15,6 +15,7 @@ from ltxtrain.learn.optimizers import evaluating, make_optimizer
 from ltxtrain.model.adapter import AdapterSpec, attach_adapter
 from ltxtrain.model.transformer import predict_velocity
 from ltxtrain.plan.records import Plan
+from ltxtrain.plan.text import render_plan
 from tests.run.driving import adapter_bytes, adapter_tensors, killed_after, trained
 
 PlanFor = Callable[..., Plan]
@@ -59,6 +60,13 @@ def test_a_rate_changed_at_a_resume_is_used(plan_for: PlanFor) -> None:
     trained(straight)
     assert adapter_bytes(changed) != adapter_bytes(straight)
     assert adapter_bytes(changed, 2) == adapter_bytes(straight, 2)
+
+
+def test_the_plan_tells_the_rate_that_lr_scale_makes(plan_for: PlanFor) -> None:
+    options = {"learning_rate": 1e-4, "train_batch_size": 2, "gradient_accumulation_steps": 2}
+    assert "peak 0.0001\n" in render_plan(plan_for(**options))
+    assert "peak 0.0004\n" in render_plan(plan_for(**options, lr_scale="true"))
+    assert "peak 0.0002\n" in render_plan(plan_for(**options, lr_scale="true", lr_scale_sqrt="true"))
 
 
 def draw(*shape: int, seed: int) -> torch.Tensor:
