@@ -102,7 +102,7 @@ def folder_weights(folder: Path) -> FileWeights | None:
     """
     files = {folder / name for name in WHOLE if (folder / name).is_file()}
     for listing in (folder / name for name in LISTS if (folder / name).is_file()):
-        told = json.loads(listing.read_text(encoding="utf-8"))["weight_map"]
+        told = dict(json.loads(listing.read_text(encoding="utf-8"))["weight_map"])
         files = {folder / Path(file).name for file in told.values()}
     places: dict[str, _Place] = {}
     shapes: dict[str, Shape] = {}

@@ -128,6 +128,15 @@ def test_a_piece_that_is_absent_is_told(locate: Locate, in_pieces: Path) -> None
     assert piece.name in refused.value.message
 
 
+@pytest.mark.parametrize(
+    "listing", ["", "[]", "{}", '{"weight_map": [1]}', '{"weight_map": {"a": 5}}', '{"weight_map": 3}']
+)
+def test_a_damaged_list_of_files_is_told(locate: Locate, in_pieces: Path, listing: str) -> None:
+    (in_pieces / "transformer" / f"{WEIGHTS}.index.json").write_text(listing)
+    with pytest.raises(ModelError, match="cannot be loaded as LTXVideoTransformer3DModel"):
+        load_transformer(locate(pretrained_model_name_or_path=str(in_pieces)), FLOAT32)
+
+
 def test_faults_are_found_before_any_weight_is_read(
     locate: Locate, in_pieces: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
