@@ -49,15 +49,16 @@ def t5_xxl() -> T5EncoderModel:
     )  # fmt: skip
 
 
-def vae_095(dtype: torch.dtype) -> AutoencoderKLLTXVideo:
+def vae_095(dtype: torch.dtype, *, whole: bool) -> AutoencoderKLLTXVideo:
+    """The release's VAE, or one of its widths with two layers in each block, which takes as much at a time."""
     vae = AutoencoderKLLTXVideo(
         block_out_channels=(128, 256, 512, 1024, 2048),
         down_block_types=("LTXVideo095DownBlock3D",) * 4,
-        layers_per_block=(4, 6, 6, 2, 2),
+        layers_per_block=(4, 6, 6, 2, 2) if whole else (2,) * 5,
         spatio_temporal_scaling=(True,) * 4,
         downsample_type=("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
         decoder_block_out_channels=(256, 512, 1024),
-        decoder_layers_per_block=(5, 5, 5, 5),
+        decoder_layers_per_block=(5, 5, 5, 5) if whole else (2,) * 4,
         decoder_spatio_temporal_scaling=(True,) * 3,
         decoder_inject_noise=(False,) * 4,
         upsample_residual=(True,) * 3,
@@ -133,17 +134,17 @@ def counted_pass(vae: AutoencoderKLLTXVideo, clip: Bucket, *, tiled: bool, frame
     ("clip", "tiled", "framewise"),
     [
         (Bucket(480, 480, 49), False, False),
-        (Bucket(768, 512, 25), True, False),
-        (Bucket(512, 512, 49), False, True),
-        (Bucket(640, 512, 25), True, True),
+        (Bucket(768, 256, 25), True, False),
+        (Bucket(256, 256, 41), False, True),
+        (Bucket(544, 256, 25), True, True),
     ],
     ids=str,
 )
 def test_the_vae_takes_what_was_said(clip: Bucket, tiled: bool, framewise: bool) -> None:
     for dtype, size in ((torch.bfloat16, 2), (torch.float32, 4)):
-        if size == 4 and (tiled or framewise):
+        if size == 4 and framewise:
             continue
-        vae = on_meta(lambda dtype=dtype: vae_095(dtype))
+        vae = on_meta(lambda dtype=dtype: vae_095(dtype, whole=not tiled and not framewise))
         encoding = counted_pass(vae, clip, tiled=tiled, framewise=framewise, decodes=False)
         told = encode_peak(clip, MODEL.vae.encoder_width, size, tiled=tiled, framewise=framewise)
         assert told == pytest.approx(encoding, rel=0.1)
