@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 from ltxtrain.caching.encoders import LATENTS, TEXTS, Encoders
@@ -136,9 +136,10 @@ class Filling:
         samples = yield from self._read_media(stop)
         with stop.at_once(KEPT):
             self.sample_groups = grouped(samples, self.latents_rule.entry, self._sample_place)
-            groups = _largest_first([group for group in self.sample_groups if not self._later(group.items[0])])
+            groups = [group for group in self.sample_groups if not self._later(group.items[0])]
             scanned = {entry.key for group in groups for sample, entry in group if self._rule(sample).scanned}
             missing = missing_keys((entry for group in groups for entry in group.entries), scanned)
+            groups = _largest_first(groups, missing)
         self.at_once = len(missing)
         told = self.encoders.batches.told
         task = Task(LATENTS, groups, missing, self.encode_samples, _sample_name, told, scanned)
@@ -179,7 +180,8 @@ class Filling:
             with stop.at_once(KEPT):
                 load()
             with Writer(cache.write_batch_size, cache.compress_disk_cache, self._committed) as writer:
-                encoded = yield from self._probed(task.stage, fill(task, self.claims, writer, lambda: stop.check(KEPT)))
+                filling = fill(task, self.claims, writer, lambda: stop.check(KEPT))
+                encoded = yield from self._probed(task.stage, _tried(task.groups[0]), filling)
             self.release()
             if encoded:
                 yield self._measured(task.stage, "run")
@@ -187,7 +189,7 @@ class Filling:
         detail = f"{encoded} encoded, {total - encoded - faulty} kept" + (f", {faulty} faulty" if faulty else "")
         yield StageDone(task.stage, time.perf_counter() - started, detail)
 
-    def _probed(self, stage: str, events: Generator[Event, None, int]) -> Generator[Event, None, int]:
+    def _probed(self, stage: str, detail: str, events: Generator[Event, None, int]) -> Generator[Event, None, int]:
         """The events of filling, with what it took after the first group, which is the largest."""
         tried = False
         while True:
@@ -199,7 +201,7 @@ class Filling:
             yield event
             if not tried and isinstance(event, StageProgress):
                 tried = True
-                yield self._measured(stage, "probe", event.detail)
+                yield self._measured(stage, "probe", detail)
 
     def _measured(self, stage: str, where: str, detail: str = "") -> MemoryMeasured:
         self.measured.append(measured(self.plan, stage, self.encoders.meter, where, detail))
@@ -331,10 +333,18 @@ def _cut_later(plan: Plan) -> set[str]:
     return redrawn if begun else redrawn - order.suppliers(0)
 
 
-def _largest_first(groups: list[Group[Sample]]) -> list[Group[Sample]]:
-    """The group that takes the most memory comes first: when that does not fit, nothing has been waited for."""
-    largest = max(groups, key=_pixels, default=None)
+def _largest_first(groups: list[Group[Sample]], missing: Set[str]) -> list[Group[Sample]]:
+    """Of the groups that are to be encoded, the one that takes the most memory comes first: when it does not fit,
+    nothing has been waited for."""
+    wanted = [group for group in groups if any(entry.key in missing for entry in group.entries)]
+    largest = max(wanted, key=_pixels, default=None)
     return groups if largest is None else [largest, *(group for group in groups if group is not largest)]
+
+
+def _tried(group: Group[Item]) -> str:
+    """``2 x 480x480@49``, ``4 captions``."""
+    first, count = group.items[0], len(group.items)
+    return f"{count} x {first.bucket.key}" if isinstance(first, Sample) else counted(count, "caption")
 
 
 def _pixels(group: Group[Sample]) -> int:

@@ -8,7 +8,6 @@ Each of these is a plain function of the transformer and its own section of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +28,7 @@ from ltxtrain.model.loading import Loading, load_text_encoder, load_transformer,
 from ltxtrain.model.offload import Offload, loading_device, place_text_encoder, place_transformer, place_vae
 from ltxtrain.model.render import make_render_pipeline
 from ltxtrain.model.text import make_text_pipeline
-from ltxtrain.units import format_bytes
+from ltxtrain.units import counted, format_bytes
 
 if TYPE_CHECKING:
     from ltxtrain.config import TrainConfig
@@ -87,7 +86,7 @@ def _load_base(
     set_tf32(disabled=config.precision.disable_tf32)
     told: list[Quantised] = []
     transformer = load_transformer(model, base_loading(config.precision, config.memory, place), told.append)
-    return transformer, tuple(map(quantised_sentence, told))
+    return transformer, tuple(quantised_sentence("transformer", found) for found in told)
 
 
 def base_dtype(precision: PrecisionConfig, dtype: torch.dtype) -> torch.dtype:
@@ -121,7 +120,8 @@ def assemble_text_pipeline(
     )
     encoder, tokenizer = load_text_encoder(model, loading, told.append)
     offload = place_text_encoder(encoder, place.device, memory)
-    return make_text_pipeline(encoder, tokenizer), (*map(quantised_sentence, told), *offload.told)
+    sentences = (quantised_sentence("text encoder", found) for found in told)
+    return make_text_pipeline(encoder, tokenizer), (*sentences, *offload.told)
 
 
 def assemble_vae(
@@ -131,11 +131,8 @@ def assemble_vae(
     return vae, place_vae(vae, device, memory)
 
 
-def quantised_sentence(found: Quantised) -> str:
-    """``112 linear layers in nf4-bnb, 3.6 GiB -> 1.0 GiB, weights differ by 9.2 %``."""
+def quantised_sentence(part: str, found: Quantised) -> str:
+    """``transformer: 280 linear layers in nf4-bnb, 3.5 GiB -> 0.9 GiB, weights differ by 9.2 %``."""
     sizes = f"{format_bytes(found.before)} -> {format_bytes(found.after)}"
-    return f"{counted_layers(found.layers)} in {found.name}, {sizes}, weights differ by {100 * found.error:.1f} %"
-
-
-def counted_layers(layers: Sequence[str]) -> str:
-    return f"{len(layers)} linear {'layer' if len(layers) == 1 else 'layers'}"
+    layers = counted(len(found.layers), "linear layer")
+    return f"{part}: {layers} in {found.name}, {sizes}, weights differ by {100 * found.error:.1f} %"

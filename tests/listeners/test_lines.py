@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 import re
 
-from ltxtrain.events import Event, Notice, StageDone, StageProgress, StageStarted, StepDone
+from ltxtrain.events import Event, MemoryMeasured, Notice, StageDone, StageProgress, StageStarted, StepDone
 from ltxtrain.listeners.lines import LineListener
 
 
@@ -107,6 +107,16 @@ def test_every_event_of_a_run_gives_whole_plain_lines(run_events: list[Event]) -
     assert "evaluation loss at step 10: 0.8123 (held-out, 2 sigmas, 3.0 s)" in lines
     assert "video at step 10: samples/step-00000010/ball.mp4 (3.0 s)" in lines
     assert steps_of(lines) == [1, *range(2, 21, 2)]
+
+
+def test_what_a_phase_took_stands_beside_its_estimate() -> None:
+    gib = 1024**3
+    tried = MemoryMeasured("training", "cuda", 9 * gib, 7 * gib, 8 * gib, 8 * gib + gib // 2, "probe", "2 x 480x480@49")
+    run = MemoryMeasured("latents", "cpu", gib, None, None, 2 * gib, "run")
+    assert lines_for([tried, run]) == [
+        "memory of training in a trial (2 x 480x480@49): 7.0 GiB in tensors, 8.5 GiB in use; estimated 9.0 GiB",
+        "memory of latents: 2.0 GiB in use; estimated 1.0 GiB, which is less",
+    ]
 
 
 def test_a_notice_cannot_fake_a_second_line() -> None:

@@ -41,7 +41,7 @@ def test_an_adapter_learns_over_the_base_in_each_format(plan_for: PlanFor) -> No
         plan = plan_for(output=name, **BASE, base_model_precision=name)
         events = trained(plan)
         assert first_loss(events) == pytest.approx(plain, rel=0.2 * FORMATS[name].error)
-        assert f"20 linear layers in {name}, " in notices(events)
+        assert f"transformer: 20 linear layers in {name}, " in notices(events)
         found.add(adapter_bytes(plan))
     assert len(found) == len(ON_A_CPU) == 7
 
@@ -66,5 +66,5 @@ def test_captions_are_encoded_anew_in_another_format(plan_for: PlanFor) -> None:
     plan = plan_for(output="quantised", **BASE, text_encoder_1_precision="nf4-bnb")
     events: list[Event] = []
     drain(iter_precompute(plan, StopFlag()), events)
-    assert "14 linear layers in nf4-bnb, " in notices(events)
+    assert "text encoder: 14 linear layers in nf4-bnb, " in notices(events)
     assert weights(plan) != plain

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ltxtrain.caching import encoders
 from ltxtrain.errors import OutOfMemoryError
@@ -50,6 +51,8 @@ def test_every_phase_stands_in_the_run_folder_beside_its_estimate(plan_for: Plan
         assert 100 * MIB < line["device_used"] < 64 * 1024 * MIB
     told = [(event.phase, event.where) for event in events if isinstance(event, MemoryMeasured)]
     assert told == [("training", "probe"), ("validation", "run"), ("training", "run")], "caching told its own before"
+    details = {line["phase"]: line["detail"] for line in lines if line["where"] == "probe"}
+    assert details["text embeddings"] == "1 caption" and re.fullmatch(r"1 x \d+x\d+@\d+", details["latents"])
     tried = next(line for line in lines if (line["phase"], line["where"]) == ("training", "probe"))
     bucket, clips = trial.largest_batch(plan)
     assert tried["detail"] == f"{clips} x {bucket.key}"
@@ -158,6 +161,30 @@ def test_a_clip_that_does_not_fit_is_the_first_that_is_encoded(
     cached(plan)
     sizes = {sample.bucket.key: sample.bucket.tokens for sample in plan.samples}
     assert sizes[shapes[0]] == max(sizes.values())
+
+
+def test_a_step_waits_for_the_device_once(plan_for: PlanFor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is read of what is computed until the losses and the norm are, together. What is asked for before is the
+    captions' mask, which lies in main memory: one question for each batch."""
+    plan = plan_for(max_train_steps=2, gradient_accumulation_steps=2, ltx_i2v_prob=1.0, grad_clip_method="norm")
+    prepared = cached(plan)
+    asked: list[torch.dtype] = []
+
+    class Questions(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero):
+                asked.append(args[0].dtype)
+            return func(*args, **(kwargs or {}))
+
+    real = training_step._gradients
+
+    def watched(*given: Any) -> Any:
+        with Questions():
+            return real(*given)
+
+    monkeypatch.setattr(training_step, "_gradients", watched)
+    drain(iter_train(plan, prepared, StopFlag()))
+    assert asked == [torch.bool] * 4
 
 
 def test_a_finished_run_is_not_tried_again(plan_for: PlanFor) -> None:
