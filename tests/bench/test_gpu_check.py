@@ -53,6 +53,7 @@ def test_a_stage_trains_and_renders_and_its_page_shows_what_was_measured(tmp_pat
         assert result.told == "" and result.set_aside == () and result.batch == 2 and len(result.losses) == 2
         assert result.seconds_per_step is not None and 0 < result.seconds_per_step < 5
         assert result.samples_per_second == pytest.approx(2 / result.seconds_per_step, rel=0.5)
+        assert result.tflops is not None and result.tflops > 0 and result.mfu is None
         assert list((tmp_path / "work" / "low-vram" / result.shape / "run" / "samples").glob("*/*.mp4"))
         measured = {phase.phase: phase.device_used for phase in result.phases if phase.device_used}
         assert set(measured) >= {"training", "validation"}
