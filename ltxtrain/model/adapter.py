@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from diffusers import LTXPipeline, LTXVideoTransformer3DModel
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
 
 from ltxtrain.config.model import AdapterConfig
@@ -79,7 +80,19 @@ def attach_adapter(
     parameters = {name: p for name, p in transformer.named_parameters() if p.requires_grad}
     for parameter in parameters.values():
         parameter.data = parameter.data.to(dtype)
+    for module in transformer.modules():
+        if isinstance(module, LoraLayer):
+            module._cast_input_dtype = _cast_input
     return dict(sorted(parameters.items()))
+
+
+def _cast_input(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """``x`` as an adapter of ``dtype`` takes it, in place of peft's own rule.
+
+    Under autocast that is as it is: cast up it would be cast down again at once, for the same values, and each layer
+    would keep a copy of its own for the backward pass.
+    """
+    return x if torch.is_autocast_enabled(x.device.type) else x.to(dtype)
 
 
 def _linear_modules(transformer: LTXVideoTransformer3DModel) -> dict[str, torch.nn.Linear]:

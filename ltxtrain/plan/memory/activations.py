@@ -77,12 +77,11 @@ def block_saved(model: TransformerFacts, size: Size, setup: TrainingSetup) -> tu
 def adapter_saved(model: TransformerFacts, setup: TrainingSetup) -> tuple[float, float]:
     """Bytes for each token that a block's adapter layers keep, and of these those of its feed-forward.
 
-    Each keeps its input and the small tensor between its factors. Inputs are cast to the adapter's dtype, so each layer
-    has a copy of its own, unless that is the dtype that they come in; then layers share them, and what attention gives
-    is kept anyway.
+    Each keeps its input and the small tensor between its factors. Layers share an input, and what attention gives is
+    kept anyway, unless a narrower adapter has the input cast: then each layer keeps a copy of its own.
     """
     value = min(setup.weight_bytes, setup.adapter_bytes)
-    shared = setup.weight_bytes == setup.adapter_bytes
+    shared = setup.weight_bytes <= setup.adapter_bytes
     inputs: dict[str, float] = {}
     small = feed_forward = 0.0
     for name, (width, _) in target_layers(model, setup.targets).items():
