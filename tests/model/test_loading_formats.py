@@ -96,7 +96,7 @@ def test_a_random_model_has_the_same_weights_in_every_format(locate: Locate, tmp
 
 # ---------------------------------------------------------------- memory of the host
 
-# A T5 of 39 M parameters, kept in float32 in three files. Each way of loading it says what its process held at most
+# A T5 of 39 M parameters, kept in float32 in two files. Each way of loading it says what its process held at most
 # beyond what it held before, what it held in the end, and the bytes of the finished weights.
 MEASURE = """
 import gc, json, sys
@@ -111,7 +111,7 @@ from ltxtrain.model.loading import Loading, _load
 SIZES = dict(vocab_size=2000, d_model=768, d_kv=64, d_ff=3072, num_layers=4, num_heads=12)
 folder = Path(sys.argv[1])
 with torch.no_grad():
-    T5EncoderModel(T5Config(**SIZES, feed_forward_proj="gated-gelu")).save_pretrained(folder, max_shard_size="60MB")
+    T5EncoderModel(T5Config(**SIZES, feed_forward_proj="gated-gelu")).save_pretrained(folder, max_shard_size="120MB")
 model = ModelFolder("measured", None, folder, {"text_encoder": folder}, folder)
 
 def resident(kind):
@@ -153,8 +153,9 @@ def test_loading_takes_little_more_than_what_is_loaded(measured: dict[str, tuple
     for name in ("no_change", "int8-quanto", "nf4-bnb"):
         peak, end, finished = measured[name]
         assert end < finished + 16 * MIB, name
-        # The part of a file that is mapped, one layer in full and what quantising it takes, what is freed until then.
-        assert peak < finished + 32 * MIB + 16 * LAYER + 64 * MIB, name
+        # The part of a file that is mapped and one layer in full; what quantising takes, and what is freed until then.
+        beside = 32 * MIB + 4 * LAYER + (0 if name == "no_change" else 12 * LAYER + 64 * MIB)
+        assert peak < finished + beside, name
     assert measured["no_change"][0] < 0.6 * measured["library"][0]
     assert measured["nf4-bnb"][0] < 0.5 * measured["library"][0]
 
