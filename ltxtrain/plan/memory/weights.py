@@ -6,7 +6,7 @@ from collections import Counter
 from math import prod
 
 from ltxtrain.config.formats import FORMATS
-from ltxtrain.facts.models import ModelFacts, TransformerFacts, block_layers
+from ltxtrain.facts.models import ModelFacts, TransformerFacts, block_layers, linear_names, target_layers
 from ltxtrain.plan.memory.setup import TrainingSetup
 
 Shapes = Counter[tuple[int, int]]
@@ -53,16 +53,33 @@ def resident_bytes(model: TransformerFacts, setup: TrainingSetup) -> int:
     offload = setup.offload
     if not offload.moves_blocks:
         return whole
+    if offload.leaves:
+        return min(whole, _leaves(model, setup) * (2 if offload.ahead else 1) + _beside_layers(model, setup))
     block = block_bytes(model, setup)
     moving = min(offload.swapped or model.layers, model.layers)
-    if offload.leaves:
-        one = max(
-            kept_bytes(prod(shape), Counter([shape]), setup.weight_bytes, setup.precision)
-            for shape in block_layers(model)
-        )
-    else:
-        one = block * min(offload.group or 1, moving)
+    one = block * min(offload.group or 1, moving)
     return min(whole, whole - moving * block + one * (2 if offload.ahead else 1))
+
+
+def _leaves(model: TransformerFacts, setup: TrainingSetup) -> int:
+    """The largest linear layer, of the blocks or outside of them, where nothing is quantised."""
+    inside = [
+        kept_bytes(prod(shape), Counter([shape]), setup.weight_bytes, setup.precision) for shape in block_layers(model)
+    ]
+    return max(*inside, *(prod(shape) * setup.weight_bytes for shape in _outside(model)))
+
+
+def _beside_layers(model: TransformerFacts, setup: TrainingSetup) -> int:
+    """Norms, tables of modulation, and the biases of the blocks: too small to be moved."""
+    outside = sum((prod(shape) + shape[0]) for shape in _outside(model))
+    inside = sum(prod(shape) * count for shape, count in block_layers(model).items())
+    return (model.params - inside - outside) * setup.weight_bytes
+
+
+def _outside(model: TransformerFacts) -> list[tuple[int, int]]:
+    """Shapes (rows, columns) of the linear layers before and after the blocks."""
+    layers = target_layers(model, linear_names(model)).items()
+    return [(outputs, inputs) for name, (inputs, outputs) in layers if not name.startswith("transformer_blocks.")]
 
 
 def text_bytes(model: ModelFacts, setup: TrainingSetup) -> int:
