@@ -77,11 +77,11 @@ def test_batches_that_do_not_fit_are_halved_told_once_and_the_size_is_kept(
 ) -> None:
     sizes = []
 
-    def small(vae: object, clips: Sequence[object], *, tiled: bool) -> list[torch.Tensor]:
+    def small(vae: object, clips: Sequence[object], **pieces: bool) -> list[torch.Tensor]:
         sizes.append(len(clips))
         if len(clips) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(vae, clips, tiled=tiled)
+        return real(vae, clips, **pieces)
 
     real = encoders.encode_clips
     monkeypatch.setattr(encoders, "encode_clips", small)
@@ -99,7 +99,7 @@ def test_batches_that_do_not_fit_are_halved_told_once_and_the_size_is_kept(
 def test_one_clip_that_does_not_fit_is_the_error_as_before(
     plan_for: PlanFor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(vae: object, clips: Sequence[object], *, tiled: bool) -> list[torch.Tensor]:
+    def full(vae: object, clips: Sequence[object], **pieces: bool) -> list[torch.Tensor]:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(encoders, "encode_clips", full)
@@ -110,9 +110,9 @@ def test_one_clip_that_does_not_fit_is_the_error_as_before(
 def test_slicing_encodes_one_by_one(plan_for: PlanFor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
 
-    def noted(vae: object, clips: Sequence[object], *, tiled: bool) -> list[torch.Tensor]:
+    def noted(vae: object, clips: Sequence[object], **pieces: bool) -> list[torch.Tensor]:
         sizes.append(len(clips))
-        return real(vae, clips, tiled=tiled)
+        return real(vae, clips, **pieces)
 
     real = encoders.encode_clips
     monkeypatch.setattr(encoders, "encode_clips", noted)

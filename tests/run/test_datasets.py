@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from ltxtrain import train
 from ltxtrain.errors import CheckpointError
 from ltxtrain.events import Event, Notice, StageStarted, StepDone
 from ltxtrain.learn.draws import Place, dropout_seed
@@ -19,6 +18,7 @@ from ltxtrain.plan.order import order_of
 from ltxtrain.plan.records import Plan
 from ltxtrain.precompute import iter_precompute
 from ltxtrain.train import iter_train
+from ltxtrain.training import step as training_step
 from tests.run.driving import adapter_bytes, cached, drain, killed_after, losses, trained
 
 PlanFor = Callable[..., Plan]
@@ -146,7 +146,7 @@ def test_each_sample_of_a_step_counts_the_same(plan_for: PlanFor, homes: dict[st
     for micro in range(2):
         place = Place(plan.config.model.seed, 1, micro)
         with dropout_seed(place, run.device):
-            loss_B, _, _ = train._losses(run, run.order[micro], place)
+            loss_B, _, _ = training_step._losses(run, run.order[micro], place)
             (loss_B.sum() / 3).backward()
         seen += loss_B.tolist()
     norm = sum(float((parameter.grad**2).sum()) for parameter in run.parameters.values()) ** 0.5
