@@ -39,8 +39,8 @@ class Encoders:
     def load_vae(self) -> None:
         if self._vae is None:
             with memory_advice("placing the VAE", self._needs(LATENTS)):
-                dtype = DTYPES[self._precision.vae_dtype]
-                self._vae, offload = assemble_vae(self._model, self._memory, self.device, dtype)
+                place = Place(self.device, DTYPES[self._precision.vae_dtype])
+                self._vae, offload = assemble_vae(self._model, self._memory, place, "encoder")
             self.batches.told.extend(offload.told)
 
     def load_text(self) -> None:

@@ -41,9 +41,12 @@ class TransformerFacts:
 
 @dataclass(frozen=True)
 class VaeFacts:
-    """``encoder_width`` and ``decoder_width`` are the channels at the highest resolution, a quarter of the frame's."""
+    """``encoder_params`` are those of the encoder; the rest are the decoder's, but for the latents' statistics.
+
+    ``encoder_width`` and ``decoder_width`` are the channels at the highest resolution, a quarter of the frame's."""
 
     params: int
+    encoder_params: int
     encoder_width: int = 128
     decoder_width: int = 128
 
@@ -164,40 +167,41 @@ def _transformer(layers: int, width: int, caption_channels: int) -> TransformerF
 
 
 _T5_XXL_PARAMS = t5_params(layers=24, width=4096, inner=4096, feed_forward=10240, heads=64, vocabulary=32128)
-_VAE_090_PARAMS = 419_193_649
-_VAE_091_PARAMS = 934_976_434
-_VAE_095_PARAMS = 1_246_913_522
+_VAE_090 = VaeFacts(419_193_649, 180_404_353)
+_VAE_091 = VaeFacts(934_976_434, 180_404_353)
+_VAE_095 = VaeFacts(1_246_913_522, 694_098_881)
 
 
-def _release(name: str, transformer: TransformerFacts, vae_params: int) -> ModelFacts:
+def _release(name: str, transformer: TransformerFacts, vae: VaeFacts) -> ModelFacts:
     """A published pipeline: transformer and VAE are kept in bfloat16, the T5-XXL encoder in float32."""
-    files = 2 * transformer.params + 2 * vae_params + 4 * _T5_XXL_PARAMS
-    return ModelFacts(name, transformer, _T5_XXL_PARAMS, VaeFacts(vae_params), files)
+    files = 2 * transformer.params + 2 * vae.params + 4 * _T5_XXL_PARAMS
+    return ModelFacts(name, transformer, _T5_XXL_PARAMS, vae, files)
 
 
 def _random(name: str, transformer: TransformerFacts) -> ModelFacts:
     """The sizes of a release, of which settings and a small vocabulary are all that is written."""
-    return ModelFacts(name, transformer, _T5_XXL_PARAMS, VaeFacts(_VAE_095_PARAMS), file_bytes=40_000, local=True)
+    return ModelFacts(name, transformer, _T5_XXL_PARAMS, _VAE_095, file_bytes=40_000, local=True)
 
 
 _LTX_2B = _transformer(layers=28, width=2048, caption_channels=4096)
 _LTX_13B = _transformer(layers=48, width=4096, caption_channels=4096)
 _TINY = _transformer(layers=2, width=128, caption_channels=32)
 _TINY_TEXT = TextFacts(layers=2, width=32, inner=32, feed_forward=64)
+_TINY_VAE = VaeFacts(1_198_382, 777_277, encoder_width=8, decoder_width=4)
 _TINY_TEXT_PARAMS = t5_params(layers=2, width=32, inner=32, feed_forward=64, heads=4, vocabulary=243)
 
 KNOWN_MODELS: Mapping[str, ModelFacts] = {
     facts.name: facts
     for facts in (
-        _release("Lightricks/LTX-Video", _LTX_2B, _VAE_090_PARAMS),
-        _release("a-r-r-o-w/LTX-Video-0.9.1-diffusers", _LTX_2B, _VAE_091_PARAMS),
-        _release("Lightricks/LTX-Video-0.9.5", _LTX_2B, _VAE_095_PARAMS),
-        _release("Lightricks/LTX-Video-0.9.7-dev", _LTX_13B, _VAE_095_PARAMS),
-        _release("Lightricks/LTX-Video-0.9.7-distilled", _LTX_13B, _VAE_095_PARAMS),
-        _release("Lightricks/LTX-Video-0.9.8-13B-distilled", _LTX_13B, _VAE_095_PARAMS),
+        _release("Lightricks/LTX-Video", _LTX_2B, _VAE_090),
+        _release("a-r-r-o-w/LTX-Video-0.9.1-diffusers", _LTX_2B, _VAE_091),
+        _release("Lightricks/LTX-Video-0.9.5", _LTX_2B, _VAE_095),
+        _release("Lightricks/LTX-Video-0.9.7-dev", _LTX_13B, _VAE_095),
+        _release("Lightricks/LTX-Video-0.9.7-distilled", _LTX_13B, _VAE_095),
+        _release("Lightricks/LTX-Video-0.9.8-13B-distilled", _LTX_13B, _VAE_095),
         _random(RANDOM_2B, _LTX_2B),
         _random(RANDOM_13B, _LTX_13B),
-        ModelFacts(TINY_MODEL, _TINY, _TINY_TEXT_PARAMS, VaeFacts(1_198_382, 8, 4), 7_900_000, True, _TINY_TEXT),
+        ModelFacts(TINY_MODEL, _TINY, _TINY_TEXT_PARAMS, _TINY_VAE, 7_900_000, True, _TINY_TEXT),
     )
 }
 
@@ -217,7 +221,7 @@ def model_facts(name_or_path: str) -> ModelFacts | None:
         name=name_or_path,
         transformer=transformer,
         text_params=text_files.params,
-        vae=_read_vae(folder / "vae" / "config.json", vae_files.params),
+        vae=_read_vae(folder / "vae", vae_files.params),
         file_bytes=transformer_bytes + text_files.bytes + vae_files.bytes,
         local=True,
         text=_read_text(folder / "text_encoder" / "config.json"),
@@ -269,11 +273,12 @@ class _Sizes:
     bytes: int
 
 
-def _read_vae(path: Path, params: int) -> VaeFacts:
-    config = _read_config(path)
+def _read_vae(folder: Path, params: int) -> VaeFacts:
+    config = _read_config(folder / "config.json")
+    inside = _tensor_sizes(folder, "encoder.").params
     encoder, decoder = config.get("block_out_channels"), config.get("decoder_block_out_channels")
     narrower = _first_number(config.get("upsample_factor"), 1)  # a block may give fewer channels than it is named for
-    return VaeFacts(params, _first_number(encoder, 128), _first_number(decoder, 128) // narrower)
+    return VaeFacts(params, inside, _first_number(encoder, 128), _first_number(decoder, 128) // narrower)
 
 
 def _read_text(path: Path) -> TextFacts:
@@ -287,21 +292,24 @@ def _read_text(path: Path) -> TextFacts:
     )
 
 
-def _tensor_sizes(folder: Path) -> _Sizes:
+def _tensor_sizes(folder: Path, prefix: str = "") -> _Sizes:
+    """Values in the tensors whose names begin with ``prefix``, and bytes of all files."""
     files = sorted(folder.glob("*.safetensors"))
-    counts = [_count_tensors(path) for path in files]
+    counts = [_count_tensors(path, prefix) for path in files]
     return _Sizes(sum(counts), sum(path.stat().st_size for path in files))
 
 
-def _count_tensors(path: Path) -> int:
-    """Number of values in a safetensors file, from its header alone: 8 bytes of length, then JSON."""
+def _count_tensors(path: Path, prefix: str) -> int:
+    """Values of a safetensors file, in tensors whose names begin with ``prefix``, from its header alone: 8 bytes of
+    length, then JSON."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if length > MAX_HEADER_BYTES:
                 raise ModelError(f"{path} is no safetensors file", hint="copy or download the model again")
             header = json.loads(file.read(length))
-        return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+        tensors = {name: entry for name, entry in header.items() if name != "__metadata__" and name.startswith(prefix)}
+        return sum(math.prod(entry["shape"]) for entry in tensors.values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} cannot be read as safetensors", hint="copy or download the model again") from error
 

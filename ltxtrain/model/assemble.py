@@ -24,7 +24,7 @@ from ltxtrain.model.checkpointing import set_checkpointing
 from ltxtrain.model.compiling import compile_blocks
 from ltxtrain.model.folder import ModelFolder, load_scheduler
 from ltxtrain.model.formats import Quantised
-from ltxtrain.model.loading import Loading, load_text_encoder, load_transformer, load_vae
+from ltxtrain.model.loading import Half, Loading, load_text_encoder, load_transformer, load_vae
 from ltxtrain.model.offload import Offload, loading_device, place_text_encoder, place_transformer, place_vae
 from ltxtrain.model.render import make_render_pipeline
 from ltxtrain.model.text import make_text_pipeline
@@ -70,7 +70,7 @@ def assemble_pipeline(
 ) -> tuple[LTXPipeline, tuple[Offload, ...]]:
     """What renders with an exported adapter, or with the base alone."""
     transformer, _ = _load_base(model, config, place)
-    vae, vae_offload = assemble_vae(model, config.memory, place.device, vae_dtype)
+    vae, vae_offload = assemble_vae(model, config.memory, Place(place.device, vae_dtype), "decoder")
     pipeline = make_render_pipeline(transformer, vae, load_scheduler(model))
     if adapter is not None:
         load_exported(pipeline, adapter)
@@ -125,10 +125,11 @@ def assemble_text_pipeline(
 
 
 def assemble_vae(
-    model: ModelFolder, memory: MemoryConfig, device: torch.device, dtype: torch.dtype
+    model: ModelFolder, memory: MemoryConfig, place: Place, half: Half
 ) -> tuple[AutoencoderKLLTXVideo, Offload]:
-    vae = load_vae(model, Loading(dtype, device=loading_device("vae", device, memory)))
-    return vae, place_vae(vae, device, memory)
+    """The half of the VAE that is used: what encodes does not decode."""
+    vae = load_vae(model, Loading(place.dtype, device=loading_device("vae", place.device, memory)), half)
+    return vae, place_vae(vae, place.device, memory)
 
 
 def quantised_sentence(part: str, found: Quantised) -> str:

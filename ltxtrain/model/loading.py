@@ -28,6 +28,7 @@ from ltxtrain.model.weights import Weights, folder_weights, random_weights, sing
 from ltxtrain.units import counted
 
 CPU = torch.device("cpu")
+Half = Literal["encoder", "decoder"]
 Via = Literal["cpu", "accelerator", "pipeline"]
 Told = Callable[[Quantised], None]
 # After so many bytes of weights, what was freed on the way goes back to the system.
@@ -69,11 +70,13 @@ def load_transformer(model: ModelFolder, loading: Loading, told: Told | None = N
     return _load(LTXVideoTransformer3DModel, model, "transformer", loading, told)  # type: ignore[no-any-return]
 
 
-def load_vae(model: ModelFolder, loading: Loading) -> AutoencoderKLLTXVideo:
-    """The VAE in evaluation mode. It is never quantised: ``ValueError`` for such a format."""
+def load_vae(model: ModelFolder, loading: Loading, half: Half | None = None) -> AutoencoderKLLTXVideo:
+    """The VAE in evaluation mode, or the ``half`` of it that is used. It is never quantised: ``ValueError`` for such a
+    format."""
     if loading.quantises:
         raise ValueError(f"the VAE is not kept in {loading.format}")
-    return _load(AutoencoderKLLTXVideo, model, "vae", loading)  # type: ignore[no-any-return]
+    other = {"encoder": "decoder", "decoder": "encoder"}.get(half or "")
+    return _load(AutoencoderKLLTXVideo, model, "vae", loading, without=other)  # type: ignore[no-any-return]
 
 
 def load_text_encoder(
@@ -84,11 +87,15 @@ def load_text_encoder(
     return encoder, load_settings(T5Tokenizer, model.folders["tokenizer"])
 
 
-def _load(kind: type, model: ModelFolder, part: str, loading: Loading, told: Told | None = None) -> Any:
+def _load(
+    kind: type, model: ModelFolder, part: str, loading: Loading, told: Told | None = None, without: str | None = None
+) -> Any:
     place = model.folders[part]
     with _told(kind, place):
         component = _skeleton(kind, model, part)
         weights = _weights(component, model, part, loading.computing)
+    if without:
+        setattr(component, without, None)
     _check(component, weights, kind, place)
     with _told(kind, place, FILE_ERRORS):
         quantised = _fill(component, weights, part, loading)

@@ -30,7 +30,7 @@ from ltxtrain.learn.optimizers import evaluating
 from ltxtrain.learn.shortage import needs
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.learn.videos import holds, index_of
-from ltxtrain.model.assemble import assemble_vae
+from ltxtrain.model.assemble import Place, assemble_vae
 from ltxtrain.model.attention import set_attention
 from ltxtrain.model.folder import load_scheduler
 from ltxtrain.model.offload import taking_turns
@@ -94,7 +94,8 @@ def _render(run: Run, wanted: Wanted, step: int, stop: StopFlag) -> Generator[Ev
     run.prepared.release()
     advice = needs(run.plan, VALIDATION, run.device)
     with memory_advice("placing the VAE", advice):
-        vae, vae_offload = assemble_vae(run.model, config.memory, run.device, DTYPES[config.precision.vae_dtype])
+        place = Place(run.device, DTYPES[config.precision.vae_dtype])
+        vae, vae_offload = assemble_vae(run.model, config.memory, place, "decoder")
     pipeline = make_render_pipeline(run.transformer, vae, load_scheduler(run.model))
     done = 0
     for video, settings in wanted:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
@@ -13,10 +14,12 @@ from safetensors.torch import load_file, save_file
 from transformers import T5EncoderModel
 
 from ltxtrain.errors import ModelError
+from ltxtrain.facts.models import KNOWN_MODELS
 from ltxtrain.model.folder import ModelFolder, load_scheduler
 from ltxtrain.model.loading import Loading, load_text_encoder, load_transformer, load_vae
 from ltxtrain.model.render import RenderSettings, make_render_pipeline, render_video
 from ltxtrain.model.text import PromptEmbedding
+from ltxtrain.model.vae import encode_clips
 from ltxtrain.model.weights import FileWeights
 
 Locate = Callable[..., ModelFolder]
@@ -74,6 +77,19 @@ def test_text_is_encoded_as_by_the_library(tiny: ModelFolder) -> None:
     tokens = torch.arange(3, 40)[None]
     with torch.no_grad():
         assert torch.equal(mine(tokens)[0], theirs.eval()(tokens)[0])
+
+
+def test_half_of_the_vae_gives_what_the_whole_gives(tiny: ModelFolder) -> None:
+    whole, encoder, decoder = (load_vae(tiny, FLOAT32, half) for half in (None, "encoder", "decoder"))
+    sizes = [sum(tensor.numel() for tensor in vae.state_dict().values()) for vae in (whole, encoder, decoder)]
+    facts = KNOWN_MODELS[tiny.name].vae
+    assert sizes == [facts.params, facts.encoder_params + 256, facts.params - facts.encoder_params]
+    clip_FHWC = np.random.default_rng(0).integers(0, 256, (9, 64, 64, 3), np.uint8)
+    latents_CFHW = encode_clips(encoder, [clip_FHWC], tiled=False)[0]
+    assert torch.equal(latents_CFHW, encode_clips(whole, [clip_FHWC], tiled=False)[0])
+    with torch.no_grad():
+        videos = [vae.decode(latents_CFHW[None], torch.zeros(1)).sample for vae in (decoder, whole)]
+    assert torch.equal(*videos)
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -239,6 +255,8 @@ def test_a_vae_of_its_own_is_used(tiny: ModelFolder, locate: Locate, tmp_path: P
     other = place / WEIGHTS if shape == "file" else tmp_path
     model = locate(pretrained_vae_model_name_or_path=str(other))
     assert has_weights(load_vae(model, FLOAT32), weights)
+    inside = {name: weights[name] for name in weights if not name.startswith("decoder.")}
+    assert has_weights(load_vae(model, FLOAT32, "encoder"), inside)
     assert model.digest("vae") != tiny.digest("vae")
     assert model.digest("transformer") == tiny.digest("transformer")
 

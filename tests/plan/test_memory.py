@@ -103,7 +103,7 @@ def test_encoding_on_demand_keeps_its_models_beside_the_transformer() -> None:
     both = dict(
         estimate_memory(MODEL, [PUBLISHED], replace(SETUP, latents_on_demand=True, texts_on_demand=True))[2].lines
     )
-    assert latents["VAE weights, on demand"] == MODEL.vae.params * 2
+    assert latents["weights of the VAE's encoder, on demand"] == MODEL.vae.encoder_params * 2
     assert both["text encoder weights, on demand"] == MODEL.text_params * 2
     activations = sum(size for _, size in encode_lines(MODEL, PUBLISHED, SETUP)[1:])
     step = sum(size for name, size in plain.items() if name.startswith("activations"))

@@ -75,7 +75,7 @@ def encode_lines(model: ModelFacts, bucket: Bucket, setup: TrainingSetup) -> lis
     several = f"{clips} x " if clips > 1 else ""
     how = (" in tiles" if tiled else "") + (" in groups of frames" if setup.framewise else "")
     return [
-        ("VAE weights", resident_vae_bytes(model, setup)),
+        ("weights of the VAE's encoder", resident_vae_bytes(model.vae.encoder_params, model.vae, setup)),
         (f"activations of {several}{bucket.key}{how}", clips * one),
         *_convolutions(setup, clips * one),
     ]
@@ -163,7 +163,8 @@ def validation_lines(model: ModelFacts, shape: Bucket, setup: TrainingSetup) -> 
     tiled = in_tiles(shape, setup.tiling)
     decode = decode_peak(shape, model.vae.decoder_width, setup.vae_bytes, tiled=tiled, framewise=setup.framewise)
     decode += sum(size for _, size in _convolutions(setup, decode))
-    vae = ("VAE weights", resident_vae_bytes(model, setup))
+    decoder = model.vae.params - model.vae.encoder_params
+    vae = ("weights of the VAE's decoder", resident_vae_bytes(decoder, model.vae, setup))
     denoising = [*weight_lines(model, setup), (f"activations of {shape.key}", denoise)]
     decoding = [*adapter_lines(model, setup), vae, (f"activations of decoding {shape.key}", decode)]
     if setup.offload.models:

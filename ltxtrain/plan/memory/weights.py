@@ -6,7 +6,7 @@ from collections import Counter
 from math import prod
 
 from ltxtrain.config.formats import FORMATS
-from ltxtrain.facts.models import ModelFacts, TransformerFacts, block_layers, linear_names, target_layers
+from ltxtrain.facts.models import ModelFacts, TransformerFacts, VaeFacts, block_layers, linear_names, target_layers
 from ltxtrain.plan.memory.setup import TrainingSetup
 
 Shapes = Counter[tuple[int, int]]
@@ -105,14 +105,14 @@ def resident_text_bytes(model: ModelFacts, setup: TrainingSetup) -> int:
     return whole - inside + inside // model.text.layers * (2 if setup.offload.ahead else 1)
 
 
-def resident_vae_bytes(model: ModelFacts, setup: TrainingSetup) -> int:
-    """What of the VAE lies on the device: with offload its largest group, and the one that is fetched ahead of it."""
-    whole = model.vae.params * setup.vae_bytes
+def resident_vae_bytes(half: int, vae: VaeFacts, setup: TrainingSetup) -> int:
+    """What of the VAE's encoder or decoder, of ``half`` values, lies on the device: with offload the largest group, and
+    the one that is fetched ahead of it."""
     offload = setup.offload
     if not offload.vae:
-        return whole
+        return half * setup.vae_bytes
     one, two = VAE_LEAVES if offload.leaves else VAE_BLOCKS
-    return round(whole * (two if offload.ahead else one))
+    return min(half * setup.vae_bytes, round(vae.params * setup.vae_bytes * (two if offload.ahead else one)))
 
 
 def made_bytes(layers: Shapes, value_bytes: int, precision: str) -> int:
