@@ -31,6 +31,7 @@ class Package:
 PACKAGES = (
     Package("accelerate", "accelerate", "1.12"),
     Package("av", "av", "16"),
+    Package("bitsandbytes", "bitsandbytes", "0.48"),
     Package("datasets", "datasets", "5.0"),
     Package("diffusers", "diffusers", "0.40"),
     Package("httpx", "httpx", "0.28"),
@@ -39,19 +40,33 @@ PACKAGES = (
     Package("opencv-python-headless", "cv2", "4.10"),
     Package("peft", "peft", "0.18"),
     Package("pillow", "PIL", "11"),
+    Package("prodigyopt", "prodigyopt", "1.1"),
     Package("protobuf", "google.protobuf", "5"),
     Package("pyarrow", "pyarrow", "21"),
     Package("pydantic", "pydantic", "2.11"),
     Package("pydantic-settings", "pydantic_settings", "2.10"),
     Package("rich", "rich", "14"),
     Package("safetensors", "safetensors", "0.7"),
+    Package("schedulefree", "schedulefree", "1.4"),
     Package("sentencepiece", "sentencepiece", "0.2"),
     Package("torch", "torch", "2.11"),
+    Package("torch-optimi", "optimi", "0.3"),
+    Package("torchao", "torchao", "0.15"),
     Package("transformers", "transformers", "5.0"),
     Package("typer", "typer", "0.19"),
 )
 # These import torch themselves, and so cannot be blamed while torch is broken.
-ON_TORCH = ("accelerate", "diffusers", "peft", "transformers")
+ON_TORCH = (
+    "accelerate",
+    "bitsandbytes",
+    "diffusers",
+    "peft",
+    "prodigyopt",
+    "schedulefree",
+    "torch-optimi",
+    "torchao",
+    "transformers",
+)
 
 
 @dataclass(frozen=True)
