@@ -227,8 +227,9 @@ def _blocks(part: Part, model: nn.Module) -> list[nn.Module]:
         return list(model.transformer_blocks)
     if part == "text_encoder":
         return list(model.encoder.block)
-    encoder, decoder = model.encoder, model.decoder
-    return [*encoder.down_blocks, encoder.mid_block, decoder.mid_block, *decoder.up_blocks]
+    encoder, decoder = model.encoder, model.decoder  # one of them where only that half is loaded
+    first = [*encoder.down_blocks, encoder.mid_block] if encoder is not None else []
+    return first + ([decoder.mid_block, *decoder.up_blocks] if decoder is not None else [])
 
 
 def _by_block(part: Part, model: nn.Module, memory: MemoryConfig) -> list[Modules]:
@@ -257,7 +258,9 @@ def _as_a_whole(part: Part, model: nn.Module, memory: MemoryConfig) -> list[Modu
 
 def _called(model: nn.Module) -> list[nn.Module]:
     """What a pass begins with: the VAE is never called itself."""
-    return [model.encoder, model.decoder] if isinstance(model, AutoencoderKLLTXVideo) else [model]
+    if isinstance(model, AutoencoderKLLTXVideo):
+        return [half for half in (model.encoder, model.decoder) if half is not None]
+    return [model]
 
 
 _GROUPED: Mapping[str, Callable[[Part, nn.Module, MemoryConfig], list[Modules]]] = {
