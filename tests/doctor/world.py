@@ -23,8 +23,8 @@ LAUNCH = (
 )
 # The real ones want a real torch, or take long to import. The command line itself needs the later ones, once.
 STUBS = (
-    "accelerate av cv2 datasets diffusers google/protobuf httpx huggingface_hub numpy peft PIL pyarrow safetensors "
-    "sentencepiece transformers"
+    "accelerate av bitsandbytes cv2 datasets diffusers google/protobuf httpx huggingface_hub numpy optimi peft PIL "
+    "prodigyopt pyarrow safetensors schedulefree sentencepiece torchao transformers"
 )
 STUBS_OF_A_WARM_PROCESS = "pydantic pydantic_settings rich typer"
 GIB = 1024**3
