@@ -9,7 +9,7 @@ from typing import get_args
 from ltxtrain.config.attentions import ATTENTIONS
 from ltxtrain.config.entries import TableStrategy
 from ltxtrain.config.explain import placed
-from ltxtrain.config.formats import FORMATS, WORKING
+from ltxtrain.config.formats import FORMATS, WORKING, in_float32
 from ltxtrain.config.limits import size_faults
 from ltxtrain.config.optim import OptimizerConfig
 from ltxtrain.config.optimizer_settings import parse_optimizer_settings
@@ -265,7 +265,7 @@ def _memory(config: TrainConfig) -> Iterator[Conflict]:
 
 
 def _speed(config: TrainConfig) -> Iterator[Conflict]:
-    speed, memory = config.speed, config.memory
+    speed, memory, precision = config.speed, config.memory, config.precision
     name, attention = speed.attention_mechanism, ATTENTIONS[speed.attention_mechanism]
     if attention.verdict.refused:
         why, instead = attention.verdict.why, attention.verdict.instead
@@ -275,6 +275,14 @@ def _speed(config: TrainConfig) -> Iterator[Conflict]:
             ("attention_mechanism", "mixed_precision"),
             f"{name} computes in 16 bits, and mixed_precision is no",
             "set mixed_precision to bf16, or attention_mechanism to diffusers",
+        )
+    elif attention.half and in_float32(
+        config.precision.base_model_precision, config.precision.base_model_default_dtype
+    ):
+        yield Conflict(
+            ("attention_mechanism", "base_model_default_dtype"),
+            f"{name} computes in 16 bits, and base_model_default_dtype fp32 lets a quantised base compute in float32",
+            "set base_model_default_dtype to bf16, or attention_mechanism to diffusers",
         )
     if attention.compiled and speed.dynamo_backend != "inductor":
         yield Conflict(

@@ -61,6 +61,11 @@ def is_quantised_layer(part: Part, name: str) -> bool:
     return LAYERS[part].fullmatch(name) is not None
 
 
+def in_float32(name: str, default_dtype: str) -> bool:
+    """Whether a base in the format ``name`` is computed in float32, whatever ``mixed_precision`` says."""
+    return FORMATS[name].quantised and default_dtype == "fp32"
+
+
 def _refused(why: str, instead: str) -> Format:
     return Format(Verdict(on=(), why=why, instead=instead))
 

@@ -9,6 +9,7 @@ from functools import cache
 import torch
 
 from ltxtrain.config.compute import PrecisionConfig
+from ltxtrain.config.formats import in_float32
 from ltxtrain.facts.models import TransformerFacts
 from ltxtrain.facts.peaks import Arithmetic, peak_flops
 from ltxtrain.plan.flops import Flops, Trained, sample_flops
@@ -53,6 +54,6 @@ def make_gauge(model: TransformerFacts, trained: Trained, device: torch.device, 
 
 def arithmetic_of(section: PrecisionConfig) -> Arithmetic:
     """What most products are computed in. fp8 counts against bf16's peak, which the backward pass still runs in."""
-    if section.mixed_precision == "no":
+    if section.mixed_precision == "no" or in_float32(section.base_model_precision, section.base_model_default_dtype):
         return "fp32" if section.disable_tf32 else "tf32"
     return "fp16" if section.mixed_precision == "fp16" else "bf16"

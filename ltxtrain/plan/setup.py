@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ltxtrain.config.formats import FORMATS
+from ltxtrain.config.formats import in_float32
 from ltxtrain.config.optimizers import adapter_dtype
 from ltxtrain.facts.models import ModelFacts, TransformerFacts, model_facts, transformer_facts
 from ltxtrain.plan.memory import Offload, Recompute, TrainingSetup
@@ -57,7 +57,7 @@ def training_setup(config: TrainConfig, device: str, videos: Sequence[Validation
 
 def _weight_bytes(precision: PrecisionConfig) -> int:
     """What is not quantised in a quantised model has a dtype of its own."""
-    if FORMATS[precision.base_model_precision].quantised and precision.base_model_default_dtype == "fp32":
+    if in_float32(precision.base_model_precision, precision.base_model_default_dtype):
         return VALUE_BYTES["fp32"]
     return VALUE_BYTES[precision.mixed_precision]
 

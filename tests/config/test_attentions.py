@@ -52,10 +52,21 @@ def test_captions_keep_their_mask() -> None:
         assert not WORKING[name].masked
 
 
+FLOAT32 = {"base_model_precision": "nf4-bnb", "base_model_default_dtype": "fp32"}
+
+
+def test_only_where_the_base_is_quantised_does_its_own_dtype_matter() -> None:
+    for flags in ({"base_model_default_dtype": "fp32"}, {"base_model_precision": "nf4-bnb"}):
+        load_config(env={}, flags={"attention_mechanism": "native-flash", **flags})
+    load_config(env={}, flags={"attention_mechanism": "native-efficient", **FLOAT32})
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         ({"attention_mechanism": "cudnn", "mixed_precision": "no"}, "cudnn computes in 16 bits"),
+        ({"attention_mechanism": "native-flash", **FLOAT32}, "base_model_default_dtype fp32 lets"),
+        ({"attention_mechanism": "sageattention", **FLOAT32}, "set base_model_default_dtype to bf16"),
         ({"attention_mechanism": "flex"}, "flex has no fast kernel until it is compiled"),
         ({"attention_mechanism": "sageattention", "sageattention_usage": "training"}, "has no backward pass"),
         ({"attention_mechanism": "sageattention", "sageattention_usage": "training+inference"}, "no backward pass"),

@@ -51,6 +51,8 @@ def test_a_cpu_has_no_peak() -> None:
         ({"mixed_precision": "no"}, "tf32"),
         ({"mixed_precision": "no", "disable_tf32": True}, "fp32"),
         ({"mixed_precision": "bf16", "disable_tf32": True}, "bf16"),
+        ({"base_model_precision": "nf4-bnb", "base_model_default_dtype": "fp32"}, "tf32"),
+        ({"base_model_default_dtype": "fp32"}, "bf16"),
     ],
 )
 def test_it_counts_against_the_peak_of_the_arithmetic_in_use(options: dict[str, object], expected: str) -> None:
