@@ -20,13 +20,17 @@ DTYPES = {
 }
 # Not an option of a run: bench/gpu_check.py makes a large card as small as the one that a preset is for.
 CAP = "LTX_DEVICE_MEMORY_GB"
-OUT_OF_MEMORY_WORDS = ("can't allocate memory", "MPS backend out of memory")
+# What is said where the type of the error does not tell: of main memory, and of the device's. In small letters.
+MACHINE_WORDS = ("can't allocate memory", "cannot allocate memory", "not enough memory", "bad_alloc")
+DEVICE_WORDS = ("out of memory", "alloc_failed", "allocation_failed", "allocfailed", "status_memory_error")
 
 
 def find_device(threads: int | None = None) -> torch.device:
     """The accelerator of this process. ``threads`` sets how many it computes with on the CPU; None leaves that.
 
-    Raises ``MachineError`` when it was started as one of several.
+    A CUDA device comes with its number, which some of torch's functions ask for, and is the one that is used where none
+    is named. Raises ``MachineError`` when the process was started as one of several, and ``OutOfMemoryError`` when
+    other programs have left nothing of the device.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -36,8 +40,14 @@ def find_device(threads: int | None = None) -> torch.device:
             f"training with {state.num_processes} processes is not built yet",
             hint="start one process: ltxtrain train ...",
         )
-    cap_memory(state.device, os.environ.get(CAP, ""))
-    return state.device  # type: ignore[no-any-return]
+    device: torch.device = state.device
+    with memory_advice("opening it", "free the device of other programs"):
+        if device.type == "cuda":
+            number = torch.cuda.current_device() if device.index is None else device.index
+            device = torch.device("cuda", number)
+            torch.cuda.set_device(device)
+        cap_memory(device, os.environ.get(CAP, ""))
+    return device
 
 
 def cap_memory(device: torch.device, gigabytes: str) -> None:
@@ -75,7 +85,17 @@ def sent(tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Te
     """The tensors on ``device``. Nobody waits for a CUDA device: they are sent from memory that cannot be moved."""
     if device.type != "cuda":
         return [tensor.to(device) for tensor in tensors]
-    return [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
+    return [_page_locked(tensor).to(device, non_blocking=True) for tensor in tensors]
+
+
+def _page_locked(tensor: torch.Tensor) -> torch.Tensor:
+    """Raises ``MemoryError`` where there is no main memory to lock: CUDA itself would say that it is out of memory."""
+    try:
+        return tensor.pin_memory()
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        raise MemoryError("main memory cannot be page-locked") from error
 
 
 Advice = str | Callable[[], tuple[str, str]]
@@ -91,10 +111,22 @@ def memory_advice(doing: str, advice: Advice) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise _shortage("device", doing, advice) from error
-    except RuntimeError as error:  # torch tells an accelerator's shortage by type, the others' by words alone
-        if not any(words in str(error) for words in OUT_OF_MEMORY_WORDS):
-            raise
+    except MemoryError as error:
         raise _shortage("machine", doing, advice) from error
+    except RuntimeError as error:
+        short = _short_of(error)
+        if short is None:
+            raise
+        raise _shortage(short, doing, advice) from error
+
+
+def _short_of(error: RuntimeError) -> str | None:
+    """torch tells by type what its own allocator on a GPU has not got. What the libraries beside it, the driver and the
+    host have not got is told by words alone; so is what a compiler wraps in an error of its own."""
+    said = str(error).lower()
+    if any(words in said for words in MACHINE_WORDS):
+        return "machine"
+    return "device" if any(words in said for words in DEVICE_WORDS) else None
 
 
 def _shortage(place: str, doing: str, advice: Advice) -> OutOfMemoryError:

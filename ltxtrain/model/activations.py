@@ -12,6 +12,8 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
+from ltxtrain.model.host_memory import room_like
+
 
 class MovedInputs:
     """One for each transformer. A chain is made in each forward pass: each input knows the one that went before it."""
@@ -57,7 +59,7 @@ class _Waiting:
         self.device, self.stream, self.ahead = tensor.device, stream, ahead
         self.before = before
         self.fetched: torch.Tensor | None = None
-        self.host = torch.empty_like(tensor, device="cpu", pin_memory=stream is not None)
+        self.host = room_like(tensor, locked=stream is not None)
         if stream is not None:
             stream.wait_stream(torch.cuda.current_stream(tensor.device))
             tensor.record_stream(stream)

@@ -1,8 +1,23 @@
-"""Memory of the host that was freed, back to the system."""
+"""Memory of the host: page-locked for a device to read and write, and back to the system once it is freed."""
 
 from __future__ import annotations
 
 import ctypes
+
+import torch
+
+
+def room_like(tensor: torch.Tensor, *, locked: bool) -> torch.Tensor:
+    """Main memory for a copy of ``tensor``, its values undefined.
+
+    Raises ``MemoryError`` where there is none to lock: CUDA itself would say that it is out of memory.
+    """
+    try:
+        return torch.empty_like(tensor, device="cpu", pin_memory=locked)
+    except RuntimeError as error:
+        if not locked or "out of memory" not in str(error):
+            raise
+        raise MemoryError("main memory cannot be page-locked") from error
 
 
 def give_back_freed() -> None:

@@ -2,13 +2,97 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from ltxtrain.errors import MachineError, OutOfMemoryError
-from ltxtrain.learn.device import cap_memory, check_dtype, find_device, memory_advice
+from ltxtrain.learn import device as learn_device
+from ltxtrain.learn.device import CAP, cap_memory, check_dtype, find_device, memory_advice, sent
+from ltxtrain.learn.memory import Meter, free_memory, read_peaks
 
 CPU = torch.device("cpu")
+GIB = 1024**3
+
+
+class MadeCard:
+    """What is below torch's Python on a CUDA machine: the second of two cards, with 20 GiB. All above is the real
+    one, the check of devices above all."""
+
+    def __init__(self) -> None:
+        self.number, self.free, self.reserved, self.fraction = 1, 39 * GIB // 2, 0, 1.0
+
+    def memory(self, number: int) -> tuple[int, int]:
+        assert number == self.number
+        return self.free, 20 * GIB
+
+    def statistics(self, number: int) -> dict[str, dict[str, dict[str, int]]]:
+        assert number == self.number
+        held = {"current": self.reserved, "peak": self.reserved}
+        return {"reserved_bytes": {"all": held}, "allocated_bytes": {"all": held}}
+
+    def limit(self, fraction: float, number: int) -> None:
+        assert number == self.number
+        self.fraction = fraction
+
+    def choose(self, number: int) -> None:
+        self.number = number
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> MadeCard:
+    made = MadeCard()
+    below = {
+        "_cuda_getDevice": lambda: made.number,
+        "_cuda_setDevice": made.choose,
+        "_cuda_memoryStats": made.statistics,
+        "_cuda_resetPeakMemoryStats": lambda number: made.memory(number),
+        "_cuda_setMemoryFraction": made.limit,
+        "_cuda_getMemoryFraction": lambda number: made.fraction,
+    }
+    for name, function in below.items():
+        monkeypatch.setattr(torch._C, name, function, raising=False)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch.cuda.memory, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch.cuda.memory, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: SimpleNamespace(cudaMemGetInfo=made.memory))
+    # Alone on its machine, accelerate names the device without a number.
+    state = SimpleNamespace(num_processes=1, device=torch.device("cuda"))
+    monkeypatch.setattr(learn_device, "PartialState", lambda: state)
+    return made
+
+
+def test_on_a_cuda_machine_memory_can_be_asked_for_and_capped(card: MadeCard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CAP, "10")
+    device = find_device()
+    assert device == torch.device("cuda", 1)
+    assert card.fraction == (10 - 0.5) / 20
+    assert free_memory(device) == int(9.5 * GIB)
+    meter = Meter(device)
+    meter.enter("training")
+    card.reserved, card.free = 4 * GIB, 14 * GIB
+    assert read_peaks(device).used == 6 * GIB and meter.tensors("training") == 4 * GIB
+
+
+def test_a_card_that_is_named_by_its_number_is_the_one_that_is_used(
+    card: MadeCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = SimpleNamespace(num_processes=1, device=torch.device("cuda", 3))
+    monkeypatch.setattr(learn_device, "PartialState", lambda: state)
+    assert find_device() == torch.device("cuda", 3) and card.number == 3
+
+
+def test_a_card_that_is_full_before_anything_began_is_told_in_one_line(
+    card: MadeCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(number: int) -> None:
+        raise torch.AcceleratorError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", full, raising=False)
+    with pytest.raises(OutOfMemoryError, match="device ran out of memory while opening it"):
+        find_device()
 
 
 def test_one_process_has_one_device() -> None:
@@ -58,6 +142,35 @@ def test_memory_that_the_device_does_not_have_is_told_in_one_line() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
 
+@pytest.mark.parametrize(
+    ("error", "place"),
+    [
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "device"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "device"),
+        (RuntimeError("CUDA error: HIPBLAS_STATUS_ALLOCATION_FAILED"), "device"),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 17.00 GB)"), "device"),
+        (torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be reported later"), "device"),
+        (RuntimeError("backend='inductor' raised:\nOutOfMemoryError: CUDA out of memory. Tried to"), "device"),
+        (RuntimeError("unable to mmap 99 bytes from file <a>: Cannot allocate memory (12)"), "machine"),
+        (RuntimeError("std::bad_alloc"), "machine"),
+        (MemoryError(), "machine"),
+    ],
+)
+def test_shortages_that_torch_does_not_tell_by_type_are_known_by_their_words(error: Exception, place: str) -> None:
+    with pytest.raises(OutOfMemoryError, match=f"the {place} ran out of memory while training"):  # noqa: SIM117
+        with memory_advice("training", "less"):
+            raise error
+
+
+def test_a_shortage_of_page_locked_memory_is_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(tensor: torch.Tensor) -> torch.Tensor:
+        raise torch.AcceleratorError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", full)
+    with pytest.raises(OutOfMemoryError, match="machine ran out"), memory_advice("training", "less"):
+        sent([torch.ones(2)], torch.device("cuda", 0))
+
+
 def test_other_errors_pass_through() -> None:
     with pytest.raises(RuntimeError, match="mat1 and mat2"), memory_advice("training", "less"):
         torch.ones(2, 3) @ torch.ones(2, 3)
@@ -74,24 +187,20 @@ def test_the_number_of_threads_is_what_was_asked_for() -> None:
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("gigabytes", "fraction"), [("10", 0.475), ("", None), ("100", 1.0)])
+@pytest.mark.parametrize(("gigabytes", "fraction"), [("10", 0.475), ("", 1.0), ("100", 1.0)])
 def test_a_large_card_can_be_made_as_small_as_another_its_context_counted(
-    monkeypatch: pytest.MonkeyPatch, gigabytes: str, fraction: float | None
+    card: MadeCard, gigabytes: str, fraction: float
 ) -> None:
-    set_to: list[float] = []
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (39 * 1024**3 // 2, 20 * 1024**3))
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, device: set_to.append(share))
-    cap_memory(torch.device("cuda"), gigabytes)
-    assert set_to == ([] if fraction is None else [fraction])
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (35 * 1024**3 // 2, 20 * 1024**3))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 2 * 1024**3)
-    cap_memory(torch.device("cuda"), gigabytes)  # again, for training: what torch holds is no context
-    assert set_to == ([] if fraction is None else [fraction, fraction])
+    device = torch.device("cuda", card.number)
+    cap_memory(device, gigabytes)
+    assert card.fraction == fraction
+    card.free, card.reserved, card.fraction = 35 * GIB // 2, 2 * GIB, 1.0
+    cap_memory(device, gigabytes)  # again, for training: what torch holds is no context
+    assert card.fraction == fraction
     cap_memory(CPU, "nonsense")
 
 
 @pytest.mark.parametrize("gigabytes", ["0.5", "nan", "lots"])
-def test_a_cap_that_leaves_nothing_is_refused(monkeypatch: pytest.MonkeyPatch, gigabytes: str) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (39 * 1024**3 // 2, 20 * 1024**3))
+def test_a_cap_that_leaves_nothing_is_refused(card: MadeCard, gigabytes: str) -> None:
     with pytest.raises(MachineError, match="leaves no memory"):
-        cap_memory(torch.device("cuda"), gigabytes)
+        cap_memory(torch.device("cuda", card.number), gigabytes)
