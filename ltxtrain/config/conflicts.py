@@ -270,15 +270,13 @@ def _speed(config: TrainConfig) -> Iterator[Conflict]:
     if attention.verdict.refused:
         why, instead = attention.verdict.why, attention.verdict.instead
         yield Conflict(("attention_mechanism",), f"{name} is refused: {why}", f"the nearest is {instead}")
-    if attention.half and config.precision.mixed_precision == "no":
+    if attention.half and precision.mixed_precision == "no":
         yield Conflict(
             ("attention_mechanism", "mixed_precision"),
             f"{name} computes in 16 bits, and mixed_precision is no",
             "set mixed_precision to bf16, or attention_mechanism to diffusers",
         )
-    elif attention.half and in_float32(
-        config.precision.base_model_precision, config.precision.base_model_default_dtype
-    ):
+    elif attention.half and in_float32(precision.base_model_precision, precision.base_model_default_dtype):
         yield Conflict(
             ("attention_mechanism", "base_model_default_dtype"),
             f"{name} computes in 16 bits, and base_model_default_dtype fp32 lets a quantised base compute in float32",

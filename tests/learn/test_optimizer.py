@@ -164,6 +164,17 @@ def test_norm_tells_of_gradients_that_are_not_finite(
     assert not math.isfinite(clip_gradients(with_gradients([3.0, bad], [1.0]), OptimizerConfig(max_grad_norm=1.0)))
 
 
+def test_the_norm_of_bfloat16_gradients_is_exact_and_bounds_what_is_left_of_them() -> None:
+    """4096 values of 1 and one of 3: the norm is the root of 4105, near which bfloat16 has 64 and 64.5 alone."""
+    weights = [torch.nn.Parameter(torch.zeros(count, dtype=torch.bfloat16)) for count in (4096, 1)]
+    for weight, value in zip(weights, (1.0, 3.0), strict=True):
+        weight.grad = torch.full_like(weight, value)
+    norm = clip_gradients(weights, OptimizerConfig(max_grad_norm=8.0))
+    assert norm.dtype == torch.float32 and float(norm) == pytest.approx(math.sqrt(4105), rel=1e-6)
+    left = torch.cat([weight.grad.double() for weight in weights if weight.grad is not None])
+    assert float(left.norm()) == pytest.approx(8.0, rel=4e-3)  # each value is rounded to bfloat16 by itself
+
+
 def test_gradients_of_optimisers_that_bound_their_own_steps_are_left_as_they_are(
     with_gradients: Callable[..., list[torch.nn.Parameter]],
 ) -> None:

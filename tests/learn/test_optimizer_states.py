@@ -1,7 +1,8 @@
-"""What optimisers refuse, and the weights that averaging ones stand for."""
+"""What optimisers refuse, where their state lies, and the weights that averaging ones stand for."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import pytest
@@ -84,6 +85,37 @@ def test_a_fused_kernel_goes_on_from_its_state() -> None:
     for each, its in ((weights, optimizer), (resumed, other)):
         step(each, its, 1)
     assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+
+
+WITHOUT_VALUES = [
+    name
+    for name, facts in OPTIMIZERS.items()
+    if not facts.verdict.refused and facts.library not in ("bitsandbytes", "torchao", "prodigyopt")  # they need values
+]
+
+
+def places(weights: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, str]:
+    """The kind of device that each tensor of the state lies on."""
+    states = {key: optimizer.state[weight] for key, weight in weights.items()}
+    tensors = {f"{key}: {each}": value for key, state in states.items() for each, value in state.items()}
+    return {key: value.device.type for key, value in tensors.items() if isinstance(value, torch.Tensor)}
+
+
+@pytest.mark.parametrize("name", WITHOUT_VALUES)
+def test_restored_state_lies_where_the_optimiser_itself_keeps_it(name: str) -> None:
+    """On a device other than the CPU. The one here computes nothing, so that a step may end early: the state is there
+    by then."""
+    here = weights_of(getattr(torch, OPTIMIZERS[name].dtype))
+    optimizer = made(here, name)
+    step(here, optimizer, 0)
+    afar, restored = ({key: torch.nn.Parameter(w.detach().to("meta")) for key, w in here.items()} for _ in range(2))
+    its, other = made(afar, name), made(restored, name)
+    for weight in afar.values():
+        weight.grad = torch.empty_like(weight)
+    with contextlib.suppress(RuntimeError):
+        its.step()
+    load_optimizer_tensors(other, list(restored), optimizer_tensors(optimizer, list(here)))
+    assert places(restored, other) == places(afar, its)
 
 
 def test_schedule_free_stands_for_the_mean_of_its_points_and_trains_on_from_where_it_was() -> None:

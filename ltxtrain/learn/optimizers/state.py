@@ -167,12 +167,13 @@ def _parts(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _placed(key: str, value: Any, group: Mapping[str, Any], parameter: torch.nn.Parameter) -> Any:
-    """Counters stay on the CPU, as their optimisers keep them, but for fused kernels."""
+    """Counters stay on the CPU, as their optimisers keep them, but for fused kernels and ASGD, which computes its rates
+    from them on the device, where they round otherwise."""
     if not isinstance(value, torch.Tensor):
         return value
     if key == "s" and value.numel() != math.ceil(parameter.numel() / group["slice_p"]):
         raise CheckpointError("the checkpoint was made with another slice_p", hint="keep it as it was, or start afresh")
-    on_cpu = key in ("step", "mu_product") and not group.get("fused")
+    on_cpu = key in ("step", "mu_product") and not group.get("fused") and group[NAME] != "torch-asgd"
     return value.clone() if on_cpu else value.to(parameter.device, copy=True)
 
 
