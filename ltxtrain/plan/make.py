@@ -118,6 +118,7 @@ def make_plan(
             ),
             *notices.validation_notices(config.validation, videos),
             *notices.model_notices(config.model.pretrained_model_name_or_path),
+            *notices.paging_notices(config, base_transformer(config), machine),
             *notices.machine_notices(machine),
             *chosen,
         ),

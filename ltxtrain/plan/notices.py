@@ -7,18 +7,22 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from ltxtrain.config import parse_resolutions
+from ltxtrain.config.optimizers import OPTIMIZERS, SMALLEST_PAGED
 from ltxtrain.facts.machine import Machine
-from ltxtrain.facts.models import RANDOM_MODELS
+from ltxtrain.facts.models import RANDOM_MODELS, target_layers
 from ltxtrain.plan.filling import Filled
 from ltxtrain.plan.length import RunLength
 from ltxtrain.plan.order import BatchOrder
 from ltxtrain.plan.prompts import render_size
 from ltxtrain.plan.records import BucketPlan, PhaseMemory, Sample
+from ltxtrain.plan.targets import lora_targets
 from ltxtrain.units import format_bytes
 
 if TYPE_CHECKING:
+    from ltxtrain.config import TrainConfig
     from ltxtrain.config.optim import ScheduleConfig
     from ltxtrain.config.validation import ValidationConfig
+    from ltxtrain.facts.models import TransformerFacts
     from ltxtrain.plan.prompts import ValidationVideo
 
 FEW_CLIPS = 4
@@ -160,3 +164,18 @@ def model_notices(name: str) -> list[str]:
     if name not in RANDOM_MODELS:
         return []
     return [f"{name} has random weights: it is for measuring memory and speed, and what it learns means nothing"]
+
+
+def paging_notices(config: TrainConfig, transformer: TransformerFacts | None, machine: Machine) -> list[str]:
+    """A paged optimiser that pages nothing, as all that it trains is small. A CPU has nothing to page."""
+    name = config.optimizer.optimizer
+    if not OPTIMIZERS[name].paged or transformer is None or machine.device == "cpu":
+        return []
+    sides = (max(shape) for shape in target_layers(transformer, lora_targets(config.adapter)).values())
+    largest = config.adapter.lora_rank * max(sides, default=0)
+    if config.model.model_type == "full" or largest >= SMALLEST_PAGED:
+        return []
+    return [
+        f"{name} pages the states of tensors from {SMALLEST_PAGED:,} values on, and the adapter's largest has "
+        f"{largest:,}: all states stay on the GPU"
+    ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 
 from ltxtrain.config import load_config
-from ltxtrain.facts.machine import Machine
+from ltxtrain.facts.machine import Gpu, Machine
 from ltxtrain.facts.quarantine import add_quarantine, quarantined
 from ltxtrain.plan.folder import RunFolder, write_plan_files
 from ltxtrain.plan.make import make_plan
@@ -41,6 +42,24 @@ def test_random_weights_are_told(add_clip: AddClip, load: Load, machine: Machine
     assert any("ltxtrain/random-2b has random weights" in notice for notice in plan.notices)
     assert not any("random weights" in notice for notice in make_plan(load(num_frames=9), machine).notices)
     assert dict(plan.disk).get("model download", 0) == 0
+
+
+def test_a_paged_optimiser_that_has_nothing_to_page_is_told(add_clip: AddClip, load: Load, machine: Machine) -> None:
+    """The widest factors have rank x 2048 values."""
+    add_clip("a.mp4")
+    card = replace(machine, device="cuda", gpus=(Gpu("RTX 3060", 12 * 1024**3, "8.6"),))
+    options = {"pretrained_model_name_or_path": "ltxtrain/random-2b", "num_frames": 9}
+
+    def told(on: Machine = card, **more: object) -> list[str]:
+        flags = {"optimizer": "bnb-lion8bit-paged", **options, **more}
+        return [notice for notice in make_plan(load(**flags), on).notices if "pages the states" in notice]
+
+    [notice] = told(lora_rank=16)
+    assert "from 100,000 values on" in notice and "largest has 32,768" in notice
+    assert told(lora_rank=48)
+    assert not told(lora_rank=49)  # 100,352
+    assert not told(lora_rank=16, optimizer="bnb-lion8bit")
+    assert not told(lora_rank=16, on=machine)
 
 
 def test_the_resolved_configuration_leads_back_to_the_same_run(
