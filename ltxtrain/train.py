@@ -18,9 +18,10 @@ from ltxtrain.events import (
 )
 from ltxtrain.learn.batch import batches_ahead
 from ltxtrain.learn.checkpoint import Checkpoint, checkpoint_due, checkpoint_name, prune_checkpoints, save_checkpoint
+from ltxtrain.learn.device import memory_advice
 from ltxtrain.learn.identity import identity_of, told_settings
 from ltxtrain.learn.lock import only_process
-from ltxtrain.learn.metrics import append_memory, append_step, truncate_metrics
+from ltxtrain.learn.metrics import append_memory, append_step, drop_torn_lines, truncate_metrics
 from ltxtrain.learn.optimizers import evaluating, load_optimizer_tensors, optimizer_tensors
 from ltxtrain.learn.resume import (
     changed_settings,
@@ -31,6 +32,7 @@ from ltxtrain.learn.resume import (
     peek_step,
     put_aside_later,
 )
+from ltxtrain.learn.shortage import needs
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.model.adapter import adapter_spec, adapter_weights, load_adapter_weights
 from ltxtrain.plan.folder import RunFolder, write_plan_files
@@ -50,14 +52,14 @@ def iter_train(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Even
     Every random draw is a function of the step, so a run that was killed ends with the same bytes as one that was not.
     """
     with only_process(plan.run_dir):
-        run = yield from load_run(plan, prepared, stop)
+        run, loading = yield from load_run(plan, prepared, stop)
         tried = yield from _try(run, stop)
         done = yield from _resume(run)
         if done < plan.steps or not run.folder.run_json.exists():  # a finished run keeps the record of what made it
             write_plan_files(plan, run.folder)
             _record(run, "resume" if done else "start", done)
-        append_memory(run.folder.memory_jsonl, prepared.measured)  # told when it was measured
-        yield from recorded(run.folder, tried)
+            append_memory(run.folder.memory_jsonl, prepared.measured)  # told when it was measured
+            yield from recorded(run.folder, [*loading, *tried])
         if done and not (run.folder.checkpoints / checkpoint_name(done)).exists():
             yield _save(run, done)  # taken over from another run: from here on it is this one's
         yield from measure_held_out(run, done, stop)
@@ -130,8 +132,9 @@ def _resume(run: Run) -> Generator[Event, None, int]:
     if checkpoint:
         check_same_run(checkpoint.state["identity"], run.identity, run.folder.root)
         check_not_past(done, run.plan.steps, run.folder.root)
-        load_adapter_weights(run.transformer, checkpoint.adapter)
-        load_optimizer_tensors(run.optimizer, list(run.parameters), dict(checkpoint.optimizer))
+        with memory_advice("putting the checkpoint's state back", needs(run.plan, TRAINING, run.device)):
+            load_adapter_weights(run.transformer, checkpoint.adapter)
+            load_optimizer_tensors(run.optimizer, list(run.parameters), dict(checkpoint.optimizer))
         if run.loss_scale is not None:
             run.loss_scale.restore(checkpoint.state.get("loss_scale"))
         yield Notice(f"going on from step {done} of {run.plan.steps}")
@@ -139,6 +142,7 @@ def _resume(run: Run) -> Generator[Event, None, int]:
             yield Notice("changed since the checkpoint: " + "; ".join(changed), "warning")
     for path in (run.folder.metrics_jsonl, run.folder.root / EVALUATIONS):
         truncate_metrics(path, done)
+    drop_torn_lines(run.folder.memory_jsonl)
     if wanted != "latest":
         put_aside_later(run.folder.samples, done)
     return done

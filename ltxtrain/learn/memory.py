@@ -55,7 +55,7 @@ class Meter:
 
     def leave(self) -> None:
         if self._phase is not None:
-            self._peaks[self._phase] = self.peak(self._phase)
+            self.peak(self._phase)
             self._phase = None
 
     def restart(self, phase: str) -> None:
@@ -69,18 +69,21 @@ class Meter:
         return self._peaks.get(phase)
 
     def peak(self, phase: str) -> Peak:
-        """The peak of ``phase`` so far. Raises ``KeyError`` for one that was never entered."""
-        if phase != self._phase:
-            return self._peaks[phase]
-        now = read_peaks(self.device)
-        return now.larger(self._peaks[phase]) if phase in self._peaks else now
+        """The peak of ``phase`` so far. Raises ``KeyError`` for one that was never entered.
+
+        What was seen once is remembered: Apple's GPU keeps no peaks, so the largest of what was looked at is all there
+        is to know.
+        """
+        if phase == self._phase:
+            now = read_peaks(self.device)
+            self._peaks[phase] = now.larger(self._peaks[phase]) if phase in self._peaks else now
+        return self._peaks[phase]
 
     def tensors(self, phase: str) -> int:
         """``peak(phase).tensors`` of the phase under way, without asking the driver: cheap enough for each step."""
-        if self.device.type == "cuda":
-            now = int(torch.cuda.max_memory_allocated(self.device))
-        else:
-            now = read_peaks(self.device).tensors
+        if self.device.type != "cuda":
+            return self.peak(phase).tensors
+        now = int(torch.cuda.max_memory_allocated(self.device))
         return max(now, self._peaks[phase].tensors) if phase in self._peaks else now
 
 

@@ -4,7 +4,7 @@ memory.jsonl: what each phase took, each time that it was measured."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -60,12 +60,22 @@ def evaluated(path: Path, step: int) -> set[str]:
 
 def truncate_metrics(path: Path, step: int) -> None:
     """Drop the lines after ``step``: they belong to steps that a resumed run does again. A torn last line goes, too."""
+    _keep(path, lambda line: line["step"] <= step)
+
+
+def drop_torn_lines(path: Path) -> None:
+    """Drop what a kill has cut off: the next line would be glued to it."""
+    _keep(path, lambda line: isinstance(line, dict))
+
+
+def _keep(path: Path, wanted: Callable[[Any], bool]) -> None:
+    """Write the file anew with the lines that are ``wanted``; what is no JSON, or no record, is not."""
     if not path.exists():
         return
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            if wanted(json.loads(line)):
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
             continue

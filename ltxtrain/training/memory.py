@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import torch
+
 from ltxtrain.events import MemoryMeasured
 from ltxtrain.learn.memory import Meter, Peak, host_peak
 from ltxtrain.learn.metrics import append_memory
@@ -20,9 +22,11 @@ def measured(plan: Plan, phase: str, meter: Meter, where: str = "run", detail: s
     return _record(plan, phase, meter.device.type, meter.peak(phase), where, detail)
 
 
-def measured_loading(plan: Plan) -> MemoryMeasured:
-    """What loading took of main memory, where that is not the device's own."""
-    return _record(plan, LOADING, MAIN_MEMORY, Peak(None, None, host_peak()), "run", "")
+def measured_loading(plan: Plan, device: torch.device) -> list[MemoryMeasured]:
+    """What loading took of main memory so far, where that is not the device's own."""
+    if device.type == "cpu":
+        return []
+    return [_record(plan, LOADING, MAIN_MEMORY, Peak(None, None, host_peak()), "run", "")]
 
 
 def is_news(before: Peak | None, now: Peak) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ltxtrain.data.prepared import Prepared
-from ltxtrain.events import Event, Notice, StageDone, StageStarted
+from ltxtrain.events import Event, MemoryMeasured, Notice, StageDone, StageStarted
 from ltxtrain.learn.device import check_dtype, find_device, memory_advice
 from ltxtrain.learn.identity import about, identity_of
 from ltxtrain.learn.loss_scale import LossScale
@@ -29,7 +29,7 @@ from ltxtrain.plan.folder import RunFolder
 from ltxtrain.plan.length import batches_of_run
 from ltxtrain.plan.order import BatchOrder, order_of
 from ltxtrain.plan.records import DatasetPlan, Plan
-from ltxtrain.training.memory import measured_loading, recorded
+from ltxtrain.training.memory import measured_loading
 
 TRAINING, EVALUATION, VALIDATION = "training", "evaluation", "validation"  # phases of the plan's estimate
 
@@ -59,8 +59,13 @@ class Run:
     about: dict[str, Any]
 
 
-def load_run(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Event, None, Run]:
-    """Transformer, adapter and optimiser. A signal leaves at once while the transformer is put together."""
+def load_run(
+    plan: Plan, prepared: Prepared, stop: StopFlag
+) -> Generator[Event, None, tuple[Run, list[MemoryMeasured]]]:
+    """Transformer, adapter and optimiser, and what loading them took. Nothing is written into the run's folder.
+
+    A signal leaves at once while the transformer is put together.
+    """
     yield StageStarted("transformer")
     started = time.perf_counter()
     config, spec = plan.config, adapter_spec(plan.config.adapter)
@@ -99,7 +104,6 @@ def load_run(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Event,
         about=about(plan, spec, model, prepared.digests["transformer"]),
     )
     count = sum(parameter.numel() for parameter in run.parameters.values())
-    if device.type != "cpu":
-        yield from recorded(run.folder, [measured_loading(plan)])
+    loading = measured_loading(plan, device)
     yield StageDone("transformer", time.perf_counter() - started, f"{count:,} trainable parameters on {device}")
-    return run
+    return run, loading

@@ -52,7 +52,8 @@ def take_step(run: Run, step: int) -> StepDone:
             break
         run.optimizer.zero_grad(set_to_none=True)
     refuse_non_finite(step, "gradient", norm, batches[-1].names)
-    run.optimizer.step()
+    with memory_advice(*_doing(run, batches[-1])):  # the first update makes the optimiser's state
+        run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     if run.loss_scale is not None:
         run.loss_scale.went_well()
@@ -92,10 +93,11 @@ def _gradients(run: Run, step: int, batches: Sequence[Batch]) -> tuple[list[floa
         read.append(loss_B.detach())
         waited += seconds
     parameters = list(run.parameters.values())
-    if scale is not None:
-        torch._foreach_mul_([each.grad for each in parameters if each.grad is not None], 1.0 / scale)
-    norm = clip_gradients(parameters, run.plan.config.optimizer)
-    return sigmas, torch.cat([*read, norm.float().reshape(1)]).tolist(), waited
+    with memory_advice(*_doing(run, batches[-1])):
+        if scale is not None:
+            torch._foreach_mul_([each.grad for each in parameters if each.grad is not None], 1.0 / scale)
+        norm = clip_gradients(parameters, run.plan.config.optimizer)
+        return sigmas, torch.cat([*read, norm.float().reshape(1)]).tolist(), waited
 
 
 def _by_sample(

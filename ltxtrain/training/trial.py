@@ -37,6 +37,8 @@ def try_largest(run: Run, stop: StopFlag) -> Generator[Event, None, MemoryMeasur
     started = time.perf_counter()
     kept = {name: parameter.detach().to("cpu", copy=True) for name, parameter in run.parameters.items()}
     optimizer = make_optimizer(run.parameters, section, run.plan.config.model.seed)
+    if getattr(optimizer, "is_paged", False):
+        optimizer.is_paged = False  # bitsandbytes never gives back what it has paged
     advice = needs(run.plan, TRAINING, run.device)
     with stop.at_once("training has not begun"), memory_advice(f"trying to train on {detail}", advice):
         for number, micros in enumerate((1, min(2, run.plan.accumulation)), 1):

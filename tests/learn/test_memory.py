@@ -57,3 +57,13 @@ def test_what_could_be_had_counts_what_is_held_already() -> None:
     assert abs(before - after) < 350 * MIB, "400 MiB that are ours are no loss"
     del held
     release_memory(CPU)
+
+
+def test_where_no_peaks_are_kept_the_largest_that_was_seen_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Apple's GPU, which tells what is held now and no more."""
+    held = iter([3, 8, 5, 2])
+    monkeypatch.setattr(memory, "read_peaks", lambda device: Peak(now := next(held), now, now))
+    meter = Meter(torch.device("mps"))
+    meter.enter("training")
+    assert [meter.tensors("training") for _ in range(3)] == [3, 8, 8]
+    assert meter.peak("training") == Peak(8, 8, 8)

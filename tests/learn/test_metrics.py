@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ltxtrain.events import StepDone
-from ltxtrain.learn.metrics import append_step, truncate_metrics
+from ltxtrain.learn.metrics import append_step, drop_torn_lines, truncate_metrics
 
 EVENT = StepDone(
     1, 100, 0, 1.25, 1e-4, 0.5, 0.1, 10.0, {"0.25-0.50": 1.25}, 1000, "clips", {"clips": 1.25}, 0.01, 3.5, 0.25
@@ -73,3 +73,12 @@ def test_torn_last_line_goes_and_the_next_one_is_whole(torn: bytes, metrics: Pat
 def test_without_metrics_there_is_nothing_to_do(tmp_path: Path) -> None:
     truncate_metrics(tmp_path / "metrics.jsonl", 5)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_torn_record_of_memory_is_dropped(tmp_path: Path) -> None:
+    file = tmp_path / "memory.jsonl"
+    drop_torn_lines(file)
+    assert not file.exists()
+    file.write_text('{"phase": "training"}\n{"phase": "val')
+    drop_torn_lines(file)
+    assert file.read_text() == '{"phase": "training"}\n'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,20 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ltxtrain.caching import encoders
-from ltxtrain.errors import OutOfMemoryError
+from ltxtrain.errors import CheckpointError, OutOfMemoryError
 from ltxtrain.events import MemoryMeasured, StepDone
 from ltxtrain.learn.device import memory_advice
+from ltxtrain.learn.optimizers import make_optimizer
 from ltxtrain.learn.shortage import needs
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.plan.records import Plan
 from ltxtrain.train import iter_train
 from ltxtrain.training import step as training_step
 from ltxtrain.training import trial
+from ltxtrain.training.memory import measured_loading
 from ltxtrain.units import format_bytes
 from tests.allocations import Allocations
-from tests.run.driving import adapter_bytes, cached, drain, losses, trained
+from tests.run.driving import adapter_bytes, cached, drain, killed_after, losses, trained
 
 PlanFor = Callable[..., Plan]
 MIB = 1024**2
@@ -187,9 +190,89 @@ def test_a_step_waits_for_the_device_once(plan_for: PlanFor, monkeypatch: pytest
     assert asked == [torch.bool] * 4
 
 
-def test_a_finished_run_is_not_tried_again(plan_for: PlanFor) -> None:
+def as_on_a_gpu(plan: Plan, device: torch.device) -> list[MemoryMeasured]:
+    """There what loading takes of main memory is told apart from what the device holds."""
+    return measured_loading(plan, torch.device("cuda", 0))
+
+
+def test_a_finished_run_is_not_tried_again(plan_for: PlanFor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ltxtrain.training.run.measured_loading", as_on_a_gpu)
     plan = plan_for(max_train_steps=1)
     assert losses(trained(plan))
     before = recorded(plan)
+    assert [line["phase"] for line in before].count("loading") == 1
     trained(plan)
     assert recorded(plan) == before
+
+
+def test_another_runs_folder_is_not_written_to(plan_for: PlanFor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ltxtrain.training.run.measured_loading", as_on_a_gpu)
+    plan = plan_for(max_train_steps=1)
+    trained(plan)
+    before = recorded(plan)
+    other = plan_for(max_train_steps=2, lora_rank=2)
+    assert other.run_dir == plan.run_dir
+    with pytest.raises(CheckpointError):
+        trained(other)
+    assert recorded(plan) == before
+
+
+def test_a_line_that_a_kill_cut_off_does_not_spoil_the_next(plan_for: PlanFor) -> None:
+    plan = plan_for(max_train_steps=2)
+    killed_after(plan, 1)
+    file = plan.run_dir / "memory.jsonl"
+    whole = recorded(plan)
+    file.write_text(file.read_text() + '{"phase": "trai')
+    trained(plan)
+    assert recorded(plan)[: len(whole)] == whole and recorded(plan)[-1]["phase"] == "training"
+
+
+def fails_at(number: int, real: Callable[..., Any]) -> Callable[..., Any]:
+    """``real``, until it is called for the ``number``-th time."""
+    calls = count(1)
+
+    def call(*given: Any, **named: Any) -> Any:
+        if next(calls) == number:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return real(*given, **named)
+
+    return call
+
+
+def test_an_update_that_does_not_fit_is_told_like_all_else(plan_for: PlanFor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trial takes two steps; the third one is the run's first. Clipping is part of it."""
+    plan = plan_for(max_train_steps=2)
+    prepared = cached(plan)
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.optim.AdamW, "step", fails_at(3, torch.optim.AdamW.step))
+        with pytest.raises(OutOfMemoryError, match="while training on "):
+            drain(iter_train(plan, prepared, StopFlag()))
+    with monkeypatch.context() as patched:
+        patched.setattr(training_step, "clip_gradients", fails_at(1, training_step.clip_gradients))
+        with pytest.raises(OutOfMemoryError, match="while training on "):
+            drain(iter_train(plan, prepared, StopFlag()))
+
+
+def test_a_state_that_does_not_fit_when_a_run_goes_on_is_told(
+    plan_for: PlanFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(plan_for(max_train_steps=1))
+    monkeypatch.setattr("ltxtrain.train.load_optimizer_tensors", fails_at(1, iter))
+    with pytest.raises(OutOfMemoryError, match="while putting the checkpoint's state back"):
+        trained(plan_for(max_train_steps=2))
+
+
+def test_the_trial_pages_nothing(plan_for: PlanFor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bitsandbytes keeps what it has paged for as long as the process lives."""
+    pytest.importorskip("bitsandbytes")
+    paged: list[bool] = []
+
+    def made(*given: Any) -> Any:
+        optimizer = make_optimizer(*given)
+        optimizer.is_paged = True  # as it is on a GPU
+        optimizer.register_step_pre_hook(lambda paging, args, kwargs: paged.append(paging.is_paged))
+        return optimizer
+
+    monkeypatch.setattr(trial, "make_optimizer", made)
+    trained(plan_for(max_train_steps=1, optimizer="bnb-adamw8bit-paged"))
+    assert paged == [False, False]
