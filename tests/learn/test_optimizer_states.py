@@ -23,10 +23,14 @@ def weights_of(dtype: torch.dtype = torch.float32) -> dict[str, torch.nn.Paramet
 
 
 def step(weights: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, number: int) -> None:
+    give_gradients(weights, number)
+    optimizer.step()
+
+
+def give_gradients(weights: dict[str, torch.nn.Parameter], number: int) -> None:
     generator = torch.Generator().manual_seed(number)
     for weight in weights.values():
         weight.grad = torch.randn(weight.shape, generator=generator).to(weight.dtype)
-    optimizer.step()
 
 
 def made(weights: dict[str, torch.nn.Parameter], name: str, **more: object) -> torch.optim.Optimizer:
@@ -193,3 +197,33 @@ def test_a_setting_that_needs_other_state_cannot_be_changed_in_the_middle_of_a_r
     with pytest.raises(CheckpointError, match=r"the checkpoint|another form") as caught:
         load_optimizer_tensors(made(weights_of(dtype), name, optimizer_config=now), list(weights), saved)
     assert caught.value.hint
+
+
+STEPPED = [name for name, facts in OPTIMIZERS.items() if facts.library == "bitsandbytes" and not facts.paged]
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_bitsandbytes_steps_without_waiting_to_the_same_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[torch.Tensor] = []
+    monkeypatch.setattr("bitsandbytes.optim.optimizer.sync_gpu", waits.append)
+    weights, others = weights_of(), weights_of()
+    optimizer, other = made(weights, name), made(others, name)
+    own = type(other).__mro__[2]
+    assert own.__module__.startswith("bitsandbytes")
+    for number in range(3):
+        step(weights, optimizer, number)
+    assert not waits
+    for number in range(3):
+        give_gradients(others, number)
+        own.step(other)
+    assert len(waits) == 6
+    assert all(torch.equal(weights[key], others[key]) for key in weights)
+
+
+@pytest.mark.parametrize(("rows", "paged"), [(99, False), (100, True)])
+def test_states_are_paged_where_a_tensor_is_large_enough(rows: int, paged: bool) -> None:
+    """Of 1000 columns. bitsandbytes leaves smaller ones where they are, and waits for none then."""
+    for name in ("bnb-lion8bit-paged", "bnb-ademamix-paged"):
+        optimizer = made({"down": torch.nn.Parameter(torch.empty(rows, 1000, device="meta"))}, name)
+        assert optimizer.is_paged == paged
+        assert ("step" in vars(type(optimizer).__mro__[1])) == (not paged)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ltxtrain.config.optim import OptimizerConfig
-from ltxtrain.config.optimizers import OPTIMIZERS, settings_of
+from ltxtrain.config.optimizers import OPTIMIZERS, SMALLEST_PAGED, settings_of
 from ltxtrain.errors import ConfigError, Fault
 
 NAME = "ltxtrain_name"
@@ -110,8 +110,11 @@ TORCH = (
 
 
 def _bitsandbytes(kind: str, values: list[torch.nn.Parameter], settings: dict[str, Any]) -> torch.optim.Optimizer:
-    """``kind`` is ``lion8bit-paged`` and the like. Paged states need a GPU; on the CPU all memory is main memory."""
+    """``kind`` is ``lion8bit-paged`` and the like. Pages are for large tensors on a GPU; on the CPU all memory is main
+    memory."""
     from bitsandbytes import optim
+
+    from ltxtrain.learn.optimizers.bitsandbytes_steps import unwaiting
 
     kinds = {
         "adagrad": optim.Adagrad,
@@ -125,9 +128,11 @@ def _bitsandbytes(kind: str, values: list[torch.nn.Parameter], settings: dict[st
         "ademamix": optim.AdEMAMix,
         "ademamix8bit": optim.AdEMAMix8bit,
     }
-    if kind.endswith("-paged"):
-        settings["is_paged"] = all(value.device.type != "cpu" for value in values)
+    large = any(value.device.type != "cpu" and value.numel() >= SMALLEST_PAGED for value in values)
+    if paged := kind.endswith("-paged") and large:
+        settings["is_paged"] = True
     for name in ("t_alpha", "t_beta3"):
         if name in settings:
             settings[name] = settings[name] or None
-    return kinds[kind.removesuffix("-paged")](values, **settings)
+    made = kinds[kind.removesuffix("-paged")]
+    return (made if paged else unwaiting(made))(values, **settings)
