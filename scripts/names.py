@@ -79,7 +79,8 @@ def _optimizer_row(name: str, known: OptimizerFacts) -> tuple[str, ...]:
     settings = ", ".join(_code(f"{setting}={_plain(value)}") for setting, value in known.settings.items())
     betas = ", ".join(f"{beta:g}" for beta in known.betas or ())
     needs, why, instead = _verdict(known.verdict)
-    why = "; ".join(part for part in (why, "" if known.clips else "gradients are not clipped") if part)
+    unclipped = "" if known.clips else "gradients are not clipped"
+    why = "; ".join(part for part in (why, unclipped, "each step waits for the GPU" if known.waits else "") if part)
     return (_code(name), _where(known.verdict), known.dtype, f"{known.state:.4g}", betas, settings, needs, why, instead)
 
 

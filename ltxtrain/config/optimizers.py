@@ -28,7 +28,7 @@ class OptimizerFacts:
     ``dtype`` is that of the trained weights: float32, or bfloat16 where the optimiser carries the rounding error along.
     ``clips`` is false for those that bound their own updates: gradients are not clipped then.
     ``fuses`` says what ``fuse_optimizer`` does, empty where it can do nothing. ``paged`` says that the state of large
-    tensors may move to main memory.
+    tensors may move to main memory, and ``waits`` that the step reads back from the device for each trained tensor.
     """
 
     library: Library
@@ -43,6 +43,7 @@ class OptimizerFacts:
     clips: bool = True
     fuses: str = ""
     paged: bool = False
+    waits: bool = False
 
 
 DECAY: Final = 1e-2
@@ -75,7 +76,10 @@ def _optimi(buffers: int, betas: tuple[float, float] | None = (0.9, 0.99), **set
 BLOCK: Final = 256  # values that share one float32 scale in an 8-bit state
 SMALLEST_CODED: Final = 4096  # bitsandbytes' and torchao's: smaller tensors keep float32 states
 SMALLEST_PAGED: Final = 100_000  # bitsandbytes': states of tensors with fewer values stay on the GPU
-_PAGED: Final = f"states of tensors from {SMALLEST_PAGED:,} values on may move to main memory when the GPU's is full"
+_PAGED: Final = (
+    f"states of tensors from {SMALLEST_PAGED:,} values on may move to main memory when the GPU's is full; where there "
+    "are such, each step waits for the GPU"
+)
 
 
 def _bnb(
@@ -156,11 +160,12 @@ OPTIMIZERS: Final[Mapping[str, OptimizerFacts]] = MappingProxyType(
             4, fuses=FUSED, betas=None, lr_decay=0.0, weight_decay=0.0, initial_accumulator_value=0.0, eps=1e-10
         ),
         "torch-adadelta": _torch(8, betas=None, rho=0.9, eps=1e-6, weight_decay=0.0),
-        "torch-adafactor": _torch(0, betas=None, beta2_decay=-0.8, weight_decay=0.0),
+        "torch-adafactor": replace(_torch(0, betas=None, beta2_decay=-0.8, weight_decay=0.0), waits=True),
         "torch-adamax": _torch(8, weight_decay=0.0, eps=1e-8),
         "torch-asgd": replace(
             _torch(4, betas=None, lambd=1e-4, alpha=0.75, weight_decay=0.0),
             verdict=Verdict(why="its average of the weights is not used: the weights are those of its last step"),
+            waits=True,
         ),
         "torch-sparseadam": _refused(
             "it takes sparse gradients alone, and those of an adapter are dense", "torch-adam"
@@ -181,7 +186,7 @@ OPTIMIZERS: Final[Mapping[str, OptimizerFacts]] = MappingProxyType(
             1e-3,
             1e-6,
         ),
-        "optimi-stableadamw": replace(_optimi(2, weight_decay=DECAY, eps=1e-6), clips=False),
+        "optimi-stableadamw": replace(_optimi(2, weight_decay=DECAY, eps=1e-6), clips=False, waits=True),
         "optimi-adamw": _optimi(2, weight_decay=DECAY, eps=1e-6),
         "optimi-lion": _optimi(1, weight_decay=0.0),
         "optimi-radam": _optimi(2, weight_decay=0.0, eps=1e-6, decouple_wd=False),
@@ -242,6 +247,7 @@ OPTIMIZERS: Final[Mapping[str, OptimizerFacts]] = MappingProxyType(
             },
             state=14.0,  # of an adapter, whose second factors start at zero: those keep no copy of their start
             clips=False,
+            waits=True,
         ),
         "sdnq-adamw": _refused(_SDNQ, "bnb-adamw8bit"),
         "sdnq-adamw+no_quant": _refused(_SDNQ, "torch-adamw"),
