@@ -24,6 +24,7 @@ from ltxtrain.facts.quarantine import add_quarantine, quarantined
 from ltxtrain.learn.device import DTYPES
 from ltxtrain.learn.resume import peek_step
 from ltxtrain.learn.signals import StopFlag
+from ltxtrain.model.arithmetic import takes_tf32
 from ltxtrain.model.folder import COMPONENTS, locate_model
 from ltxtrain.model.text import MAX_TOKENS
 from ltxtrain.plan.fingerprint import known_digests, media_digests
@@ -82,9 +83,17 @@ class Filling:
         self.plan, self.encoders, self.claims, self.digests = plan, encoders, claims, digests
         self.rules = {dataset.id: dataset.cache for dataset in plan.datasets}
         self.cut_later = _cut_later(plan)
-        self.latents_rule = latents_rule(plan, digests, DECODER_VERSION)
-        precision = plan.config.precision.text_encoder_1_precision
-        self.prompts_rule = PromptsRule(plan.cache_dir, digests, str(encoders.dtype), MAX_TOKENS, precision)
+        vae_dtype = DTYPES[plan.config.precision.vae_dtype]
+        self.latents_rule = latents_rule(plan, digests, DECODER_VERSION, tf32=encoders.tf32(vae_dtype))
+        precision = plan.config.precision
+        self.prompts_rule = PromptsRule(
+            plan.cache_dir,
+            digests,
+            str(encoders.dtype),
+            MAX_TOKENS,
+            precision.text_encoder_1_precision,
+            encoders.tf32(encoders.dtype),
+        )
         self.text_rules = text_rules(plan)
         self.decoder: Decoder | None = None
         self.at_once = 1  # clips that are known to be decoded one after the other
@@ -126,6 +135,7 @@ class Filling:
         groups = [group for group in self.text_groups if not later(self.text_rules[group.items[0]])]
         with stop.at_once(KEPT):
             missing = missing_keys((entry for group in groups for entry in group.entries), set())
+            groups = _largest_first(groups, missing)
         task = Task(TEXTS, groups, missing, self.encode_texts, _caption_name, self.encoders.batches.told)
         yield from self._fill(task, "texts", self.encoders.load_text, stop)
         yield from map(Notice, self.encoders.told_of_text)
@@ -182,9 +192,9 @@ class Filling:
             with Writer(cache.write_batch_size, cache.compress_disk_cache, self._committed) as writer:
                 filling = fill(task, self.claims, writer, lambda: stop.check(KEPT))
                 encoded = yield from self._probed(task.stage, _tried(task.groups[0]), filling)
-            self.release()
             if encoded:
-                yield self._measured(task.stage, "run")
+                yield self._measured(task.stage, "run")  # before the model goes: not every device keeps peaks
+            self.release()
         faulty = len(self.faulty) - faulty
         detail = f"{encoded} encoded, {total - encoded - faulty} kept" + (f", {faulty} faulty" if faulty else "")
         yield StageDone(task.stage, time.perf_counter() - started, detail)
@@ -312,14 +322,20 @@ def used_entries(plan: Plan) -> set[Path]:
     model = locate_model(plan.config.model, plan.cache_dir)
     digests = {part: model.digest(part) for part in COMPONENTS}
     precision = plan.config.precision
-    dtype = DTYPES[precision.mixed_precision]
-    prompts = PromptsRule(plan.cache_dir, digests, str(dtype), MAX_TOKENS, precision.text_encoder_1_precision)
-    latents = latents_rule(plan, digests, DECODER_VERSION)
-    for path, digest in known_digests((*plan.samples, *plan.eval_samples), plan.cache_dir / "digests").items():
-        latents.know(path, digest)
-    entries = [prompts.entry(text) for text in text_rules(plan)]
-    entries += [latents.entry(sample) for sample in (*plan.samples, *plan.eval_samples)]
-    return {entry.path for entry in entries}
+    text_dtype, vae_dtype = DTYPES[precision.mixed_precision], DTYPES[precision.vae_dtype]
+    samples = (*plan.samples, *plan.eval_samples)
+    known = known_digests(samples, plan.cache_dir / "digests")
+    paths: set[Path] = set()
+    for kind in ("cpu", "cuda"):  # entries of float32 depend on it, and another machine may have made them
+        tf32 = [takes_tf32(kind, dtype, disabled=precision.disable_tf32) for dtype in (text_dtype, vae_dtype)]
+        shown = (str(text_dtype), MAX_TOKENS, precision.text_encoder_1_precision, tf32[0])
+        prompts = PromptsRule(plan.cache_dir, digests, *shown)
+        latents = latents_rule(plan, digests, DECODER_VERSION, tf32=tf32[1])
+        for path, digest in known.items():
+            latents.know(path, digest)
+        paths |= {prompts.entry(text).path for text in text_rules(plan)}
+        paths |= {latents.entry(sample).path for sample in samples}
+    return paths
 
 
 def _cut_later(plan: Plan) -> set[str]:
@@ -333,11 +349,11 @@ def _cut_later(plan: Plan) -> set[str]:
     return redrawn if begun else redrawn - order.suppliers(0)
 
 
-def _largest_first(groups: list[Group[Sample]], missing: Set[str]) -> list[Group[Sample]]:
+def _largest_first(groups: list[Group[Item]], missing: Set[str]) -> list[Group[Item]]:
     """Of the groups that are to be encoded, the one that takes the most memory comes first: when it does not fit,
     nothing has been waited for."""
     wanted = [group for group in groups if any(entry.key in missing for entry in group.entries)]
-    largest = max(wanted, key=_pixels, default=None)
+    largest = max(wanted, key=_size, default=None)
     return groups if largest is None else [largest, *(group for group in groups if group is not largest)]
 
 
@@ -347,9 +363,12 @@ def _tried(group: Group[Item]) -> str:
     return f"{count} x {first.bucket.key}" if isinstance(first, Sample) else counted(count, "caption")
 
 
-def _pixels(group: Group[Sample]) -> int:
-    bucket = group.items[0].bucket
-    return len(group.items) * bucket.frames * bucket.width * bucket.height
+def _size(group: Group[Item]) -> int:
+    """The pixels of clips, the number of texts: these are all filled up to one length."""
+    first, count = group.items[0], len(group.items)
+    if not isinstance(first, Sample):
+        return count
+    return count * first.bucket.frames * first.bucket.width * first.bucket.height
 
 
 def _sample_name(sample: Sample) -> str:

@@ -12,6 +12,7 @@ from ltxtrain.events import Event, Notice, StageDone, StageProgress, StageStarte
 from ltxtrain.learn.device import DTYPES, check_dtype, find_device, memory_advice
 from ltxtrain.learn.memory import release_memory
 from ltxtrain.learn.signals import StopFlag
+from ltxtrain.model.arithmetic import set_tf32
 from ltxtrain.model.assemble import Place, assemble_pipeline, assemble_text_pipeline
 from ltxtrain.model.folder import locate_model
 from ltxtrain.model.offload import taking_turns
@@ -31,6 +32,7 @@ def iter_sample(
     """
     device = find_device(config.speed.torch_num_threads)
     dtype = check_dtype(device, config.precision.mixed_precision, config.precision.vae_dtype)
+    set_tf32(disabled=config.precision.disable_tf32)  # before anything computes
     place = Place(device, dtype)
     model = locate_model(config.model, config.cache.cache_dir)
     with memory_advice("encoding the prompt", "free the GPU of other programs"):

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from ltxtrain.data.cache_fill import Batches
 from ltxtrain.data.prepared import Tensors
 from ltxtrain.learn.device import DTYPES, Advice, check_dtype, find_device, memory_advice
 from ltxtrain.learn.memory import Meter, release_memory
 from ltxtrain.learn.shortage import needs
+from ltxtrain.model.arithmetic import set_tf32, takes_tf32
 from ltxtrain.model.assemble import Place, assemble_text_pipeline, assemble_vae
 from ltxtrain.model.folder import ModelFolder
 from ltxtrain.model.text import MAX_TOKENS, PromptEmbedding, encode_prompts
@@ -32,9 +35,14 @@ class Encoders:
         self.told_of_text: tuple[str, ...] = ()  # how it is quantised
         self._plan = plan
         self._precision, self._memory = config.precision, config.memory
+        set_tf32(disabled=config.precision.disable_tf32)
         self._model = model
         self._vae: Any = None
         self._text: Any = None
+
+    def tf32(self, dtype: torch.dtype) -> bool:
+        """Whether a model of ``dtype`` computes in TF32 here, which its results depend on."""
+        return takes_tf32(self.device.type, dtype, disabled=self._precision.disable_tf32)
 
     def load_vae(self) -> None:
         if self._vae is None:

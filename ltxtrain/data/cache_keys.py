@@ -19,7 +19,8 @@ PROMPTS_VERSION = "prompts-1"
 
 @dataclass(frozen=True)
 class LatentsRule:
-    """What all latents of a run have in common. ``vae`` is the digest of its settings and weights."""
+    """What all latents of a run have in common. ``vae`` is the digest of its settings and weights; ``tf32`` is whether
+    products of float32 are computed in less."""
 
     cache_dir: Path
     decoder: str
@@ -27,6 +28,7 @@ class LatentsRule:
     dtype: str
     tiling: bool
     groups: bool
+    tf32: bool = False
     _media: dict[str, str] = field(default_factory=dict)
 
     def know(self, path: str, digest: str) -> None:
@@ -59,6 +61,8 @@ class LatentsRule:
         }
         if self.framewise(sample):
             made_from["framewise"] = True
+        if self.tf32:
+            made_from["tf32"] = True
         if sample.kind != "video":
             made_from["kind"] = sample.kind
         return entry_at(self.cache_dir, LATENTS, entry_key(LATENTS, made_from))
@@ -67,13 +71,14 @@ class LatentsRule:
 @dataclass(frozen=True)
 class PromptsRule:
     """What all prompt embeddings of a run have in common. ``digests`` are those of the model's parts; ``precision`` is
-    the format of the text encoder's weights."""
+    the format of the text encoder's weights, ``tf32`` whether products of float32 are computed in less."""
 
     cache_dir: Path
     digests: Mapping[str, str]
     dtype: str
     max_tokens: int
     precision: str = "no_change"
+    tf32: bool = False
 
     def entry(self, text: str) -> Entry:
         made_from = {
@@ -86,13 +91,15 @@ class PromptsRule:
         }
         if self.precision != "no_change":
             made_from["precision"] = self.precision
+        if self.tf32:
+            made_from["tf32"] = True
         return entry_at(self.cache_dir, PROMPTS, entry_key(PROMPTS, made_from))
 
 
-def latents_rule(plan: Plan, digests: Mapping[str, str], decoder: str) -> LatentsRule:
+def latents_rule(plan: Plan, digests: Mapping[str, str], decoder: str, *, tf32: bool = False) -> LatentsRule:
     config, cache = plan.config, plan.config.cache
     pieces = {"tiling": cache.vae_enable_tiling, "groups": cache.vae_enable_framewise_encoding}
-    return LatentsRule(plan.cache_dir, decoder, digests["vae"], config.precision.vae_dtype, **pieces)
+    return LatentsRule(plan.cache_dir, decoder, digests["vae"], config.precision.vae_dtype, **pieces, tf32=tf32)
 
 
 def text_rules(plan: Plan) -> dict[str, TextRule]:

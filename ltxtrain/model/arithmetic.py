@@ -13,3 +13,11 @@ def set_tf32(*, disabled: bool) -> None:
     """
     torch.backends.cuda.matmul.allow_tf32 = not disabled
     torch.backends.cudnn.allow_tf32 = not disabled
+
+
+def takes_tf32(device: str, dtype: torch.dtype, *, disabled: bool) -> bool:
+    """Whether ``set_tf32`` decides what a model of ``dtype`` computes on a ``device`` of that type.
+
+    True for every CUDA device: one that is too old for TF32 is not told apart, nor is what is left of it on ROCm.
+    """
+    return device == "cuda" and dtype == torch.float32 and not disabled

@@ -218,11 +218,12 @@ SAMPLE_SAME: dict[str, Callable[[Sample], Sample]] = {
     "repeats": lambda s: replace(s, repeats=4),
     "i2v": lambda s: replace(s, i2v=True),
 }
-LATENTS_RULE: dict[str, object] = {"decoder": "other", "vae": "other", "dtype": "bf16", "tiling": True}
+LATENTS_RULE: dict[str, object] = {"decoder": "other", "vae": "other", "dtype": "bf16", "tiling": True, "tf32": True}
 PROMPTS_RULE: dict[str, object] = {
     "digests": DIGESTS | {"text_encoder": "other"},
     "dtype": "torch.float32",
     "max_tokens": 256,
+    "tf32": True,
 }
 
 

@@ -103,6 +103,26 @@ def test_a_part_that_the_device_has_no_room_for_is_out_of_memory_and_no_defect(
     assert told.value.hint == "free the GPU of other programs"
 
 
+def test_a_prompt_is_encoded_with_the_tf32_that_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path
+) -> None:
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False  # as torch has it
+    found: list[bool] = []
+
+    def looked(*given: object) -> None:
+        found.extend((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        raise InterruptedError
+
+    monkeypatch.setattr("ltxtrain.sample.encode_prompt", looked)
+    try:
+        with pytest.raises(InterruptedError):
+            render(ValidationVideo("video", PROMPT, width=64, height=96, frames=9, seed=42), None, cache, tmp_path)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+    assert found == [True, True]
+
+
 def test_what_is_not_there_is_one_error_and_one_hint(tmp_path: Path) -> None:
     sampled = ltxtrain("sample", PROMPT, "--adapter", tmp_path / "nothing.safetensors", *SMALL)
     assert sampled.returncode == 5

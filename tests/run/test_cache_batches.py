@@ -58,7 +58,8 @@ def test_a_kill_or_a_lost_entry_changes_no_bit_of_batches(plan_for: PlanFor, sha
     assert len({sample.bucket for sample in whole.samples}) == 1, "one bucket: a batch of three, and one of one"
     cached(whole)
     expected = contents(whole)
-    assert {path.name for path in used_entries(whole)} == set(expected)
+    used = {path.name for path in used_entries(whole)}
+    assert set(expected) < used and len(used) == 2 * len(expected), "those of a GPU's TF32 are kept as well"
     broken = plan_for(cache_dir=tmp_path / "broken", write_batch_size=1, **options)
     for event in iter_precompute(broken, StopFlag()):
         if isinstance(event, StageProgress) and event.stage == "latents":
@@ -250,5 +251,5 @@ def test_two_processes_fill_one_cache_and_encode_each_clip_and_caption_once(plan
     counts = [(int(encoded), int(kept)) for encoded, kept in re.findall(r"(\d+) encoded, (\d+) kept", told)]
     assert len(counts) == 4 and sum(encoded for encoded, _ in counts) == 4 + 5, told
     assert all(encoded + kept in (4, 5) for encoded, kept in counts), told
-    assert set(contents(plan)) == {path.name for path in used_entries(plan)}
+    assert set(contents(plan)) < {path.name for path in used_entries(plan)}
     assert list((tmp_path / "cache" / "claims").glob("*.lock")) == []

@@ -11,12 +11,18 @@ from typing import Any
 import pytest
 import torch
 
+from ltxtrain.caching import encoders
+from ltxtrain.caching.encoders import Encoders
+from ltxtrain.data.cache_keys import PromptsRule, text_rules
+from ltxtrain.data.claims import Claims
 from ltxtrain.errors import DataError, Interrupted
-from ltxtrain.events import Event, Notice, StageDone, StageProgress, StageStarted
+from ltxtrain.events import Event, MemoryMeasured, Notice, StageDone, StageProgress, StageStarted
 from ltxtrain.learn.signals import StopFlag
+from ltxtrain.model.arithmetic import set_tf32
+from ltxtrain.model.folder import COMPONENTS, locate_model
 from ltxtrain.model.text import MAX_TOKENS
 from ltxtrain.plan.records import Plan
-from ltxtrain.precompute import iter_precompute
+from ltxtrain.precompute import Filling, iter_precompute
 from ltxtrain.train import iter_train
 from tests.run.driving import cached, drain
 
@@ -188,3 +194,85 @@ def test_stages_say_what_they_did(plan_for: PlanFor, clips: Path, tmp_path: Path
     drain(iter_precompute(plan_for(data=clips, cache_dir=tmp_path / "cache"), StopFlag()), events)
     done = {event.stage: event.detail for event in events if isinstance(event, StageDone)}
     assert done["latents"] == "4 encoded, 0 kept" and done["text embeddings"] == "5 encoded, 0 kept"
+
+
+def test_what_a_stage_took_is_measured_while_its_model_is_there(
+    plan_for: PlanFor, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Apple's GPU keeps no peaks: afterwards there would be nothing to see."""
+    seen: list[str] = []
+    real = Encoders.release
+
+    def release(self: Encoders) -> None:
+        seen.append("released")
+        real(self)
+
+    monkeypatch.setattr(Encoders, "release", release)
+    for event in iter_precompute(plan_for(data=clips, cache_dir=tmp_path / "cache"), StopFlag()):
+        if isinstance(event, MemoryMeasured):
+            seen.append(event.where)
+    assert seen == ["probe", "run", "released", "probe", "run", "released", "released"]
+
+
+def test_the_group_that_is_named_is_the_largest_that_is_encoded(plan_for: PlanFor, clips: Path, tmp_path: Path) -> None:
+    plan = plan_for(data=clips, cache_dir=tmp_path / "cache", text_encoder_batch_size=2)
+    model = locate_model(plan.config.model, plan.cache_dir)
+    digests = {part: model.digest(part) for part in COMPONENTS}
+    rule = PromptsRule(plan.cache_dir, digests, "torch.float32", MAX_TOKENS)
+    *others, last = (rule.entry(text).path for text in text_rules(plan))
+    assert len(others) == 4, "two groups of two, and one text that is left"
+    tried: list[str] = []
+    for lost in (), (last,), (others[0], last):
+        for path in lost:
+            path.unlink()
+        tried += [
+            event.detail
+            for event in iter_precompute(plan, StopFlag())
+            if isinstance(event, MemoryMeasured) and event.where == "probe" and event.phase == "text embeddings"
+        ]
+    assert tried == ["2 captions", "1 caption", "2 captions"]
+
+
+@pytest.mark.parametrize("disabled", [True, False])
+def test_encoders_compute_with_the_tf32_that_was_asked_for(
+    plan_for: PlanFor, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disabled: bool
+) -> None:
+    """From the first one on: the transformer is loaded after all of them."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    set_tf32(disabled=not disabled)
+    found: list[tuple[bool, bool]] = []
+    for name in ("encode_prompts", "encode_clips"):
+        real = getattr(encoders, name)
+
+        def looked(*given: Any, real: Any = real, **named: Any) -> Any:
+            found.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+            return real(*given, **named)
+
+        monkeypatch.setattr(encoders, name, looked)
+    try:
+        cached(plan_for(data=clips, cache_dir=tmp_path / "cache", disable_tf32=str(disabled).lower()))
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+    assert set(found) == {(not disabled, not disabled)} and len(found) > 4
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "latents"),
+    [
+        ({"mixed_precision": "no", "vae_dtype": "fp32"}, True, True),
+        ({"mixed_precision": "bf16", "vae_dtype": "fp32"}, False, True),
+        ({"mixed_precision": "no", "vae_dtype": "bf16"}, True, False),
+        ({"mixed_precision": "no", "vae_dtype": "fp32", "disable_tf32": "true"}, False, False),
+    ],
+)
+def test_entries_that_tf32_made_are_told_apart_on_cuda_alone(
+    plan_for: PlanFor, clips: Path, tmp_path: Path, options: dict[str, str], text: bool, latents: bool
+) -> None:
+    plan = plan_for(data=clips, cache_dir=tmp_path / "cache", **options)
+    model = locate_model(plan.config.model, plan.cache_dir)
+    digests = {part: model.digest(part) for part in COMPONENTS}
+    made = Encoders(plan, model)
+    for device, takes in ((torch.device("cpu"), False), (torch.device("cuda", 0), True)):
+        made.device = device
+        filling = Filling(plan, made, Claims(plan.cache_dir, lambda: False), digests)
+        assert (filling.prompts_rule.tf32, filling.latents_rule.tf32) == (takes and text, takes and latents)
