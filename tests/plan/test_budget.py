@@ -62,7 +62,7 @@ def test_more_memory_is_never_slower() -> None:
         kept = memory.gradient_checkpointing_free_blocks if memory.gradient_checkpointing else 28
         return not memory.enable_group_offload, choice.config.precision.base_model_precision == "no_change", kept
 
-    speeds = [speed(chosen(budget)) for budget in (4, 6, 8, 12, 16, 24)]
+    speeds = [speed(chosen(budget)) for budget in (3.5, 4, 6, 8, 12, 16, 24)]
     assert speeds == sorted(speeds) and speeds[0][0] is False and speeds[-1] == (True, True, 28)
 
 

@@ -179,7 +179,7 @@ def test_each_kind_of_memory_has_one_colour_in_all_phases(make_run: Callable[...
         "one tensor while it is loaded"
     ], "what the plan tells, the page knows"
     kinds = {next(iter(classes)) for classes in colours.values()}
-    assert len(kinds) == len(colours) - 2, "device context and libraries share one, and so do two workspaces"
+    assert len(kinds) == len(colours) - 3, "context and libraries share one, two workspaces, and the halves of the VAE"
     style = page.all("style")[0].text
     assert all(f".{kind} {{ --key:" in style for kind in kinds)
 
