@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 # Signs that break a line in two, steer a terminal, or turn the order of the letters after them around.
@@ -21,6 +22,17 @@ def format_bytes(count: float) -> str:
             return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} TiB"
+
+
+def format_need(count: float, limit: float) -> str:
+    """``format_bytes`` of what is more than ``limit``: with two decimals, rounded up, where one would show no more."""
+    text = format_bytes(count)
+    if count <= limit or text != format_bytes(limit):
+        return text
+    for unit, size in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+        if count >= size:
+            return f"{math.ceil(count / size * 100) / 100:.2f} {unit}"
+    return text
 
 
 def format_duration(seconds: float) -> str:

@@ -20,11 +20,15 @@ from ltxtrain.errors import Fault
 
 @dataclass(frozen=True)
 class Conflict:
-    """``keys`` do not go together because of ``problem``. The fault stands where the last given of them stands."""
+    """``keys`` do not go together because of ``problem``. The fault stands where the last given of them stands.
+
+    ``undoes`` is the option that ``suggestion`` takes back: that it is not built yet, too, need not be said.
+    """
 
     keys: tuple[str, ...]
     problem: str
     suggestion: str = ""
+    undoes: str = ""
 
 
 def conflict_faults(config: TrainConfig, sources: Mapping[str, str], skip: frozenset[str] = frozenset()) -> list[Fault]:
@@ -39,6 +43,12 @@ def conflict_faults(config: TrainConfig, sources: Mapping[str, str], skip: froze
             key, source = placed(name, sources.get(name, "default"))
             faults.append(Fault(key, conflict.problem, source, conflict.suggestion))
     return faults
+
+
+def undone(config: TrainConfig, skip: frozenset[str] = frozenset()) -> set[str]:
+    """Options that the conflicts of ``config`` say to take back; ``skip`` as above."""
+    found = (conflict for check in _CHECKS for conflict in check(config))
+    return {conflict.undoes for conflict in found if conflict.undoes and not skip & set(conflict.keys)}
 
 
 def _named_data(config: TrainConfig, sources: Mapping[str, str]) -> Iterator[Conflict]:
@@ -186,16 +196,21 @@ def _quantised(config: TrainConfig) -> Iterator[Conflict]:
             ("base_model_precision", "dynamo_backend"),
             "NF4 does not work with torch.compile",
             "set dynamo_backend to no",
+            undoes="dynamo_backend",
         )
     if quantised and config.model.model_type == "full":
         yield Conflict(
-            ("base_model_precision", "model_type"), "a quantised base model cannot be trained in full", "train a LoRA"
+            ("base_model_precision", "model_type"),
+            "a quantised base model cannot be trained in full",
+            "train a LoRA",
+            undoes="model_type",
         )
     if quantised and config.launch.fsdp_enable:
         yield Conflict(
             ("base_model_precision", "fsdp_enable"),
             "a quantised base model cannot be sharded by FSDP",
             "set fsdp_enable to false",
+            undoes="fsdp_enable",
         )
     start = config.adapter.lora_init_type
     if quantised and start in ("pissa", "olora", "loftq"):
@@ -203,12 +218,14 @@ def _quantised(config: TrainConfig) -> Iterator[Conflict]:
             ("base_model_precision", "lora_init_type"),
             f"{start} starts from the weights of a base model that is not quantised",
             "leave out lora_init_type",
+            undoes="lora_init_type",
         )
     if quantised and config.adapter.use_dora:
         yield Conflict(
             ("base_model_precision", "use_dora"),
             "DoRA measures the weights of a base model that is not quantised",
             "set use_dora to false",
+            undoes="use_dora",
         )
     if precision.mixed_precision == "fp8" and base != "fp8-torchao":
         yield Conflict(

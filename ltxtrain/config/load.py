@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ltxtrain.config.catalogue import options
-from ltxtrain.config.conflicts import conflict_faults
+from ltxtrain.config.conflicts import conflict_faults, undone
 from ltxtrain.config.explain import placed, problem_of
 from ltxtrain.config.idle import idle_notices
 from ltxtrain.config.layers import Layer, document_layer, environment_layer, flag_layer, image_layer
@@ -76,6 +76,7 @@ def load_config(
             values.pop(name, None)
         config, _, _ = _checked([values], values, sources, hidden)
         asked = {}
+    asked = {name: fault for name, fault in asked.items() if name not in undone(config, skip=broken)}
     faults += [*conflict_faults(config, sources, skip=broken), *asked.values()]
     if faults:
         raise ConfigError(_once(faults), hint=_hint(faults, asked))

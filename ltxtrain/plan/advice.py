@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from ltxtrain.config.conflicts import conflict_faults
 from ltxtrain.config.formats import FORMATS
 from ltxtrain.config.optimizers import OPTIMIZERS
-from ltxtrain.plan.budget import EIGHT_BITS, FOUR_BITS, with_values
+from ltxtrain.plan.budget import EIGHT_BITS, FOUR_BITS, NAME, with_values
 from ltxtrain.plan.memory import TrainingSetup, estimate_memory
 from ltxtrain.plan.records import SPATIAL_RATIO, TEMPORAL_RATIO, Bucket, PhaseMemory, Plan
 from ltxtrain.plan.setup import base_facts, training_setup, with_batches
 from ltxtrain.plan.support import computes
-from ltxtrain.units import format_bytes
+from ltxtrain.units import format_bytes, format_need
 
 if TYPE_CHECKING:
     from ltxtrain.config import TrainConfig
@@ -50,6 +50,29 @@ def help_most(plan: Plan, phase: str) -> tuple[str, ...]:
     return tuple(f"{words} (saves about {format_bytes(size)})" for size, words in best)
 
 
+def memory_warnings(plan: Plan) -> list[str]:
+    """Phases whose estimate is more than the smallest device of this machine has, each with what would help."""
+    machine = plan.machine
+    on_device = machine.device != "cpu" and bool(machine.gpus)
+    device_bytes = min(gpu.memory_bytes for gpu in machine.gpus) if on_device else machine.memory_bytes
+    warnings = []
+    for phase in plan.memory:
+        available = machine.memory_bytes if phase.device in ("cpu", "main memory") else device_bytes
+        if available and phase.total > available:
+            warnings.append(
+                f"memory: {phase.phase} needs about {format_need(phase.total, available)} on {phase.device}, "
+                f"{format_bytes(available)} are there; {_help(plan, phase)}"
+            )
+    return warnings
+
+
+def _help(plan: Plan, phase: PhaseMemory) -> str:
+    ways = list(help_most(plan, phase.phase))
+    if phase.device != "main memory" and not any(source.startswith(NAME) for source in plan.sources.values()):
+        ways.append(f"let {NAME} choose")
+    return ", or ".join(ways) or "a machine with more memory is needed for this model"
+
+
 def _setup(plan: Plan, config: TrainConfig) -> TrainingSetup:
     samples = (*plan.samples, *plan.eval_samples)
     rules = {dataset.id: dataset.cache for dataset in plan.datasets}
@@ -70,7 +93,8 @@ def _options(plan: Plan, buckets: tuple[Bucket, ...]) -> Iterator[Case]:
     for values in _changes(plan):
         config = with_values(plan.config, values)
         if config != plan.config and all(str(fault) in faults for fault in conflict_faults(config, plan.sources)):
-            words = " and ".join(f"{name} to {_word(value)}" for name, value in values.items())
+            changed = (name for name in values if with_values(plan.config, {name: values[name]}) != plan.config)
+            words = " and ".join(f"{name} to {_word(values[name])}" for name in changed)
             yield f"set {words}", buckets, _setup(plan, config)
 
 
@@ -94,8 +118,9 @@ def _changes(plan: Plan) -> Iterator[Mapping[str, Any]]:
     if machine.device in ("cuda", "rocm"):
         yield {"enable_model_cpu_offload": True}
         yield {"enable_group_offload": True}
+        turns = {"enable_model_cpu_offload": False} if memory.enable_model_cpu_offload else {}
         for name in ("group_offload_text_encoder", "group_offload_vae"):
-            yield {"enable_group_offload": True, name: True}
+            yield {"enable_group_offload": True, name: True, **turns}
 
 
 def _smaller(plan: Plan, buckets: tuple[Bucket, ...], setup: TrainingSetup) -> Iterator[Case]:

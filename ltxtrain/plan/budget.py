@@ -1,7 +1,8 @@
 """``memory_budget_gb``: the fastest precision, checkpointing and offload whose estimated peaks fit.
 
 What is set in a file, in the environment or by a flag stays as it is. A preset gives way: it is somebody's guess for
-cards of one kind, and the budget is what the user says of his own. The choice is written into the configuration in
+cards of one kind, and the budget is what the user says of his own; each value that gave way is told. The choice is
+written into the configuration in
 place of the budget, so that config.toml leads to the same run on any machine and with any later estimate.
 """
 
@@ -18,7 +19,7 @@ from ltxtrain.errors import ConfigError, Fault, MachineError
 from ltxtrain.facts.machine import Machine
 from ltxtrain.plan.records import PhaseMemory
 from ltxtrain.plan.support import computes
-from ltxtrain.units import format_bytes
+from ltxtrain.units import format_bytes, format_need
 
 if TYPE_CHECKING:
     from ltxtrain.config import TrainConfig
@@ -90,7 +91,7 @@ def choose(
         # What differs least from the choice explains it best: the one before it, or before its smaller variants.
         missed = values, over
         least = min(least or missed, missed, key=lambda found: found[1].total)
-    raise _nothing_fits(budget, least, fixed)
+    raise _nothing_fits(budget, search, least, machine)
 
 
 def is_explicit(source: str) -> bool:
@@ -132,6 +133,14 @@ class _Search:
         found = [phase for phase in found if phase.total > self.budget and (not phases or phase.phase in phases)]
         return max(found, key=lambda phase: phase.total, default=None)
 
+    def need(self, config: TrainConfig, phase: str) -> int:
+        """Bytes that ``phase`` takes, 0 where there is none of it."""
+        return next((each.total for each in self.estimate(config) if each.phase == phase), 0)
+
+    def bears(self, name: str, value: object, config: TrainConfig, phase: PhaseMemory) -> bool:
+        """Whether ``name`` as ``value`` in ``config`` would change ``phase``."""
+        return self.need(with_values(config, {name: value}), phase.phase) != phase.total
+
 
 def _combinations(machine: Machine, layers: int, search: _Search) -> Iterator[Values]:
     """From the fastest to the smallest. Text encoder and VAE are alone on the device while they work, so each is made
@@ -148,6 +157,10 @@ def _combinations(machine: Machine, layers: int, search: _Search) -> Iterator[Va
             turns = {**values, "enable_model_cpu_offload": True}
             if machine.device in ("cuda", "rocm") and not values.get("enable_group_offload") and search.allowed(turns):
                 yield turns
+    asked = {name: _value(search.config, name) for name in PLAIN}  # what presets ask for is never refused where it fits
+    formats = (asked["base_model_precision"], asked["text_encoder_1_precision"])
+    if all(computes(FORMATS[name].verdict, machine) for name in formats) and search.allowed(asked):
+        yield asked
 
 
 def _transformer(machine: Machine, precisions: Sequence[str], layers: int, search: _Search) -> Iterator[Values]:
@@ -221,32 +234,88 @@ def _without_budget(config: TrainConfig) -> TrainConfig:
 
 
 def _notice(budget: float, search: _Search, chosen: TrainConfig, missed: tuple[Values, PhaseMemory] | None) -> str:
-    differs = [name for name in PLAIN if name not in search.fixed and _value(chosen, name) != PLAIN[name]]
-    words = ", ".join(f"{name} {_word(_value(chosen, name))}" for name in differs) or "nothing that saves memory"
+    told = [words for name in PLAIN if name not in search.fixed and (words := _told(name, search, chosen))]
     phases = [phase for phase in search.estimate(chosen) if phase.device != "main memory"]
     largest = max(phases, key=lambda phase: phase.total)
-    text = f"{NAME} {budget:g} chooses {words}: {largest.phase}, its largest phase, needs {format_bytes(largest.total)}"
+    text = f"{NAME} {budget:g} chooses {', '.join(told) or 'nothing that saves memory'}"
+    text += f": {largest.phase}, its largest phase, needs {format_bytes(largest.total)}"
     if missed is None:
         return text
-    faster = search.applied(missed[0])
+    faster, phase = search.applied(missed[0]), missed[1]
     other = [name for name in PLAIN if _value(faster, name) != _value(chosen, name)]
-    instead = ", ".join(f"{name} {_word(_value(faster, name))}" for name in other)
-    return f"{text}; with {instead}, {missed[1].phase} would need {format_bytes(missed[1].total)}"
+    bearing = [name for name in other if search.bears(name, _value(chosen, name), faster, phase)]
+    instead = ", ".join(f"{name} {_word(_value(faster, name))}" for name in bearing or other)
+    return f"{text}; with {instead}, {phase.phase} would need {format_need(phase.total, search.budget)}"
 
 
-def _nothing_fits(budget: float, least: tuple[Values, PhaseMemory] | None, fixed: set[str]) -> Exception:
+def _told(name: str, search: _Search, chosen: TrainConfig) -> str:
+    """The chosen value where it is not the fastest, or takes the place of what a preset asks for."""
+    value, asked, source = _value(chosen, name), _value(search.config, name), search.sources.get(name, "default")
+    if value != asked and source.startswith("preset "):
+        return f"{name} {_word(value)} (instead of {_word(asked)} from {source})"
+    return f"{name} {_word(value)}" if value != PLAIN[name] else ""
+
+
+def _nothing_fits(
+    budget: float, search: _Search, least: tuple[Values, PhaseMemory] | None, machine: Machine
+) -> Exception:
     if least is None:
         problem = "nothing is left to choose: all that saves memory is set by hand, or does not work together"
-        return ConfigError([Fault(NAME, problem, "", "leave the budget out, or some of " + ", ".join(sorted(fixed)))])
-    phase = least[1]
-    hint = "lower train_batch_size, resolution, num_frames or validation_resolution"
-    if fixed:
-        hint += f", or leave out {', '.join(sorted(fixed))}"
+        hint = "leave the budget out, or some of " + ", ".join(sorted(search.fixed))
+        return ConfigError([Fault(NAME, problem, "", hint)])
+    values, phase = least
     return MachineError(
         f"nothing fits {NAME} {budget:g}: with all that saves memory, {phase.phase} needs "
-        f"{format_bytes(phase.total)} on {phase.device}",
-        hint=hint,
+        f"{format_need(phase.total, search.budget)} on {phase.device}",
+        hint=_hint(search, search.applied(values), phase, machine),
     )
+
+
+def _hint(search: _Search, least: TrainConfig, phase: PhaseMemory, machine: Machine) -> str:
+    """What would make ``phase`` smaller: first what is set by hand and stands in the way, then what is asked for."""
+    given = [name for name in PLAIN if name in search.fixed and _stands_in_the_way(name, search, least, phase, machine)]
+    ways = [f"leave out {' and '.join(given)}"] if given else []
+    data, cache = least.data, least.cache
+    batch = ("train_batch_size",) if data.train_batch_size > 1 else ()
+    lower = {
+        "text embeddings": ("text_encoder_batch_size",) if cache.text_encoder_batch_size > 1 else (),
+        "latents": (*(("vae_batch_size",) if cache.vae_batch_size > 1 else ()), "resolution", "num_frames"),
+        "training": (*batch, "resolution", "num_frames", "lora_rank"),
+        "evaluation": (*batch, "resolution", "num_frames"),
+        "validation": ("validation_resolution", "validation_num_video_frames"),
+    }.get(phase.phase, ())
+    if lower:
+        ways.append("lower " + " or ".join([", ".join(lower[:-1]), lower[-1]] if len(lower) > 1 else lower))
+    return ", or ".join(ways) or f"a device with more memory is needed: {phase.phase} cannot be made smaller"
+
+
+def _stands_in_the_way(name: str, search: _Search, least: TrainConfig, phase: PhaseMemory, machine: Machine) -> bool:
+    """Whether ``phase`` would be smaller with another value of what is set by hand."""
+    for values in _smaller(name, search, machine):
+        config = with_values(least, values)
+        before = {str(fault) for fault in conflict_faults(least, search.sources)}
+        if any(str(fault) not in before for fault in conflict_faults(config, search.sources)):
+            continue
+        if search.need(config, phase.phase) < phase.total:
+            return True
+    return False
+
+
+def _smaller(name: str, search: _Search, machine: Machine) -> Iterator[Values]:
+    """Values of ``name`` that may take less, with what they need beside them."""
+    if PLAIN[name] == "no_change":
+        yield from ({name: precision} for precision in _precisions(machine)[1:])
+    elif name in ("gradient_checkpointing_interval", "gradient_checkpointing_free_blocks"):
+        yield {name: PLAIN[name]}
+    elif name == "gradient_checkpointing" or name.startswith("vae_"):
+        yield {name: True}
+    elif machine.device in ("cuda", "rocm"):
+        grouped = {"enable_group_offload": True, "group_offload_text_encoder": True, "group_offload_vae": True}
+        moved = {"enable_model_cpu_offload": False, **grouped}
+        if name == "enable_model_cpu_offload":
+            yield {name: True}
+        if name != "group_offload_use_stream":
+            yield {**search.free(moved), **({name: moved[name]} if name in moved else {})}
 
 
 def _word(value: object) -> str:

@@ -15,6 +15,7 @@ from ltxtrain.facts.machine import Machine, probe_machine
 from ltxtrain.facts.media import Progress
 from ltxtrain.facts.models import lora_params
 from ltxtrain.plan import budget, disk, notices, set_notices
+from ltxtrain.plan.advice import memory_warnings
 from ltxtrain.plan.device import device_warnings
 from ltxtrain.plan.filling import largest_batches
 from ltxtrain.plan.folder import run_name_of
@@ -22,6 +23,7 @@ from ltxtrain.plan.length import RunLength, run_length
 from ltxtrain.plan.loss import Place, loss_warnings
 from ltxtrain.plan.material import Material, gather
 from ltxtrain.plan.memory import TrainingSetup, estimate_memory
+from ltxtrain.plan.offload import block_notices, check_swap, offload_notices
 from ltxtrain.plan.order import BatchOrder, OrderRule
 from ltxtrain.plan.prompts import ValidationVideo, validation_videos
 from ltxtrain.plan.records import Bucket, PhaseMemory, Plan, Sample
@@ -54,6 +56,7 @@ def make_plan(
     """
     config = loaded.config
     check_targets(config.adapter, base_transformer(config), loaded.sources.get("peft_lora_target_modules", ""))
+    check_swap(config, base_transformer(config), loaded.sources)
     machine = machine or probe_machine()
     data = config.data if data_dir is None else config.data.model_copy(update={"instance_data_dir": data_dir})
     if not (data.instance_data_dir or data.datasets or data.data_backend_config) and (told := no_clips(os.environ)):
@@ -79,7 +82,7 @@ def make_plan(
     videos = validation_videos(config.validation, config.model.seed, _captions(material.filled.samples))
     config, sources, chosen = _in_budget(config, loaded.sources, material, videos, machine)
     needs = _needs(config, material, length, videos, machine, run_dir)
-    return Plan(
+    plan = Plan(
         config=config,
         sources=sources,
         run_name=run_name,
@@ -119,6 +122,8 @@ def make_plan(
             *notices.validation_notices(config.validation, videos),
             *notices.model_notices(config.model.pretrained_model_name_or_path),
             *notices.paging_notices(config, base_transformer(config), machine),
+            *block_notices(config, base_transformer(config)),
+            *offload_notices(config, machine),
             *notices.machine_notices(machine),
             *chosen,
         ),
@@ -133,6 +138,7 @@ def make_plan(
         ),
         machine=machine,
     )
+    return replace(plan, warnings=(*plan.warnings, *memory_warnings(plan)))
 
 
 def _places(config: TrainConfig, run_dir: Path) -> tuple[Place, Place]:
@@ -182,8 +188,7 @@ def _needs(
         (config.cache.cache_dir, cache),
         (run_dir, sum(size for _, size in lines[2:])),
     ]
-    warnings = (*notices.memory_warnings(memory, machine), *disk.disk_warnings(places))
-    return Needs(tuple(line for line in lines if line[1]), memory, warnings)
+    return Needs(tuple(line for line in lines if line[1]), memory, tuple(disk.disk_warnings(places)))
 
 
 def _setup(

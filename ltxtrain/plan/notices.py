@@ -14,9 +14,8 @@ from ltxtrain.plan.filling import Filled
 from ltxtrain.plan.length import RunLength
 from ltxtrain.plan.order import BatchOrder
 from ltxtrain.plan.prompts import render_size
-from ltxtrain.plan.records import BucketPlan, PhaseMemory, Sample
+from ltxtrain.plan.records import BucketPlan, Sample
 from ltxtrain.plan.targets import lora_targets
-from ltxtrain.units import format_bytes
 
 if TYPE_CHECKING:
     from ltxtrain.config import TrainConfig
@@ -124,31 +123,6 @@ def _caption_notices(section: ValidationConfig, videos: Sequence[ValidationVideo
         return []
     many = "the captions of two clips are" if len({video.prompt for video in videos}) > 1 else "a clip's caption is"
     return [f"no validation_prompt is given: {many} rendered instead"] if videos else []
-
-
-def memory_warnings(memory: Sequence[PhaseMemory], machine: Machine) -> list[str]:
-    """Phases whose estimate is more than the smallest device of this machine has."""
-    on_device = machine.device != "cpu" and bool(machine.gpus)
-    device_bytes = min(gpu.memory_bytes for gpu in machine.gpus) if on_device else machine.memory_bytes
-    warnings = []
-    for phase in memory:
-        available = machine.memory_bytes if phase.device in ("cpu", "main memory") else device_bytes
-        if available and phase.total > available:
-            warnings.append(
-                f"memory: {phase.phase} needs about {format_bytes(phase.total)} on {phase.device}, "
-                f"{format_bytes(available)} are there; {_memory_hint(phase.phase)}"
-            )
-    return warnings
-
-
-def _memory_hint(phase: str) -> str:
-    return {
-        "text embeddings": "set text_encoder_1_precision, or let memory_budget_gb choose",
-        "latents": "set vae_enable_tiling, lower resolution or num_frames, or let memory_budget_gb choose",
-        "training": "lower train_batch_size, resolution or num_frames, or let memory_budget_gb choose",
-        "evaluation": "lower train_batch_size, or let memory_budget_gb choose",
-        "validation": "lower validation_resolution, or let memory_budget_gb choose",
-    }.get(phase, "a machine with more memory is needed for this model")
 
 
 def _keys(plans: Sequence[BucketPlan]) -> str:

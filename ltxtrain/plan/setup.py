@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ltxtrain.config.compute import MemoryConfig, PrecisionConfig
     from ltxtrain.plan.prompts import ValidationVideo
 
+SHARED_MEMORY = ("cpu", "mps")  # devices whose memory is the main memory: nothing gets smaller by moving there
 VALUE_BYTES = {"no": 4, "fp32": 4, "bf16": 2, "fp16": 2, "fp8": 2}
 
 
@@ -75,6 +76,9 @@ def _recompute(memory: MemoryConfig) -> Recompute:
 
 
 def _offload(memory: MemoryConfig, device: str) -> Offload:
+    """What waits elsewhere: nothing on a device whose memory is the main memory."""
+    if device in SHARED_MEMORY:
+        return Offload()
     grouped = memory.enable_group_offload
     return Offload(
         group=memory.group_offload_blocks_per_group if grouped else 0,

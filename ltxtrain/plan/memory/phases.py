@@ -23,9 +23,11 @@ from ltxtrain.plan.records import Bucket, PhaseMemory
 MIB = 1024**2
 Line = tuple[str, int]
 
-# What a process takes before any weight: the driver's context on an accelerator, the libraries in main memory.
+# What a process takes before any weight: the driver's context on an accelerator, the libraries in main memory, of
+# which a process with an accelerator holds more. On a CPU it was 450 to 480 MiB.
 ACCELERATOR_CONTEXT = 500 * MIB
-HOST_LIBRARIES = 900 * MIB
+HOST_LIBRARIES = 500 * MIB
+ACCELERATOR_LIBRARIES = 1800 * MIB
 # Of libraries for matrix products, and what is lost between tensors.
 WORKSPACE = 64 * MIB
 # Live at once in the text encoder, in tensors of its width: the feed-forward's two wide ones and their product.
@@ -185,7 +187,7 @@ def _host_phase(model: ModelFacts, setup: TrainingSetup) -> PhaseMemory:
     # The largest tensor is T5's vocabulary, or the widest layer: in float32 in its file, and as it is cast.
     layers = [*block_layers(model.transformer), *model.text.linear_layers()]
     largest = 6 * max(rows * columns for rows, columns in layers)
-    lines = [("libraries", 2 * HOST_LIBRARIES), *_some("weights that wait for their turn", waiting)]
+    lines = [("libraries", ACCELERATOR_LIBRARIES), *_some("weights that wait for their turn", waiting)]
     return _with_margin("loading", "main memory", [*lines, ("one tensor while it is loaded", largest)])
 
 

@@ -1,0 +1,71 @@
+"""Checkpointing and offload against the transformer's number of blocks, and against the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from ltxtrain.config.explain import placed
+from ltxtrain.errors import ConfigError, Fault
+from ltxtrain.facts.machine import Machine
+from ltxtrain.plan.setup import SHARED_MEMORY
+from ltxtrain.plan.support import DEVICES
+
+if TYPE_CHECKING:
+    from ltxtrain.config import TrainConfig
+    from ltxtrain.facts.models import TransformerFacts
+
+SWAP = "musubi_blocks_to_swap"
+
+
+def check_swap(config: TrainConfig, transformer: TransformerFacts | None, sources: Mapping[str, str]) -> None:
+    """Raise ``ConfigError`` where more blocks are to be swapped than the transformer has, as far as it is known."""
+    count = config.memory.musubi_blocks_to_swap
+    if transformer is None or count <= transformer.layers:
+        return
+    key, place = placed(SWAP, sources.get(SWAP, "default"))
+    problem = f"{count} is more than the {transformer.layers} blocks of the transformer"
+    raise ConfigError([Fault(key, problem, place, f"give {transformer.layers} at most")])
+
+
+def block_notices(config: TrainConfig, transformer: TransformerFacts | None) -> list[str]:
+    """Counts of blocks above what there is: they are taken as all of them."""
+    if transformer is None:
+        return []
+    layers = transformer.layers
+    return [
+        f"{name} is {count}, more than the {layers} blocks that there are: {meaning}"
+        for name, count, meaning in _counts(config)
+        if count > layers
+    ]
+
+
+def _counts(config: TrainConfig) -> Iterator[tuple[str, int, str]]:
+    memory = config.memory
+    if memory.gradient_checkpointing:
+        yield (
+            "gradient_checkpointing_free_blocks",
+            memory.gradient_checkpointing_free_blocks,
+            "all of them keep their activations, as without gradient_checkpointing",
+        )
+        interval = memory.gradient_checkpointing_interval or 1
+        yield "gradient_checkpointing_interval", interval, "all of them are one recomputed piece"
+    if memory.enable_group_offload and memory.group_offload_type == "block_level":
+        count = memory.group_offload_blocks_per_group
+        yield "group_offload_blocks_per_group", count, "all of them are one group, and none waits elsewhere"
+
+
+def offload_notices(config: TrainConfig, machine: Machine) -> list[str]:
+    """Offload on a device whose memory is the main memory, and a stream where there are none."""
+    memory = config.memory
+    notices = []
+    names = ("enable_group_offload", "enable_model_cpu_offload", SWAP)
+    asked = [name for name in names if getattr(memory, name)]
+    if asked and machine.device in SHARED_MEMORY:
+        saves = "saves" if len(asked) == 1 else "save"
+        where = f"{DEVICES[machine.device]}, whose memory is the main memory"
+        notices.append(f"{' and '.join(asked)} {saves} nothing on {where}")
+    if memory.enable_group_offload and memory.group_offload_use_stream and machine.device != "cuda":
+        where = DEVICES[machine.device]
+        notices.append(f"group_offload_use_stream has no effect on {where}: only NVIDIA GPUs have such streams")
+    return notices
