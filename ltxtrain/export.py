@@ -105,6 +105,7 @@ def _metadata(checkpoint: Checkpoint, kind: str) -> dict[str, str]:
         "base_model_transformer_sha256": about["base_model_sha256"],
         "rank": str(about["rank"]),
         "alpha": f"{about['alpha']:g}",
+        "adapter_dtype": about.get("adapter_dtype", "float32"),  # earlier checkpoints knew no other
         "step": str(checkpoint.step),
         "dtype": kind,
         "config_sha256": about["config_sha256"],

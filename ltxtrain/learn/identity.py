@@ -8,11 +8,15 @@ from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from ltxtrain.config import dataset_settings
+from ltxtrain.config.optimizers import adapter_dtype
 from ltxtrain.facts.digests import sha256_of
 from ltxtrain.plan.manifest import PLACES, config_sha256
 from ltxtrain.plan.records import Plan
 
-TOLD_SECTIONS = ("model", "adapter", "data", "cache", "precision", "memory", "objective", "optimizer", "schedule")
+TOLD_SECTIONS = frozenset(
+    ("model", "adapter", "data", "cache", "precision", "memory", "speed", "objective", "optimizer", "schedule")
+)
+READ_AHEAD = ("dataloader_prefetch", "dataloader_prefetch_qlen")  # they change no bit of what is read
 
 
 def identity_of(plan: Plan, spec: Any) -> dict[str, str]:
@@ -34,7 +38,8 @@ def told_settings(plan: Plan) -> dict[str, Any]:
     """
     config = plan.config
     sections = config.model_dump(mode="json", include=set(TOLD_SECTIONS))
-    settings = {name: value for section in sections.values() for name, value in section.items() if name not in PLACES}
+    untold = {*PLACES, *READ_AHEAD}
+    settings = {name: value for section in sections.values() for name, value in section.items() if name not in untold}
     settings.pop("datasets")
     if config.data.datasets or config.data.data_backend_config is not None:
         for dataset in plan.settled:
@@ -65,6 +70,7 @@ def about(plan: Plan, spec: Any, model: Any, digest: str) -> dict[str, Any]:
         "rank": spec.rank,
         "alpha": spec.alpha,
         "peft_config": spec.peft_config(),
+        "adapter_dtype": adapter_dtype(plan.config.optimizer.optimizer),
         "config_sha256": config_sha256(plan),
         "resolutions": sorted({planned.bucket.key for planned in plan.buckets}),
     }

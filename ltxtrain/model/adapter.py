@@ -144,12 +144,13 @@ def adapter_off(transformer: LTXVideoTransformer3DModel) -> Iterator[None]:
 
 
 def load_exported(pipeline: LTXPipeline, path: Path) -> None:
-    """Load an exported file through diffusers, in float32. Raises ``ModelError`` unless every weight finds its place.
+    """Load an exported file through diffusers. Raises ``ModelError`` unless every weight finds its place.
 
     diffusers itself only warns when weights are left over, says nothing when some are missing, and rounds them to the
-    base model's dtype, in which they would give other frames than the run's own validation.
+    base model's dtype. Here they have the dtype that they were trained in, which the file tells: in any other they
+    would give other frames than the run's own validation.
     """
-    shapes, targets = _read_exported(path)
+    shapes, targets, dtype = _read_exported(path)
     modules = _linear_modules(pipeline.transformer)
     expected = {f"{name}{part}" for name in modules if _is_target(name, targets) for part in LORA_PARTS}
     if targets and expected != shapes.keys():
@@ -166,14 +167,15 @@ def load_exported(pipeline: LTXPipeline, path: Path) -> None:
     pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=ADAPTER_NAME)
     for name, parameter in pipeline.transformer.named_parameters():
         if f".{ADAPTER_NAME}." in name:
-            parameter.data = parameter.data.to(torch.float32)
+            parameter.data = parameter.data.to(dtype)
     with safe_open(path, "pt") as file:
         weights = {name: file.get_tensor(f"{DIFFUSERS_PREFIX}{name}") for name in shapes}
     load_adapter_weights(pipeline.transformer, weights)
 
 
-def _read_exported(path: Path) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
-    """Shapes by name without diffusers' prefix, and the target modules if the file tells them."""
+def _read_exported(path: Path) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...], torch.dtype]:
+    """Shapes by name without diffusers' prefix; the target modules if the file tells them, and the dtype in training,
+    which is float32 unless it does."""
     try:
         with safe_open(path, "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -187,7 +189,8 @@ def _read_exported(path: Path) -> tuple[dict[str, tuple[int, ...]], tuple[str, .
             hint="name pytorch_lora_weights.safetensors of a run's export",
         )
     bare = {name.removeprefix(DIFFUSERS_PREFIX): shape for name, shape in shapes.items()}
-    return bare, tuple(told.get(f"{DIFFUSERS_PREFIX}target_modules", ()))
+    dtype = torch.bfloat16 if metadata.get("adapter_dtype") == "bfloat16" else torch.float32
+    return bare, tuple(told.get(f"{DIFFUSERS_PREFIX}target_modules", ())), dtype
 
 
 def _misfit(path: Path, reason: str) -> ModelError:

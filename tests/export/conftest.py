@@ -46,7 +46,8 @@ def tiny(cache: Path) -> ModelFolder:
 
 @pytest.fixture
 def make_run(tiny: ModelFolder, tmp_path: Path) -> MakeRun:
-    """``make_run(targets, rank=, alpha=, dtype=the base's)``: an adapter with weights that matter, as if trained."""
+    """``make_run(targets, rank=, alpha=, dtype=the base's, trained=the adapter's)``: an adapter with weights that
+    matter, as if trained."""
 
     def make(
         targets: tuple[str, ...] = DEFAULT_TARGETS,
@@ -55,11 +56,12 @@ def make_run(tiny: ModelFolder, tmp_path: Path) -> MakeRun:
         alpha: float = 4.0,
         step: int = 7,
         dtype: torch.dtype = torch.float32,
+        trained: torch.dtype = torch.float32,
     ) -> FinishedRun:
         transformer = load_transformer(tiny, Loading(dtype))
         spec = AdapterSpec(rank, alpha, 0.1, targets)
         generator = torch.Generator().manual_seed(step)
-        for parameter in attach_adapter(transformer, spec, 0).values():
+        for parameter in attach_adapter(transformer, spec, 0, trained).values():
             parameter.data.normal_(0.0, 0.1, generator=generator)
         about = {
             "run": "my-run",
@@ -69,6 +71,7 @@ def make_run(tiny: ModelFolder, tmp_path: Path) -> MakeRun:
             "rank": rank,
             "alpha": alpha,
             "peft_config": spec.peft_config(),
+            "adapter_dtype": str(trained).removeprefix("torch."),
             "config_sha256": "cd" * 32,
             "resolutions": ["64x64x9", "96x64x9"],
         }

@@ -121,10 +121,11 @@ def test_our_own_loading_gives_the_same(make_run: MakeRun, pipeline: LTXPipeline
     assert np.array_equal(loaded, render(pipeline))
 
 
-def test_over_a_bfloat16_base_the_adapter_stays_float32_as_in_the_runs_own_validation(
-    make_run: MakeRun, tiny: ModelFolder
+@pytest.mark.parametrize("trained", [torch.float32, torch.bfloat16])
+def test_over_a_bfloat16_base_the_adapter_keeps_its_dtype_as_in_the_runs_own_validation(
+    make_run: MakeRun, tiny: ModelFolder, trained: torch.dtype
 ) -> None:
-    run = make_run(dtype=torch.bfloat16)
+    run = make_run(dtype=torch.bfloat16, trained=trained)
     list(iter_export(run.folder))
     pipeline = DiffusionPipeline.from_pretrained(str(tiny.base), dtype=torch.bfloat16)
     pipeline.set_progress_bar_config(disable=True)

@@ -90,6 +90,7 @@ def test_the_metadata_are_these_and_no_others(make_run: MakeRun) -> None:
             "alpha": "2.5",
             "step": "7",
             "dtype": dtype,
+            "adapter_dtype": "float32",
             "config_sha256": "cd" * 32,
             "ltxtrain_version": __version__,
         }

@@ -11,6 +11,7 @@ from diffusers import LTXVideoTransformer3DModel
 
 from ltxtrain.config.optim import OptimizerConfig, OptimizerName
 from ltxtrain.config.optimizers import OPTIMIZERS, adapter_dtype
+from ltxtrain.learn.checkpoint import load_checkpoint
 from ltxtrain.learn.optimizers import evaluating, make_optimizer
 from ltxtrain.model.adapter import AdapterSpec, attach_adapter
 from ltxtrain.model.transformer import predict_velocity
@@ -38,6 +39,9 @@ def test_a_run_that_is_killed_and_goes_on_ends_with_the_same_bytes(plan_for: Pla
     assert (killed.run_dir / "checkpoints" / "step-00000004" / "optimizer.safetensors").read_bytes() == (
         straight.run_dir / "checkpoints" / "step-00000004" / "optimizer.safetensors"
     ).read_bytes()
+    # So that what is exported can be rendered as the run's own validation renders it.
+    about = load_checkpoint(killed.run_dir / "checkpoints" / "step-00000004").state["about"]
+    assert about["adapter_dtype"] == adapter_dtype(options["optimizer"])
 
 
 def test_a_saved_adapter_is_the_mean_that_schedule_free_training_stands_for(plan_for: PlanFor) -> None:
