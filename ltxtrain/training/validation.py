@@ -61,12 +61,7 @@ def measure_held_out(run: Run, step: int, stop: StopFlag) -> Generator[Event, No
 
     if sets_due(run.plan, run.order, step):
         measuring = Measuring(run.prepared, sigmas_of, losses, run.folder.root / EVALUATIONS)
-        yield from _phase(run, EVALUATION, _evaluated(run, evaluate(measuring, run.plan, run.order, step, stop)))
-
-
-def _evaluated(run: Run, events: Generator[Event, None, None]) -> Generator[Event, None, None]:
-    with evaluating(run.optimizer):
-        yield from events
+        yield from _phase(run, EVALUATION, evaluate(measuring, run.plan, run.order, step, stop))
 
 
 def validate(run: Run, step: int, stop: StopFlag, *, again: bool) -> Generator[Event, None, None]:
@@ -120,18 +115,17 @@ def _render(run: Run, wanted: Wanted, step: int, stop: StopFlag) -> Generator[Ev
 
 @contextmanager
 def _rendering(run: Run) -> Iterator[None]:
-    """Inside, the transformer has the weights that the optimiser stands for, and attends as it is asked to without
-    gradients."""
+    """Inside, the transformer attends as it is asked to without gradients."""
     set_attention(run.transformer, run.plan.config.speed, training=False)
     try:
-        with evaluating(run.optimizer):
-            yield
+        yield
     finally:
         set_attention(run.transformer, run.plan.config.speed, training=True)
 
 
 def _phase(run: Run, name: str, events: Generator[Event, None, None]) -> Generator[Event, None, None]:
-    """``events`` of a phase in between, and what it took when that is more than it ever did."""
+    """``events`` of a phase in between, of the weights that the optimiser stands for, and what the phase took when that
+    is more than it ever did."""
     before, anything = run.meter.known(name), False
     run.meter.enter(name)
     with evaluating(run.optimizer):

@@ -74,6 +74,42 @@ def test_attention_in_plain_products_trains_the_same_but_for_rounding(plan_for: 
     assert found["native-math"] == pytest.approx(found["diffusers"], rel=1e-4)
 
 
+class Reads(TorchDispatchMode):
+    """How often a number was read of a tensor, for which a device is waited for. Not truths: those are of the masks of
+    captions, which are looked at in main memory."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+        self.count += function is torch.ops.aten._local_scalar_dense.default and given[0].dtype != torch.bool
+        return function(*given, **(named or {}))
+
+
+@pytest.mark.parametrize("optimizer", ["bnb-adamw8bit", "adamw_bf16"])
+def test_the_device_is_waited_for_once_in_a_step(
+    plan_for: PlanFor, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    """With two batches to the step, and the update with it."""
+    lists: list[int] = []
+    plain = torch.Tensor.tolist
+
+    def noted(self: torch.Tensor) -> Any:
+        lists.append(self.numel())
+        return plain(self)
+
+    options = {"optimizer": optimizer, "gradient_accumulation_steps": 2, "train_batch_size": 1, "ltx_i2v_prob": 0}
+    plan = plan_for(**BASE | options)
+    events = iter_train(plan, cached(plan), StopFlag())
+    while not isinstance(next(events), StepDone):
+        pass
+    monkeypatch.setattr(torch.Tensor, "tolist", noted)
+    with Reads() as reads:
+        assert isinstance(next(events), StepDone)
+    events.close()
+    assert lists == [3]  # two losses and the norm
+    assert reads.count == 0
+
+
 @pytest.mark.parametrize(("options", "expected"), [({}, 2), ({"dataloader_prefetch": "true"}, 10)])
 def test_so_many_batches_are_read_before_the_first_step(
     plan_for: PlanFor, monkeypatch: pytest.MonkeyPatch, options: dict[str, str], expected: int
