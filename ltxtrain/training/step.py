@@ -31,7 +31,8 @@ from ltxtrain.training.run import TRAINING, Run
 def take_step(run: Run, step: int) -> StepDone:
     """One optimiser step: accumulate, clip, refuse what is not finite, update. Each of its samples counts the same.
 
-    The device is waited for once, after all of its work but the update is on its way.
+    The device is waited for once, after all of its work but the update is on its way. A few optimisers wait for it in
+    the update (``waits`` of ``config/optimizers.py``, and states that are paged).
     """
     plan = run.plan
     began = time.perf_counter()

@@ -13,7 +13,8 @@ from ltxtrain.config.optim import OptimizerConfig, OptimizerName
 from ltxtrain.config.optimizers import OPTIMIZERS, adapter_dtype
 from ltxtrain.learn.checkpoint import load_checkpoint
 from ltxtrain.learn.optimizers import evaluating, make_optimizer
-from ltxtrain.model.adapter import AdapterSpec, attach_adapter
+from ltxtrain.model.adapter import AdapterSpec, adapter_weights, attach_adapter
+from ltxtrain.model.render import render_video
 from ltxtrain.model.transformer import predict_velocity
 from ltxtrain.plan.records import Plan
 from ltxtrain.plan.text import render_plan
@@ -54,6 +55,22 @@ def test_a_saved_adapter_is_the_mean_that_schedule_free_training_stands_for(plan
     # After one step the mean is the one point that there is, which the step of AdamW reaches, too.
     for name, weight in adapter_tensors(free).items():
         assert torch.allclose(weight, adapter_tensors(plain)[name], atol=1e-5), name
+
+
+def test_validation_shows_the_adapter_that_is_saved(plan_for: PlanFor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which schedule-free training does not train itself."""
+    shown: list[dict[str, torch.Tensor]] = []
+
+    def noted(pipeline: Any, *rest: Any) -> Any:
+        shown.append(adapter_weights(pipeline.transformer))
+        return render_video(pipeline, *rest)
+
+    monkeypatch.setattr("ltxtrain.training.validation.render_video", noted)
+    options = {"validation_disable": "false", "validation_step_interval": 2, "validation_num_inference_steps": 1}
+    plan = plan_for(optimizer="adamw_schedulefree", max_train_steps=2, **options)
+    trained(plan)
+    saved = adapter_tensors(plan)
+    assert shown and all(torch.equal(shown[-1][name], saved[name]) for name in saved)
 
 
 def test_a_rate_changed_at_a_resume_is_used(plan_for: PlanFor) -> None:
