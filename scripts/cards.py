@@ -11,7 +11,7 @@ from ltxtrain.config import TrainConfig, load_config, resolve_datasets
 from ltxtrain.config.catalogue import options
 from ltxtrain.config.layers import document_layer
 from ltxtrain.config.presets import preset_chain, preset_names, read_preset
-from ltxtrain.errors import MachineError
+from ltxtrain.errors import ConfigError, MachineError
 from ltxtrain.facts.machine import Gpu, Machine
 from ltxtrain.facts.models import ModelFacts, model_facts
 from ltxtrain.plan.buckets import SizeRule, target_of_ratio
@@ -31,8 +31,9 @@ SHORT = {"text embeddings": "text", "latents": "latents", "training": "training"
 INTRODUCTION = """# Presets on cards
 
 The estimated peak of each phase, in GiB with the margin that a plan adds, for clips of three to two at the preset's own
-resolution and length. `ltxtrain plan` tells the same of your clips. A preset fits on a card when its largest phase
-does; `memory_gb` is what the preset promises, and a test holds it to that.
+resolution and length. `ltxtrain plan` tells the same of your clips, but for {refused}: they ask for options that are
+not built yet, so that `ltxtrain plan` and `train` refuse them with exit code 2. A preset fits on a card when its largest
+phase does; `memory_gb` is what the preset promises, and a test holds it to that.
 
 This page is written by `make docs` from the presets and the plan's estimate; do not edit it. Nothing on it has been
 measured on a GPU.
@@ -71,7 +72,17 @@ WORDS = {
 def presets_page() -> str:
     rows = (_budget_row(bucket, card) for bucket in SHAPES for card in BUDGETS)
     budgets = table(("clips", "budget", "what is chosen"), rows)
-    return INTRODUCTION + "\n" + presets_table() + LEGEND + BUDGETS_TEXT + budgets
+    *some, last = (f"`{name}`" for name in preset_names() if _is_refused(name))
+    introduction = INTRODUCTION.format(refused=f"{', '.join(some)} and {last}")
+    return introduction + "\n" + presets_table() + LEGEND + BUDGETS_TEXT + budgets
+
+
+def _is_refused(name: str) -> bool:
+    try:
+        load_config([name], env={}, flags={})
+    except ConfigError:
+        return True
+    return False
 
 
 def presets_table() -> str:
