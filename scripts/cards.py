@@ -31,9 +31,10 @@ SHORT = {"text embeddings": "text", "latents": "latents", "training": "training"
 INTRODUCTION = """# Presets on cards
 
 The estimated peak of each phase, in GiB with the margin that a plan adds, for clips of three to two at the preset's own
-resolution and length. `ltxtrain plan` tells the same of your clips, but for {refused}: they ask for options that are
-not built yet, so that `ltxtrain plan` and `train` refuse them with exit code 2. A preset fits on a card when its largest
-phase does; `memory_gb` is what the preset promises, and a test holds it to that.
+resolution and length. A preset fits on a card when its largest phase does; `memory_gb` is what the preset promises, and
+a test holds it to that. `ltxtrain plan` tells the same of your clips, but for presets that ask for options that are not
+built yet, which `ltxtrain plan` and `train` refuse with exit code 2:
+{refused}.
 
 This page is written by `make docs` from the presets and the plan's estimate; do not edit it. Nothing on it has been
 measured on a GPU.
