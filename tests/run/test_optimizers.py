@@ -66,7 +66,7 @@ def test_validation_shows_the_adapter_that_is_saved(plan_for: PlanFor, monkeypat
         return render_video(pipeline, *rest)
 
     monkeypatch.setattr("ltxtrain.training.validation.render_video", noted)
-    options = {"validation_disable": "false", "validation_step_interval": 2, "validation_num_inference_steps": 1}
+    options = {"validation_disable": "false", "validation_step_interval": 2, "validation_num_inference_steps": 2}
     plan = plan_for(optimizer="adamw_schedulefree", max_train_steps=2, **options)
     trained(plan)
     saved = adapter_tensors(plan)
