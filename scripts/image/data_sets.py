@@ -20,7 +20,7 @@ for number in range(2):
     picture = Path(f"/data/pictures/{number}.png")
     Image.new("RGB", (160, 128), (80 * number, 90, 150)).save(picture)
     picture.with_suffix(".txt").write_text("a plain colour")
-assert SharedMemory().room(LEAST_BYTES) is not None, "no sealed memory"
+assert SharedMemory(0).room(LEAST_BYTES) is not None, "no sealed memory"
 """
 # 33 frames of 128x128: more than goes through a pipe.
 SETS = """
