@@ -131,7 +131,8 @@ def test_a_batch_that_does_not_fit_is_told_before_the_first_step(
     bucket, clips = trial.largest_batch(plan)
     message = told.value.message
     assert f"train on {clips} x {bucket.key}" in message and "\n" not in message
-    assert "needs about 1.0 GiB" in message and "could be had" in message
+    needed = next(phase.total for phase in plan.memory if phase.phase == "training")
+    assert f"needs about {format_bytes(needed)}, " in message and "could be had" in message
     assert told.value.exit_code == 6 and told.value.hint
     assert not (plan.run_dir / "metrics.jsonl").exists()
 
