@@ -14,7 +14,7 @@ from ltxtrain.config.presets import preset_names
 from ltxtrain.errors import MachineError
 from ltxtrain.facts.machine import Gpu, Machine
 from ltxtrain.facts.models import KNOWN_MODELS
-from ltxtrain.plan.budget import PLAIN, Choice, choose, with_values
+from ltxtrain.plan.budget import Choice, choose, with_values
 from ltxtrain.plan.memory import estimate_memory
 from ltxtrain.plan.records import Bucket, PhaseMemory
 from ltxtrain.plan.setup import training_setup
@@ -81,27 +81,17 @@ def test_each_value_of_a_preset_that_gives_way_is_named() -> None:
     assert "base_model_precision" not in given and "gradient_checkpointing false" in given
 
 
-@pytest.mark.parametrize("budget", [4, 6, 8, 10, 12, 16])
-def test_the_reason_names_what_bears_on_the_phase_that_it_names(budget: float) -> None:
-    choice = chosen(budget, train_batch_size=1)
-    found = re.search(r"; with (.*), ([a-z ]+) would need", choice.notice)
-    if found is None:
-        assert budget >= 12
-        return
-    names = [words.split()[0] for words in found[1].split(", ")]
-    phase = found[2]
-    values = {words.split()[0]: words.split()[1] for words in found[1].split(", ")}
-    typed = {name: {"true": True, "false": False}.get(text, text) for name, text in values.items()}
-    typed = {name: int(v) if isinstance(v, str) and v.isdigit() else v for name, v in typed.items()}
-    slower = {each.phase: each.total for each in phases_of(choice.config, CUDA)}
-    faster = {each.phase: each.total for each in phases_of(with_values(choice.config, typed), CUDA)}
-    assert faster[phase] > budget * GIB >= slower[phase]
-    assert set(names) <= set(PLAIN)
-    for phase_options, phases in (
-        (("text_encoder_1_precision",), ("text embeddings",)),
-        (("gradient_checkpointing", "gradient_checkpointing_free_blocks"), ("training",)),
-    ):
-        assert phase in phases or not set(names) & set(phase_options)
+@pytest.mark.parametrize(
+    ("budget", "names"),
+    [(5, ["base_model_precision", "enable_group_offload"]), (8, ["gradient_checkpointing"])],
+)
+def test_the_reason_names_only_what_bears_on_the_phase_that_it_names(budget: float, names: list[str]) -> None:
+    """The choice differs from the faster one in how the VAE works, too, which is nothing to training."""
+    notice = chosen(budget).notice
+    found = re.search(r"; with (.*), training would need ([\d.]+) GiB$", notice)
+    assert found is not None
+    assert [words.split()[0] for words in found[1].split(", ")] == names
+    assert float(found[2]) > budget
 
 
 def hint_of(budget: float, machine: Machine = CUDA, **flags: object) -> tuple[str, str]:
