@@ -20,10 +20,8 @@ __all__ = [
     "Quantised",
     "QuantisedLinear",
     "computing_dtype",
-    "dequantised",
     "is_quantised_layer",
     "quantisation_error",
-    "quantise",
     "quantised_linear",
 ]
 
@@ -136,31 +134,6 @@ def quantised_linear(linear: nn.Linear, name: str, dtype: torch.dtype) -> Quanti
     return QuantisedLinear(linear, name, dtype)
 
 
-def quantise(model: nn.Module, part: Part, name: str, dtype: torch.dtype) -> Quantised:
-    """Replace the linear layers in the blocks of ``model``, which computes in ``dtype``, by quantised ones."""
-    layers = [layer for layer, module in model.named_modules() if _is_layer(part, layer, module)]
-    before = after = 0
-    errors = []
-    for layer in layers:
-        owner, _, own = layer.rpartition(".")
-        linear = model.get_submodule(layer)
-        made = quantised_linear(linear, name, computing_dtype(part, layer, dtype))
-        before, after = before + linear.weight.nbytes, after + made.stored_bytes()
-        errors.append(quantisation_error(linear, made))
-        model.get_submodule(owner)._modules[own] = made
-    return Quantised(name, tuple(layers), before, after, sum(errors) / max(1, len(errors)))
-
-
-def dequantised(module: QuantisedLinear) -> nn.Linear:
-    """An ordinary frozen layer with the weight that the codes of ``module`` stand for, in its dtype."""
-    with torch.device("meta"):
-        linear = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
-    linear.weight = _frozen(module.weight_in(module.dtype))
-    if module.bias is not None:
-        linear.bias = _frozen(module.bias.detach().clone())
-    return linear.train(module.training)
-
-
 def quantisation_error(linear: nn.Linear, quantised: QuantisedLinear) -> float:
     """How far the weights are from what they were in bf16, as a share of their norm (Frobenius); 0 where all are 0.
 
@@ -180,10 +153,6 @@ def quantisation_error(linear: nn.Linear, quantised: QuantisedLinear) -> float:
 def computing_dtype(part: Part, layer: str, dtype: torch.dtype) -> torch.dtype:
     """The dtype that a layer computes in. T5's ``wo`` overflows in fp16, so that it stays in float32 there."""
     return torch.float32 if part == "text_encoder" and layer.endswith(".wo") and dtype == torch.float16 else dtype
-
-
-def _is_layer(part: Part, name: str, module: nn.Module) -> bool:
-    return type(module) is nn.Linear and is_quantised_layer(part, name)
 
 
 def _frozen(tensor: torch.Tensor) -> nn.Parameter:

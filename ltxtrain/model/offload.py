@@ -92,10 +92,6 @@ class Offload:
         """Of what has a home: what is on the device now."""
         return sum(group.size for group in self.groups if group.here)
 
-    @property
-    def home_bytes(self) -> int:
-        return sum(group.size for group in self.groups)
-
     def enter(self, number: int) -> None:
         """Have that group on the device, let go of the others, and begin to fetch the one that comes next."""
         for other in self.others:

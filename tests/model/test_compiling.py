@@ -15,9 +15,9 @@ from ltxtrain.model.adapter import AdapterSpec, adapter_off, attach_adapter
 from ltxtrain.model.attention import set_attention
 from ltxtrain.model.checkpointing import set_checkpointing
 from ltxtrain.model.compiling import compile_blocks
-from ltxtrain.model.formats import quantise
 from ltxtrain.model.offload import place_transformer
 from ltxtrain.model.transformer import predict_velocity
+from tests.quantised import quantise
 
 BLOCKS = 3
 SPEC = AdapterSpec(2, 2.0, 0.0, ("to_q", "to_k", "to_v", "to_out.0"))

@@ -18,14 +18,13 @@ from ltxtrain.model.adapter import AdapterSpec, attach_adapter
 from ltxtrain.model.format_codes import decode
 from ltxtrain.model.formats import (
     QuantisedLinear,
-    dequantised,
     is_quantised_layer,
     quantisation_error,
-    quantise,
     quantised_linear,
 )
 from ltxtrain.model.fp8 import fp8_product, fp8_rows, read_fp8_rows
 from ltxtrain.model.transformer import predict_velocity
+from tests.quantised import dequantised, quantise
 
 QUANTISED = [name for name in WORKING if name != "no_change"]
 SPEC = AdapterSpec(rank=4, alpha=4.0, dropout=0.0, targets=("to_k", "to_q", "to_v", "to_out.0", "net.0.proj", "net.2"))

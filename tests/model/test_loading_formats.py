@@ -15,9 +15,10 @@ from ltxtrain.config.formats import FORMATS
 from ltxtrain.facts.models import t5_params
 from ltxtrain.model import loading as loading_module
 from ltxtrain.model.folder import ModelFolder
-from ltxtrain.model.formats import Quantised, QuantisedLinear, quantise, quantised_linear
+from ltxtrain.model.formats import Quantised, QuantisedLinear, quantised_linear
 from ltxtrain.model.loading import Loading, load_text_encoder, load_transformer, load_vae
 from ltxtrain.model.random_model import RandomSpec, random_folder
+from tests.quantised import quantise
 
 Locate = Callable[..., ModelFolder]
 WORKING = [name for name, format in FORMATS.items() if format.quantised and not format.verdict.refused]

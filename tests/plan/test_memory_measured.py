@@ -22,12 +22,12 @@ from ltxtrain.learn.objective import add_noise, velocity_loss
 from ltxtrain.learn.optimizers import make_optimizer
 from ltxtrain.model.adapter import adapter_spec, attach_adapter
 from ltxtrain.model.checkpointing import set_checkpointing
-from ltxtrain.model.formats import quantise
 from ltxtrain.model.transformer import facts_of, predict_velocity
 from ltxtrain.plan.memory.phases import training_lines
 from ltxtrain.plan.records import Bucket
 from ltxtrain.plan.setup import training_setup
 from tests.allocations import Allocations
+from tests.quantised import quantise
 
 DTYPES = {"bf16": torch.bfloat16, "no": torch.float32}
 TINY = {"heads": 4, "head_dim": 32, "layers": 2, "text": 32}
