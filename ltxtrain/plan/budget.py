@@ -2,8 +2,8 @@
 
 What is set in a file, in the environment or by a flag stays as it is. A preset gives way: it is somebody's guess for
 cards of one kind, and the budget is what the user says of his own; each value that gave way is told. The choice is
-written into the configuration in
-place of the budget, so that config.toml leads to the same run on any machine and with any later estimate.
+written into the configuration in place of the budget, so that config.toml leads to the same run on any machine and with
+any later estimate.
 """
 
 from __future__ import annotations
