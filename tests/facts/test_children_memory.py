@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,12 @@ def shared() -> int:
     """How many pieces of shared memory this process has."""
     if sys.platform != "linux":
         return 0
-    files = [link for link in Path("/proc/self/fd").iterdir() if "memfd" in os.path.realpath(link)]
-    return len({link.stat().st_ino for link in files})
+    rooms = set()
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # a thread of the pool has closed it
+            if "memfd" in os.path.realpath(link):
+                rooms.add(link.stat().st_ino)
+    return len(rooms)
 
 
 def test_answers_that_are_kept_are_not_written_over_and_memory_is_used_again(module: str) -> None:
