@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXPipeline, LTXVideoTransformer3DModel
 
-from ltxtrain.config.formats import FORMATS
+from ltxtrain.config.formats import in_float32
 from ltxtrain.config.optimizers import adapter_dtype
 from ltxtrain.model.adapter import AdapterSpec, attach_adapter, load_exported
 from ltxtrain.model.arithmetic import set_tf32
@@ -91,8 +91,8 @@ def _load_base(
 
 def base_dtype(precision: PrecisionConfig, dtype: torch.dtype) -> torch.dtype:
     """What the base computes in where ``dtype`` is asked for: a quantised one may keep float32 for all that is not."""
-    quantised = FORMATS[precision.base_model_precision].quantised
-    return torch.float32 if quantised and precision.base_model_default_dtype == "fp32" else dtype
+    kept = in_float32(precision.base_model_precision, precision.base_model_default_dtype)
+    return torch.float32 if kept else dtype
 
 
 def base_loading(precision: PrecisionConfig, memory: MemoryConfig, place: Place) -> Loading:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ltxtrain.config.conflicts import conflict_faults
 from ltxtrain.config.formats import FORMATS
 from ltxtrain.config.optimizers import OPTIMIZERS
-from ltxtrain.plan.budget import EIGHT_BITS, FOUR_BITS, NAME, with_values
+from ltxtrain.plan.budget import EIGHT_BITS, FOUR_BITS, NAME, with_values, word
 from ltxtrain.plan.memory import TrainingSetup, estimate_memory
 from ltxtrain.plan.records import SPATIAL_RATIO, TEMPORAL_RATIO, Bucket, PhaseMemory, Plan
 from ltxtrain.plan.setup import base_facts, training_setup, with_batches
@@ -94,7 +94,7 @@ def _options(plan: Plan, buckets: tuple[Bucket, ...]) -> Iterator[Case]:
         config = with_values(plan.config, values)
         if config != plan.config and all(str(fault) in faults for fault in conflict_faults(config, plan.sources)):
             changed = (name for name in values if with_values(plan.config, {name: values[name]}) != plan.config)
-            words = " and ".join(f"{name} to {_word(values[name])}" for name in changed)
+            words = " and ".join(f"{name} to {word(values[name])}" for name in changed)
             yield f"set {words}", buckets, _setup(plan, config)
 
 
@@ -160,9 +160,3 @@ def _narrower(bucket: Bucket) -> Bucket:
 
 def _shorter(bucket: Bucket) -> Bucket:
     return Bucket(bucket.width, bucket.height, int(0.75 * (bucket.frames - 1)) // TEMPORAL_RATIO * TEMPORAL_RATIO + 1)
-
-
-def _word(value: object) -> str:
-    if value is None:
-        return "nothing"
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -244,7 +244,7 @@ def _notice(budget: float, search: _Search, chosen: TrainConfig, missed: tuple[V
     faster, phase = search.applied(missed[0]), missed[1]
     other = [name for name in PLAIN if _value(faster, name) != _value(chosen, name)]
     bearing = [name for name in other if search.bears(name, _value(chosen, name), faster, phase)]
-    instead = ", ".join(f"{name} {_word(_value(faster, name))}" for name in bearing or other)
+    instead = ", ".join(f"{name} {word(_value(faster, name))}" for name in bearing or other)
     return f"{text}; with {instead}, {phase.phase} would need {format_need(phase.total, search.budget)}"
 
 
@@ -252,8 +252,8 @@ def _told(name: str, search: _Search, chosen: TrainConfig) -> str:
     """The chosen value where it is not the fastest, or takes the place of what a preset asks for."""
     value, asked, source = _value(chosen, name), _value(search.config, name), search.sources.get(name, "default")
     if value != asked and source.startswith("preset "):
-        return f"{name} {_word(value)} (instead of {_word(asked)} from {source})"
-    return f"{name} {_word(value)}" if value != PLAIN[name] else ""
+        return f"{name} {word(value)} (instead of {word(asked)} from {source})"
+    return f"{name} {word(value)}" if value != PLAIN[name] else ""
 
 
 def _nothing_fits(
@@ -318,5 +318,8 @@ def _smaller(name: str, search: _Search, machine: Machine) -> Iterator[Values]:
             yield {**search.free(moved), **({name: moved[name]} if name in moved else {})}
 
 
-def _word(value: object) -> str:
+def word(value: object) -> str:
+    """A value as it is written in a file."""
+    if value is None:
+        return "nothing"
     return str(value).lower() if isinstance(value, bool) else str(value)
