@@ -48,8 +48,7 @@ class Encoders:
         if self._vae is None:
             with memory_advice("placing the VAE", self._needs(LATENTS)):
                 place = Place(self.device, DTYPES[self._precision.vae_dtype])
-                self._vae, offload = assemble_vae(self._model, self._memory, place, "encoder")
-            self.batches.told.extend(offload.told)
+                self._vae, _ = assemble_vae(self._model, self._memory, place, "encoder")
 
     def load_text(self) -> None:
         if self._text is None:

@@ -68,7 +68,7 @@ def _one_of(deeds: dict[str, bool], manners: dict[str, bool]) -> str | None:
 
 
 def fill(loaded: LoadedConfig) -> None:
-    from ltxtrain.cli.surroundings import look_around
+    from ltxtrain.cli.surroundings import look_around, tell_offload
     from ltxtrain.learn.signals import StopFlag, watch_signals
     from ltxtrain.listeners.heartbeat import heartbeat_listener
     from ltxtrain.plan.device import refuse_without_gpu
@@ -82,6 +82,7 @@ def fill(loaded: LoadedConfig) -> None:
             refuse_without_gpu(planned.plan)
             check_support(planned.plan.config, planned.plan.machine)
             check_places(planned.plan.cache_dir, None, planned.plan.sources)
+            tell_offload(planned.plan.config.memory, planned.plan.machine.device)
         from ltxtrain.listeners.console import console_listener
 
         with console_listener() as console:

@@ -35,12 +35,14 @@ def sample(
     With a run's folder as the adapter, its own configuration (base model, precision, sizes) is where this one begins.
     A video that is there already is kept: the new one gets the next free number.
     """
-    from ltxtrain.cli.surroundings import look_around
+    from ltxtrain.cli.surroundings import look_around, tell_offload
     from ltxtrain.errors import ModelError
+    from ltxtrain.facts.machine import probe_machine
     from ltxtrain.learn.signals import StopFlag, watch_signals
     from ltxtrain.listeners.heartbeat import heartbeat_listener
     from ltxtrain.plan.folder import RunFolder
     from ltxtrain.plan.prompts import validation_videos
+    from ltxtrain.plan.support import check_support
 
     files = list(config or ())
     if adapter is not None and adapter.is_dir():
@@ -56,6 +58,9 @@ def sample(
     videos = tuple(replace(video, name=_free(to, video.name.replace("validation", name, 1))) for video in videos)
     with watch_signals(stop := StopFlag()), heartbeat_listener() as heartbeat:
         look_around()
+        machine = probe_machine()
+        check_support(loaded.config, machine, training=False)
+        tell_offload(loaded.config.memory, machine.device)
         print("loading torch and diffusers ...", file=sys.stderr)
         from ltxtrain.cli.drive import drain
         from ltxtrain.listeners.console import console_listener

@@ -62,7 +62,7 @@ def assemble_transformer(model: ModelFolder, config: TrainConfig, place: Place, 
     offload = place_transformer(transformer, place.device, config.memory)
     set_attention(transformer, config.speed, training=True)
     compile_blocks(transformer, config.speed)
-    return Trainable(transformer.train(), parameters, offload, (*told, *offload.told))
+    return Trainable(transformer.train(), parameters, offload, told)
 
 
 def assemble_pipeline(
@@ -119,9 +119,8 @@ def assemble_text_pipeline(
         accelerator=place.device,
     )
     encoder, tokenizer = load_text_encoder(model, loading, told.append)
-    offload = place_text_encoder(encoder, place.device, memory)
-    sentences = (quantised_sentence("text encoder", found) for found in told)
-    return make_text_pipeline(encoder, tokenizer), (*sentences, *offload.told)
+    place_text_encoder(encoder, place.device, memory)
+    return make_text_pipeline(encoder, tokenizer), tuple(quantised_sentence("text encoder", found) for found in told)
 
 
 def assemble_vae(

@@ -74,15 +74,11 @@ def taking_turns(*offloads: Offload) -> Iterator[None]:
 
 @dataclass
 class Offload:
-    """The groups of one model, in the order of its modules; none for a model that lies on the device as a whole.
-
-    ``told`` is what the user has to hear: options that were not used, and why.
-    """
+    """The groups of one model, in the order of its modules; none for a model that lies on the device as a whole."""
 
     groups: Sequence[Group] = ()
     stream: torch.cuda.Stream | None = None
     ahead: bool = False
-    told: tuple[str, ...] = ()
     others: list[Offload] = field(default_factory=list)
     order: Order = field(default_factory=lambda: Order())
     _here: set[int] = field(default_factory=set)
@@ -154,14 +150,17 @@ def _place(part: Part, model: nn.Module, device: torch.device, memory: MemoryCon
                 hint="leave out enable_group_offload, enable_model_cpu_offload and musubi_blocks_to_swap",
             )
         parts = _GROUPED[way](part, model, memory)
-        asked = way.endswith("_level") and memory.group_offload_use_stream
+        ahead = way.endswith("_level") and memory.group_offload_use_stream and _is_cuda(device)
         path = memory.group_offload_to_disk_path if way.endswith("_level") else None
         home = disk(path, _bytes(parts)) if path else main_memory(device)
-        offload = offload_groups(model, parts, device, home, ahead=asked and device.type == "cuda")
-        if asked and not offload.ahead:
-            offload.told = (f"group_offload_use_stream has no effect on {device.type}: only CUDA devices have streams",)
+        offload = offload_groups(model, parts, device, home, ahead=ahead)
     model.to(device)
     return offload
+
+
+def _is_cuda(device: torch.device) -> bool:
+    """An NVIDIA GPU: PyTorch gives AMD's the same name. Elsewhere the plan tells that no stream is used."""
+    return device.type == "cuda" and torch.version.hip is None
 
 
 def offload_groups(

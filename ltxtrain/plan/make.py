@@ -123,7 +123,7 @@ def make_plan(
             *notices.model_notices(config.model.pretrained_model_name_or_path),
             *notices.paging_notices(config, base_transformer(config), machine),
             *block_notices(config, base_transformer(config)),
-            *offload_notices(config, machine),
+            *offload_notices(config.memory, machine.device),
             *notices.machine_notices(machine),
             *chosen,
         ),

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from ltxtrain.config.explain import placed
 from ltxtrain.errors import ConfigError, Fault
-from ltxtrain.facts.machine import Machine
 from ltxtrain.plan.setup import SHARED_MEMORY
 from ltxtrain.plan.support import DEVICES
 
 if TYPE_CHECKING:
     from ltxtrain.config import TrainConfig
+    from ltxtrain.config.compute import MemoryConfig
     from ltxtrain.facts.models import TransformerFacts
 
 SWAP = "musubi_blocks_to_swap"
@@ -55,17 +55,16 @@ def _counts(config: TrainConfig) -> Iterator[tuple[str, int, str]]:
         yield "group_offload_blocks_per_group", count, "all of them are one group, and none waits elsewhere"
 
 
-def offload_notices(config: TrainConfig, machine: Machine) -> list[str]:
-    """Offload on a device whose memory is the main memory, and a stream where there are none."""
-    memory = config.memory
+def offload_notices(memory: MemoryConfig, device: str) -> list[str]:
+    """Offload on a device whose memory is the main memory, and a stream where none is used. ``device`` is the kind of
+    the machine: cuda, rocm, mps or cpu."""
     notices = []
     names = ("enable_group_offload", "enable_model_cpu_offload", SWAP)
     asked = [name for name in names if getattr(memory, name)]
-    if asked and machine.device in SHARED_MEMORY:
+    if asked and device in SHARED_MEMORY:
         saves = "saves" if len(asked) == 1 else "save"
-        where = f"{DEVICES[machine.device]}, whose memory is the main memory"
+        where = f"{DEVICES[device]}, whose memory is the main memory"
         notices.append(f"{' and '.join(asked)} {saves} nothing on {where}")
-    if memory.enable_group_offload and memory.group_offload_use_stream and machine.device != "cuda":
-        where = DEVICES[machine.device]
-        notices.append(f"group_offload_use_stream has no effect on {where}: only NVIDIA GPUs have such streams")
+    if memory.enable_group_offload and memory.group_offload_use_stream and device != "cuda":
+        notices.append(f"group_offload_use_stream has no effect on {DEVICES[device]}: it is for NVIDIA GPUs alone")
     return notices

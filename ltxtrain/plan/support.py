@@ -38,9 +38,12 @@ class Unsupported:
     hint: str
 
 
-def check_support(config: TrainConfig, machine: Machine) -> None:
-    """Raise ``MachineError`` for the first name that this machine cannot compute, with the nearest that it can."""
-    for found in unsupported(config, machine):
+def check_support(config: TrainConfig, machine: Machine, *, training: bool = True) -> None:
+    """Raise ``MachineError`` for the first name that this machine cannot compute, with the nearest that it can.
+
+    Without ``training`` there is no optimiser.
+    """
+    for found in unsupported(config, machine, training=training):
         raise MachineError(found.problem, hint=found.hint)
 
 
@@ -49,11 +52,11 @@ def support_warnings(config: TrainConfig, machine: Machine) -> list[str]:
     return [f"{found.problem}; {found.hint}" for found in unsupported(config, machine)]
 
 
-def unsupported(config: TrainConfig, machine: Machine) -> Iterator[Unsupported]:
+def unsupported(config: TrainConfig, machine: Machine, *, training: bool = True) -> Iterator[Unsupported]:
     """Everything that the configuration names and this machine cannot compute."""
     for key, name, verdict in named(config):
-        if verdict.refused:
-            continue  # that is told without looking at the machine
+        if verdict.refused or (key == "optimizer" and not training):
+            continue  # what is refused is told without looking at the machine
         instead = _nearest(key, verdict, machine)
         hint = f"set {key} to {instead}" if instead else f"leave out {key}"
         if problem := _problem(verdict, machine):

@@ -18,6 +18,7 @@ from ltxtrain.data.claims import Claims
 from ltxtrain.data.store import entry_at, entry_key
 
 Told = tuple[int, str, str]
+ELSEWHERE = ("--pretrained-model-name-or-path", "/no/such/model")
 
 
 @pytest.fixture
@@ -146,3 +147,12 @@ def test_a_cache_that_is_in_use_is_not_pruned(
     code, _, err = ltxtrain("--prune", "--yes")
     assert code == 4 and "another process is using the cache" in err
     assert all(path.exists() for path in entries)
+
+
+def test_offload_that_does_nothing_here_is_told_where_no_plan_is_shown(ltxtrain: Callable[..., Told]) -> None:
+    code, _, err = ltxtrain("--made-clips", "1", "--enable-group-offload", "--group-offload-use-stream", *ELSEWHERE)
+    assert code == 5, "the model is not there, which is found afterwards"
+    assert err.splitlines()[:2] == [
+        "note: enable_group_offload saves nothing on a CPU, whose memory is the main memory",
+        "note: group_offload_use_stream has no effect on a CPU: it is for NVIDIA GPUs alone",
+    ]

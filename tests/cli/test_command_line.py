@@ -196,6 +196,16 @@ def test_a_mistyped_flag_is_told_even_when_it_swallows_an_argument(capsys: Captu
     assert code == 2 and "PROMPT" in err.splitlines()[0]
 
 
+def test_what_this_machine_cannot_compute_is_told_before_anything_is_rendered(capsys: Captured) -> None:
+    asked = ("--attention-mechanism", "xformers")
+    code, out, err = told(capsys, "sample", "a cat", "--preset", "smoke", *asked)
+    assert (code, out) == (4, "")
+    assert err.splitlines() == [
+        "error: attention_mechanism xformers does not work on a CPU",
+        "hint: set attention_mechanism to diffusers",
+    ]
+
+
 def test_every_option_is_a_flag_and_a_variable(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each option is given a value that no option takes, so that each must answer under its own name."""
     names = [name for name, option in options().items() if "text" not in option.kinds and "path" not in option.kinds]

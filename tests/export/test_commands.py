@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,9 +57,14 @@ def test_a_run_is_exported_and_its_adapter_renders(make_run: MakeRun, cache: Pat
     assert exported.stderr == ""
 
     made = tmp_path / "made"
-    options = [*SMALL, f"--cache-dir={cache}", "--to", made, "--name", "mine", "--adapter", run.folder]
+    offload = ("--enable-group-offload", "--group-offload-use-stream")  # which changes no bit
+    options = [*SMALL, f"--cache-dir={cache}", "--to", made, "--name", "mine", "--adapter", run.folder, *offload]
     sampled = ltxtrain("sample", PROMPT, *options)
     assert sampled.returncode == 0, sampled.stderr
+    assert re.findall(r"note: (\w+) (?:saves nothing|has no effect) on a CPU", sampled.stderr) == [
+        "enable_group_offload",
+        "group_offload_use_stream",
+    ]
     assert sampled.stdout == f"{made}/mine.mp4\n"
     assert sorted(path.name for path in made.iterdir()) == ["mine.mp4", "mine.png"]
 

@@ -52,6 +52,7 @@ def test_others_are_told_why_not_and_what_instead(machine: Machine, why: str) ->
 def test_eight_bit_optimisers_are_not_for_apple() -> None:
     [warning] = support_warnings(config_of(optimizer="bnb-lion8bit"), APPLE)
     assert "optimizer bnb-lion8bit does not work on an Apple GPU; set optimizer to optimi-lion" in warning
+    check_support(config_of(optimizer="bnb-lion8bit"), APPLE, training=False)
 
 
 def test_a_package_that_is_not_there_is_named_with_the_way_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

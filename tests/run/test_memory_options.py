@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from ltxtrain.events import Event, Notice, StepDone
+from ltxtrain.events import Event, StepDone
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.plan.records import Plan
 from ltxtrain.train import iter_train
@@ -75,12 +75,6 @@ def test_weights_in_a_folder_train_the_same_and_leave_nothing_there(
     trained(plain)
     assert adapter_bytes(plan) == adapter_bytes(plain)
     assert list(folder.rglob("*")) == []
-
-
-def test_a_stream_where_there_is_none_is_told(plan_for: PlanFor) -> None:
-    options = {"enable_group_offload": "true", "group_offload_use_stream": "true", "max_train_steps": 1}
-    told = [event.message for event in trained(plan_for(**BASE | options)) if isinstance(event, Notice)]
-    assert any("group_offload_use_stream" in sentence for sentence in told)
 
 
 def test_a_base_that_stays_in_float32_beside_its_quantised_layers(plan_for: PlanFor) -> None:
