@@ -9,6 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+# Stages that are phases of the plan's memory estimate, too; and one that is only that.
+TEXTS, LATENTS, TRAINING = "text embeddings", "latents", "training"
+EVALUATION, VALIDATION = "evaluation", "validation"
+LOADING = "loading"
+MAIN_MEMORY = "main memory"  # where a phase of the estimate takes it, beside a device that has its own
+
 
 @dataclass(frozen=True)
 class Notice:
@@ -20,7 +26,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class StageStarted:
-    """A stage (``"latents"``, ``"training"``, ...) begins; ``done`` of ``total`` is there already."""
+    """A stage (``LATENTS``, ``TRAINING``, ...) begins; ``done`` of ``total`` is there already."""
 
     stage: str
     total: int | None = None

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
-from ltxtrain.caching.encoders import LATENTS, TEXTS, Encoders
+from ltxtrain.caching.encoders import Encoders
 from ltxtrain.config import CacheRule
 from ltxtrain.data.cache_decode import Decoder
 from ltxtrain.data.cache_fill import Encode, Item, Task, fill, missing_keys, regrouped
@@ -18,7 +18,7 @@ from ltxtrain.data.prepared import OnDemand, Prepared, Source, Tensors
 from ltxtrain.data.store import Entry
 from ltxtrain.data.writer import Encoded, Writer
 from ltxtrain.errors import DataError
-from ltxtrain.events import Event, MemoryMeasured, Notice, StageDone, StageProgress, StageStarted
+from ltxtrain.events import LATENTS, TEXTS, Event, MemoryMeasured, Notice, StageDone, StageProgress, StageStarted
 from ltxtrain.facts.media_memo import NOT_REMEMBERED as PASSING
 from ltxtrain.facts.quarantine import add_quarantine, quarantined
 from ltxtrain.learn.device import DTYPES

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from ltxtrain.data.prepared import Prepared
 from ltxtrain.events import (
     EVALUATIONS,
+    TRAINING,
     CheckpointSaved,
     Event,
     MemoryMeasured,
@@ -39,7 +40,7 @@ from ltxtrain.plan.folder import RunFolder, write_plan_files
 from ltxtrain.plan.manifest import write_manifest
 from ltxtrain.plan.records import Plan
 from ltxtrain.training.memory import measured, recorded
-from ltxtrain.training.run import TRAINING, Run, load_run
+from ltxtrain.training.run import Run, load_run
 from ltxtrain.training.step import read_ahead, take_step
 from ltxtrain.training.trial import try_largest
 from ltxtrain.training.validation import measure_held_out, validate
@@ -72,7 +73,7 @@ def iter_train(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Even
 def _steps(run: Run, done: int, stop: StopFlag) -> Generator[Event, None, None]:
     """All steps after ``done``, with checkpoints and validation in between."""
     plan = run.plan
-    yield StageStarted("training", plan.steps, done, "steps")
+    yield StageStarted(TRAINING, plan.steps, done, "steps")
     began = saved_at = time.monotonic()
     saved = done
     first = done * plan.accumulation
@@ -104,7 +105,7 @@ def _steps(run: Run, done: int, stop: StopFlag) -> Generator[Event, None, None]:
     if done < plan.steps:
         _record(run, "finished", plan.steps)
         yield from recorded(run.folder, [measured(plan, TRAINING, run.meter)])
-    yield StageDone("training", time.monotonic() - began, counted(plan.steps - done, "step"))
+    yield StageDone(TRAINING, time.monotonic() - began, counted(plan.steps - done, "step"))
     yield RunFinished(plan.steps, time.monotonic() - began)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from ltxtrain.data.cache_fill import Batches
 from ltxtrain.data.prepared import Tensors
+from ltxtrain.events import LATENTS, TEXTS
 from ltxtrain.learn.device import DTYPES, Advice, check_dtype, find_device, memory_advice
 from ltxtrain.learn.memory import Meter, release_memory
 from ltxtrain.learn.shortage import needs
@@ -19,8 +20,6 @@ from ltxtrain.model.text import MAX_TOKENS, PromptEmbedding, encode_prompts
 from ltxtrain.model.vae import encode_clips
 from ltxtrain.plan.records import Plan
 from ltxtrain.units import counted
-
-TEXTS, LATENTS = "text embeddings", "latents"  # stages, and the plan's phases
 
 
 class Encoders:

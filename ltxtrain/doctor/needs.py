@@ -62,8 +62,8 @@ def _least_memory(config: TrainConfig, device: str) -> tuple[int, int]:
     if facts is None:
         return 0, 0
     phases = estimate_memory(facts, [SMALLEST], training_setup(config, device, ()))
-    host = max((phase.total for phase in phases if phase.device == "main memory"), default=0)
-    on_device = max(phase.total for phase in phases if phase.device != "main memory")
+    host = max((phase.total for phase in phases if not phase.on_accelerator), default=0)
+    on_device = max(phase.total for phase in phases if phase.on_accelerator)
     return (0, on_device) if device in ("cpu", "mps") else (on_device, host)
 
 

@@ -20,7 +20,7 @@ import torch
 
 from ltxtrain.config.validation import ValidationConfig
 from ltxtrain.errors import LtxtrainError
-from ltxtrain.events import POOLED, EvalLoss, Event, StageDone, StageProgress, StageStarted
+from ltxtrain.events import EVALUATION, POOLED, EvalLoss, Event, StageDone, StageProgress, StageStarted
 from ltxtrain.learn.batch import Clean, Drawn, Reader, read_batch
 from ltxtrain.learn.draws import Place
 from ltxtrain.learn.metrics import append_evaluations, evaluated
@@ -58,7 +58,7 @@ def evaluate(
     sets = {name: batches for name, batches in sets_due(plan, order, step).items() if name not in before}
     if stop.requested or not sets:
         return
-    yield StageStarted("evaluation", sum(map(len, sets.values())), 0, "batches")
+    yield StageStarted(EVALUATION, sum(map(len, sets.values())), 0, "batches")
     started = time.perf_counter()
     found = yield from measure_sets(sets, measuring, step, stop)
     if found is None:
@@ -66,7 +66,7 @@ def evaluate(
     events = evaluation_events(step, found, pooled=plan.config.validation.eval_dataset_pooling and not before)
     append_evaluations(measuring.path, events)
     yield from events
-    yield StageDone("evaluation", time.perf_counter() - started, f"step {step}")
+    yield StageDone(EVALUATION, time.perf_counter() - started, f"step {step}")
 
 
 def sets_due(plan: Plan, order: BatchOrder, step: int) -> dict[str, tuple[Batch, ...]]:
@@ -137,7 +137,7 @@ def measure_sets(
             _refuse_non_finite(step, batch, pairs)
             measured += pairs
             done += 1
-            yield StageProgress("evaluation", done, name)
+            yield StageProgress(EVALUATION, done, name)
         found[name] = (measured, time.perf_counter() - began)
     return found
 

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ltxtrain.events import (
+    TRAINING,
     CheckpointSaved,
     EvalLoss,
     Event,
@@ -34,7 +35,6 @@ from ltxtrain.events import (
 from ltxtrain.listeners.lines import LineListener
 from ltxtrain.listeners.losses import LossWords
 from ltxtrain.listeners.progress import (
-    TRAINING,
     Clock,
     Remaining,
     checkpoint_line,

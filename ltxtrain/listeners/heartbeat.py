@@ -18,8 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ltxtrain.events import Event, StageProgress, StageStarted, StepDone
-from ltxtrain.listeners.progress import TRAINING
+from ltxtrain.events import TRAINING, Event, StageProgress, StageStarted, StepDone
 
 VARIABLE = "LTX_HEARTBEAT"
 WRITE_SECONDS = 1.0  # no more often than this

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from ltxtrain.events import (
+    TRAINING,
     CheckpointSaved,
     EvalLoss,
     Event,
@@ -22,7 +23,6 @@ from ltxtrain.events import (
 )
 from ltxtrain.listeners.losses import LossWords
 from ltxtrain.listeners.progress import (
-    TRAINING,
     Clock,
     Remaining,
     checkpoint_line,

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ltxtrain.events import CheckpointSaved, EvalLoss, MemoryMeasured, StageDone, StageStarted, StepDone, VideoRendered
+from ltxtrain.events import (
+    TRAINING,
+    CheckpointSaved,
+    EvalLoss,
+    MemoryMeasured,
+    StageDone,
+    StageStarted,
+    StepDone,
+    VideoRendered,
+)
 from ltxtrain.units import format_bytes, format_duration, plain
 
-TRAINING = "training"
 WARM_UP_STEPS = 3  # the first steps compile kernels and fill caches: they tell nothing of the others
 WARM_UP_ITEMS = 1
 

@@ -52,12 +52,9 @@ def help_most(plan: Plan, phase: str) -> tuple[str, ...]:
 
 def memory_warnings(plan: Plan) -> list[str]:
     """Phases whose estimate is more than the smallest device of this machine has, each with what would help."""
-    machine = plan.machine
-    on_device = machine.device != "cpu" and bool(machine.gpus)
-    device_bytes = min(gpu.memory_bytes for gpu in machine.gpus) if on_device else machine.memory_bytes
     warnings = []
     for phase in plan.memory:
-        available = machine.memory_bytes if phase.device in ("cpu", "main memory") else device_bytes
+        available = phase.available(plan.machine)
         if available and phase.total > available:
             warnings.append(
                 f"memory: {phase.phase} needs about {format_need(phase.total, available)} on {phase.device}, "
@@ -68,7 +65,7 @@ def memory_warnings(plan: Plan) -> list[str]:
 
 def _help(plan: Plan, phase: PhaseMemory) -> str:
     ways = list(help_most(plan, phase.phase))
-    if phase.device != "main memory" and not any(source.startswith(NAME) for source in plan.sources.values()):
+    if phase.on_accelerator and not any(source.startswith(NAME) for source in plan.sources.values()):
         ways.append(f"let {NAME} choose")
     return ", or ".join(ways) or "a machine with more memory is needed for this model"
 

@@ -16,6 +16,7 @@ from ltxtrain.config.catalogue import options
 from ltxtrain.config.conflicts import conflict_faults
 from ltxtrain.config.formats import FORMATS
 from ltxtrain.errors import ConfigError, Fault, MachineError
+from ltxtrain.events import EVALUATION, LATENTS, TEXTS, TRAINING, VALIDATION
 from ltxtrain.facts.machine import Machine
 from ltxtrain.plan.records import PhaseMemory
 from ltxtrain.plan.support import computes
@@ -129,7 +130,7 @@ class _Search:
 
     def over(self, values: Values, phases: Sequence[str] = ()) -> PhaseMemory | None:
         """The phase on the device that is furthest above the budget, of those named; None where all fit."""
-        found = [phase for phase in self.estimate(self.applied(values)) if phase.device != "main memory"]
+        found = [phase for phase in self.estimate(self.applied(values)) if phase.on_accelerator]
         found = [phase for phase in found if phase.total > self.budget and (not phases or phase.phase in phases)]
         return max(found, key=lambda phase: phase.total, default=None)
 
@@ -146,9 +147,9 @@ def _combinations(machine: Machine, layers: int, search: _Search) -> Iterator[Va
     """From the fastest to the smallest. Text encoder and VAE are alone on the device while they work, so each is made
     as small as its own phase needs; what stays open is what the transformer does."""
     names = search.ways("text_encoder_1_precision", _precisions(machine))
-    text = _first(({"text_encoder_1_precision": name} for name in names), search, "text embeddings")
+    text = _first(({"text_encoder_1_precision": name} for name in names), search, TEXTS)
     frames = [free for values in FRAMES if search.allowed(free := search.free(values))]
-    fitting = [values for values in frames if search.over({**text, **values}, ["latents"]) is None] or frames[-1:]
+    fitting = [values for values in frames if search.over({**text, **values}, [LATENTS]) is None] or frames[-1:]
     precisions = search.ways("base_model_precision", _precisions(machine))
     for more in _transformer(machine, precisions, layers, search):
         for pixels in fitting:
@@ -194,7 +195,7 @@ def _most_free(values: Values, layers: int, search: _Search) -> int:
     low, high = 0, layers - 1
     while low < high:
         middle = (low + high + 1) // 2
-        fits = search.over({**values, "gradient_checkpointing_free_blocks": middle}, ["training"]) is None
+        fits = search.over({**values, "gradient_checkpointing_free_blocks": middle}, [TRAINING]) is None
         low, high = (middle, high) if fits else (low, middle - 1)
     return low
 
@@ -235,7 +236,7 @@ def _without_budget(config: TrainConfig) -> TrainConfig:
 
 def _notice(budget: float, search: _Search, chosen: TrainConfig, missed: tuple[Values, PhaseMemory] | None) -> str:
     told = [words for name in PLAIN if name not in search.fixed and (words := _told(name, search, chosen))]
-    phases = [phase for phase in search.estimate(chosen) if phase.device != "main memory"]
+    phases = [phase for phase in search.estimate(chosen) if phase.on_accelerator]
     largest = max(phases, key=lambda phase: phase.total)
     text = f"{NAME} {budget:g} chooses {', '.join(told) or 'nothing that saves memory'}"
     text += f": {largest.phase}, its largest phase, needs {format_bytes(largest.total)}"
@@ -278,11 +279,11 @@ def _hint(search: _Search, least: TrainConfig, phase: PhaseMemory, machine: Mach
     data, cache = least.data, least.cache
     batch = ("train_batch_size",) if data.train_batch_size > 1 else ()
     lower = {
-        "text embeddings": ("text_encoder_batch_size",) if cache.text_encoder_batch_size > 1 else (),
-        "latents": (*(("vae_batch_size",) if cache.vae_batch_size > 1 else ()), "resolution", "num_frames"),
-        "training": (*batch, "resolution", "num_frames", "lora_rank"),
-        "evaluation": (*batch, "resolution", "num_frames"),
-        "validation": ("validation_resolution", "validation_num_video_frames"),
+        TEXTS: ("text_encoder_batch_size",) if cache.text_encoder_batch_size > 1 else (),
+        LATENTS: (*(("vae_batch_size",) if cache.vae_batch_size > 1 else ()), "resolution", "num_frames"),
+        TRAINING: (*batch, "resolution", "num_frames", "lora_rank"),
+        EVALUATION: (*batch, "resolution", "num_frames"),
+        VALIDATION: ("validation_resolution", "validation_num_video_frames"),
     }.get(phase.phase, ())
     if lower:
         ways.append("lower " + " or ".join([", ".join(lower[:-1]), lower[-1]] if len(lower) > 1 else lower))

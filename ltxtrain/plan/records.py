@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltxtrain.config import CacheRule, Dataset, Schedule
+from ltxtrain.events import MAIN_MEMORY
 from ltxtrain.facts.machine import Machine
 from ltxtrain.plan.fingerprint import samples_digest
 from ltxtrain.plan.prompts import ValidationVideo
@@ -132,6 +133,17 @@ class PhaseMemory:
     lines: tuple[tuple[str, int], ...]
     total: int
     margin: int
+
+    @property
+    def on_accelerator(self) -> bool:
+        """Whether it is taken of the device that computes, and not of main memory beside it."""
+        return self.device != MAIN_MEMORY
+
+    def available(self, machine: Machine) -> int:
+        """Bytes of the smallest device of its kind that ``machine`` has; 0 where that is not known."""
+        if self.device in ("cpu", MAIN_MEMORY) or not machine.gpus:
+            return machine.memory_bytes
+        return min(gpu.memory_bytes for gpu in machine.gpus)
 
 
 CLIPS = ("samples", "eval_samples", "dropped")

@@ -228,10 +228,7 @@ def _memory(plan: Plan) -> list[str]:
 
 
 def _of_available(machine: Machine, phase: PhaseMemory) -> str:
-    if phase.device in ("cpu", "main memory") or not machine.gpus:
-        available = machine.memory_bytes
-    else:
-        available = min(gpu.memory_bytes for gpu in machine.gpus)
+    available = phase.available(machine)
     return f" of {format_bytes(available)}" if available else ""
 
 

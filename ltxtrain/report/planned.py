@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ltxtrain.events import MAIN_MEMORY
 from ltxtrain.markup import Html, el, join
 from ltxtrain.report.clips import clips_part
 from ltxtrain.report.loose import JsonObject, as_count, as_list, as_object, as_objects, as_pairs, as_text
@@ -12,7 +13,7 @@ from ltxtrain.report.tables import table, whole
 from ltxtrain.units import format_bytes
 
 MARGIN = "margin"
-HOST = ("cpu", "main memory")
+HOST = ("cpu", MAIN_MEMORY)
 KINDS = (  # a word in a line of the memory estimate, and the class that page.css colours
     (MARGIN, "margin"),
     ("libraries", "libraries"),

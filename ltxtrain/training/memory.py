@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from ltxtrain.events import MemoryMeasured
+from ltxtrain.events import LOADING, MAIN_MEMORY, MemoryMeasured
 from ltxtrain.learn.memory import Meter, Peak, host_peak
 from ltxtrain.learn.metrics import append_memory
 from ltxtrain.learn.shortage import estimate_of
 from ltxtrain.plan.folder import RunFolder
 from ltxtrain.plan.records import Plan
 
-LOADING, MAIN_MEMORY = "loading", "main memory"
 NEWS = 1.01  # a phase that is gone through again is told again when it took more than 1 % more
 
 

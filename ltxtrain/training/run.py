@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ltxtrain.data.prepared import Prepared
-from ltxtrain.events import Event, MemoryMeasured, Notice, StageDone, StageStarted
+from ltxtrain.events import TRAINING, Event, MemoryMeasured, Notice, StageDone, StageStarted
 from ltxtrain.learn.device import check_dtype, find_device, memory_advice
 from ltxtrain.learn.identity import about, identity_of
 from ltxtrain.learn.loss_scale import LossScale
@@ -30,8 +30,6 @@ from ltxtrain.plan.length import batches_of_run
 from ltxtrain.plan.order import BatchOrder, order_of
 from ltxtrain.plan.records import DatasetPlan, Plan
 from ltxtrain.training.memory import measured_loading
-
-TRAINING, EVALUATION, VALIDATION = "training", "evaluation", "validation"  # phases of the plan's estimate
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import torch
 
-from ltxtrain.events import StepDone
+from ltxtrain.events import TRAINING, StepDone
 from ltxtrain.learn.batch import Clean, Drawn, DrawRule, batches_ahead, draw_captions, draw_noise, read_batch
 from ltxtrain.learn.device import memory_advice, sent
 from ltxtrain.learn.draws import Place, dropout_seed
@@ -25,7 +25,7 @@ from ltxtrain.learn.sigmas import shift_for
 from ltxtrain.model.adapter import adapter_off
 from ltxtrain.model.transformer import caption_mask, predict_velocity
 from ltxtrain.plan.order import Batch
-from ltxtrain.training.run import TRAINING, Run
+from ltxtrain.training.run import Run
 
 
 def take_step(run: Run, step: int) -> StepDone:

@@ -11,7 +11,7 @@ from collections.abc import Generator
 
 import torch
 
-from ltxtrain.events import Event, MemoryMeasured, StageDone, StageProgress, StageStarted
+from ltxtrain.events import TRAINING, Event, MemoryMeasured, StageDone, StageProgress, StageStarted
 from ltxtrain.learn.batch import Clean, Drawn
 from ltxtrain.learn.device import memory_advice
 from ltxtrain.learn.draws import Place, dropout_seed
@@ -22,7 +22,7 @@ from ltxtrain.learn.signals import StopFlag
 from ltxtrain.model.text import MAX_TOKENS
 from ltxtrain.plan.records import Bucket, Plan
 from ltxtrain.training.memory import measured
-from ltxtrain.training.run import TRAINING, Run
+from ltxtrain.training.run import Run
 from ltxtrain.training.step import compare
 
 STAGE = "trial of the largest batch"

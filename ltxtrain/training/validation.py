@@ -13,7 +13,10 @@ import torch
 
 from ltxtrain.data.frames import write_video
 from ltxtrain.events import (
+    EVALUATION,
     EVALUATIONS,
+    TRAINING,
+    VALIDATION,
     Event,
     StageDone,
     StageProgress,
@@ -38,7 +41,7 @@ from ltxtrain.model.render import RenderSettings, make_render_pipeline, render_v
 from ltxtrain.model.text import PromptEmbedding
 from ltxtrain.plan.prompts import ValidationVideo, validation_due
 from ltxtrain.training.memory import is_news, measured, recorded
-from ltxtrain.training.run import EVALUATION, TRAINING, VALIDATION, Run
+from ltxtrain.training.run import Run
 from ltxtrain.training.step import compare
 from ltxtrain.units import counted
 
@@ -82,7 +85,7 @@ def validate(run: Run, step: int, stop: StopFlag, *, again: bool) -> Generator[E
 
 def _render(run: Run, wanted: Wanted, step: int, stop: StopFlag) -> Generator[Event, None, None]:
     config, folder = run.plan.config, run.folder.samples / checkpoint_name(step)
-    yield StageStarted("validation", len(wanted), 0, "videos")
+    yield StageStarted(VALIDATION, len(wanted), 0, "videos")
     started = time.perf_counter()
     prompts = {video.prompt: _prompt(run, video.prompt) for video, _ in wanted}
     negative = _prompt(run, config.validation.validation_negative_prompt)
@@ -104,13 +107,13 @@ def _render(run: Run, wanted: Wanted, step: int, stop: StopFlag) -> Generator[Ev
         path = folder / f"{video.name}.mp4"
         write_video(path, frames_FHWC, config.data.framerate)
         shown = (str(file.relative_to(run.folder.root)) for file in (path, path.with_suffix(".png")))
-        yield StageProgress("validation", done, video.name)
+        yield StageProgress(VALIDATION, done, video.name)
         yield VideoRendered(step, video.name, video.prompt, *shown, time.perf_counter() - began)
     if done == len(wanted):
         write_atomically(folder / "index.json", index_of(wanted))
     del vae, pipeline
     release_memory(run.device)
-    yield StageDone("validation", time.perf_counter() - started, f"{counted(done, 'video')} of step {step}")
+    yield StageDone(VALIDATION, time.perf_counter() - started, f"{counted(done, 'video')} of step {step}")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ltxtrain.config.formats import FORMATS
 from ltxtrain.config.optimizers import state_bytes
+from ltxtrain.events import EVALUATION, LATENTS, LOADING, MAIN_MEMORY, TEXTS, TRAINING, VALIDATION
 from ltxtrain.facts.models import ModelFacts, block_layers, lora_params, target_layers
 from ltxtrain.plan.memory.activations import TEXT_TOKENS, Size, forward_peak, step_peak
 from ltxtrain.plan.memory.pixels import CONVOLUTION_WORKSPACE, decode_peak, encode_peak, in_tiles
@@ -46,14 +47,14 @@ def estimate_memory(model: ModelFacts, buckets: Sequence[Bucket], setup: Trainin
     training = training_lines(model, largest, setup)
     training += on_demand_lines(model, widest, setup, dict(training))
     phases = [
-        _phase("text embeddings", setup, text_lines(model, setup)),
-        _phase("latents", setup, encode_lines(model, widest, setup)),
-        _phase("training", setup, training),
+        _phase(TEXTS, setup, text_lines(model, setup)),
+        _phase(LATENTS, setup, encode_lines(model, widest, setup)),
+        _phase(TRAINING, setup, training),
     ]
     if setup.measured:
-        phases.append(_phase("evaluation", setup, evaluation_lines(model, setup)))
+        phases.append(_phase(EVALUATION, setup, evaluation_lines(model, setup)))
     if setup.validation is not None:
-        phases.append(_phase("validation", setup, validation_lines(model, setup.validation, setup)))
+        phases.append(_phase(VALIDATION, setup, validation_lines(model, setup.validation, setup)))
     if setup.accelerator not in ("cpu", "mps"):
         phases.append(_host_phase(model, setup))
     return tuple(phases)
@@ -188,7 +189,7 @@ def _host_phase(model: ModelFacts, setup: TrainingSetup) -> PhaseMemory:
     layers = [*block_layers(model.transformer), *model.text.linear_layers()]
     largest = 6 * max(rows * columns for rows, columns in layers)
     lines = [("libraries", ACCELERATOR_LIBRARIES), *_some("weights that wait for their turn", waiting)]
-    return _with_margin("loading", "main memory", [*lines, ("one tensor while it is loaded", largest)])
+    return _with_margin(LOADING, MAIN_MEMORY, [*lines, ("one tensor while it is loaded", largest)])
 
 
 def _convolutions(setup: TrainingSetup, activations: int) -> list[Line]:
