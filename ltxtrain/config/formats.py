@@ -71,7 +71,10 @@ def _refused(why: str, instead: str) -> Format:
 
 
 def _sdnq(instead: str) -> Format:
-    return _refused("it is a format of the sdnq library, which is not used here", instead)
+    return _refused(
+        "it is a format of the sdnq package, which is under the GPL version 3 alone and cannot be part of this program",
+        instead,
+    )
 
 
 _ACTIVATIONS: Final = "it rounds activations as well, and the adapter's gradients would be silently wrong"

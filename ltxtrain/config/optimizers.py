@@ -14,7 +14,9 @@ from typing import Final, Literal
 from ltxtrain.config.optimizer_settings import Setting, parse_optimizer_settings, spelled
 from ltxtrain.config.verdicts import Verdict
 
-Library = Literal["own", "torch", "bitsandbytes", "torchao", "optimi", "schedulefree", "prodigyopt"]
+Library = Literal[
+    "own", "torch", "bitsandbytes", "torchao", "optimi", "schedulefree", "prodigyopt", "pytorch_optimizer"
+]
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,8 @@ def _schedule_free(why: str, weight_decay: float, eps: float) -> OptimizerFacts:
     )
 
 
-_SDNQ: Final = "no maintained release of SDNQ's optimisers exists outside of the guides' own program"
+_SDNQ: Final = "it is of the sdnq package, which is under the GPL version 3 alone and cannot be part of this program"
+_SIDE: Final = 1024  # longer sides of a tensor get no preconditioner: of an adapter, all but those of its rank
 _AVERAGED: Final = "it averages the weights by itself: validation and export use the average"
 _LION: Final = (0.9, 0.99)
 
@@ -220,7 +223,26 @@ OPTIMIZERS: Final[Mapping[str, OptimizerFacts]] = MappingProxyType(
             )
             for kind in ("", "8bit", "-paged", "8bit-paged")
         },
-        "soap": _refused("no maintained package of it exists", "muon"),
+        "soap": OptimizerFacts(
+            "pytorch_optimizer",
+            Verdict(
+                needs="pytorch-optimizer",
+                why=f"sides of tensors up to max_precondition_dim are preconditioned: with {_SIDE} those of the rank, "
+                "whose eigenvectors cost little; its first step only measures",
+                instead="muon",
+            ),
+            {
+                "weight_decay": DECAY,
+                "eps": 1e-8,
+                "shampoo_beta": 0.95,
+                "precondition_frequency": 10,
+                "max_precondition_dim": _SIDE,
+                "correct_bias": True,
+                "normalize_gradient": False,
+            },
+            betas=(0.95, 0.95),
+            state=8.0,
+        ),
         "muon": OptimizerFacts(
             "torch",
             Verdict(why="for adapters whose weights are all matrices"),
@@ -264,9 +286,10 @@ OPTIMIZERS: Final[Mapping[str, OptimizerFacts]] = MappingProxyType(
 def state_bytes(name: str, count: int, shapes: Iterable[tuple[int, ...]] = (), text: str | None = None) -> int:
     """Bytes of the optimiser's state for ``count`` trained values, without what a step needs for a moment.
 
-    ``shapes`` are those of the trained tensors, where known: small ones keep float32 states under 8-bit optimisers, and
-    Adafactor keeps one value for each row and column. Without them all tensors are taken to be large. ``text`` is
-    ``optimizer_config``: some settings add a buffer. Raises ValueError when it cannot be read.
+    ``shapes`` are those of the trained tensors, where known: small ones keep float32 states under 8-bit optimisers,
+    Adafactor keeps one value for each row and column, and SOAP two matrices for each side that is short enough. Without
+    them all tensors are taken to be large. ``text`` is ``optimizer_config``: some settings add a buffer. Raises
+    ValueError when it cannot be read.
     """
     facts = OPTIMIZERS[name]
     given = parse_optimizer_settings(text)
@@ -275,6 +298,9 @@ def state_bytes(name: str, count: int, shapes: Iterable[tuple[int, ...]] = (), t
     least = int(given.get("min_8bit_size", facts.coded_from))
     small = sum(size for size in map(prod, known) if size < least)
     sides = sum(sum(shape[-2:]) for shape in known) if name == "torch-adafactor" else 0
+    if name == "soap":  # for each side a matrix of what the gradients were, and one of its eigenvectors
+        longest = given.get("max_precondition_dim", facts.settings["max_precondition_dim"])
+        sides = sum(2 * side**2 for shape in known if len(shape) > 1 for side in shape if side <= longest)
     if name == "prodigy" and (every := int(given.get("slice_p", 1))) > 1:
         return round(count * (8 + 6 / every))
     return round((count - small) * (facts.state + extra) + small * (facts.small_state + extra)) + 4 * sides
@@ -296,7 +322,7 @@ def settings_of(name: str, text: str | None) -> dict[str, Setting]:
     return taken
 
 
-_BELOW_ONE: Final = frozenset({"momentum", "rho", "beta3"})
+_BELOW_ONE: Final = frozenset({"momentum", "rho", "beta3", "shampoo_beta"})
 _ABOVE_ZERO: Final = frozenset({"d0", "d_coef"})
 
 

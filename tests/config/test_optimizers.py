@@ -68,6 +68,8 @@ def test_bytes_of_states() -> None:
     assert state_bytes("bnb-lion8bit", 13_200, [small, large]) == 4 * 3200 + 10_156
     assert state_bytes("bnb-lion8bit", 13_200, [small, large], "min_8bit_size=1000") == 13_406
     assert state_bytes("torch-adafactor", 13_200, [small, large]) == 4 * (132 + 200)
+    assert state_bytes("soap", 13_200, [small, large]) == 8 * 13_200 + 8 * (32**2 + 3 * 100**2)
+    assert state_bytes("soap", 13_200, [small, large], "max_precondition_dim=50") == 8 * 13_200 + 8 * 32**2
 
 
 def test_weights_are_in_bfloat16_only_where_rounding_is_carried_along() -> None:

@@ -24,7 +24,7 @@ LAUNCH = (
 # The real ones want a real torch, or take long to import. The command line itself needs the later ones, once.
 STUBS = (
     "accelerate av bitsandbytes cv2 datasets diffusers google/protobuf httpx huggingface_hub numpy optimi peft PIL "
-    "prodigyopt pyarrow safetensors schedulefree sentencepiece torchao transformers"
+    "prodigyopt pyarrow pytorch_optimizer safetensors schedulefree sentencepiece torchao transformers"
 )
 STUBS_OF_A_WARM_PROCESS = "pydantic pydantic_settings rich typer"
 GIB = 1024**3

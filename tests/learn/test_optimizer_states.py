@@ -186,6 +186,7 @@ def test_state_without_a_name_is_that_of_torch_adamw() -> None:
         ("bnb-adamw8bit", "", "min_8bit_size=100000"),
         ("prodigy", "", "slice_p=5"),
         ("optimi-sgd", "", "momentum=0.9"),
+        ("soap", "", "max_precondition_dim=70"),
     ],
 )
 def test_a_setting_that_needs_other_state_cannot_be_changed_in_the_middle_of_a_run(

@@ -95,6 +95,10 @@ def _make(
 
             with contextlib.redirect_stdout(io.StringIO()):  # it prints when there is weight decay
                 return Prodigy(values, **settings)
+        case "pytorch_optimizer":
+            from ltxtrain.learn.optimizers.soap import Soap
+
+            return Soap(values, **settings)
         case "torch":
             if fuse:
                 settings["fused"] = True

@@ -8,7 +8,7 @@ in ``exp_avg.codes|``. ``optimizer:<name>|`` tells whose state it is.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ WEIGHTS = "trained_weights"
 GROUP_STATE = {
     "optimi": ("setup", "step"),
     "prodigyopt": ("d", "d_max", "d_numerator", "d_denom", "d_hat", "k"),
+    "pytorch_optimizer": ("step",),
     "schedulefree": ("k", "weight_sum", "lr_max", "scheduled_lr"),
 }
 """What of a parameter group is state; the rest are settings, which are those of now."""
@@ -48,9 +49,8 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Sequence[str]) ->
         if key in group:
             tensors |= _labelled(key, "", group[key])
     for name, parameter in zip(names, _parameters(optimizer), strict=True):
-        for key, value in optimizer.state.get(parameter, {}).items():
-            if not key.startswith("qmap"):  # bitsandbytes' maps are constants
-                tensors |= _labelled(key, name, value)
+        for key, value in _items(optimizer, optimizer.state.get(parameter, {})):
+            tensors |= _labelled(key, name, value)
         if library == "schedulefree":
             tensors |= _labelled(WEIGHTS, name, parameter)
     return tensors
@@ -86,6 +86,16 @@ def load_optimizer_tensors(
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _items(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What of a parameter's state is saved. Empty before the first step."""
+    if state and OPTIMIZERS[optimizer.param_groups[0][NAME]].library == "pytorch_optimizer":
+        from ltxtrain.learn.optimizers.soap import plain_state
+
+        yield from plain_state(state)
+    else:
+        yield from ((key, value) for key, value in state.items() if not key.startswith("qmap"))  # maps are constants
 
 
 def _labelled(key: str, name: str, value: Any) -> dict[str, torch.Tensor]:
@@ -133,17 +143,21 @@ def _restored(
 ) -> dict[str, Any]:
     group = optimizer.param_groups[0]
     library = OPTIMIZERS[group[NAME]].library
-    if library not in ("bitsandbytes", "torchao"):
+    if library not in ("bitsandbytes", "torchao", "pytorch_optimizer"):
         return {key: _placed(key, value, group, parameter) for key, value in found.items()}
-    # Their buffers are of special kinds, paged or coded: they are made by the library itself and filled.
+    # Their buffers are of special kinds, paged, coded or in lists: they are made by the library itself and filled.
     if library == "bitsandbytes":
         optimizer.init_state(group, parameter, 0, position)
         state = optimizer.state[parameter]
+    elif library == "pytorch_optimizer":
+        from ltxtrain.learn.optimizers.soap import empty_state
+
+        state = empty_state(optimizer, parameter)
     else:
         state = {"step": torch.tensor(0.0)}
         for key, signed in (("exp_avg", True), ("exp_avg_sq", False)):
             state[key] = optimizer._new_buffer(parameter, signed)
-    empty = dict(_parts(state))
+    empty = dict(_parts(_items(optimizer, state)))
     if empty.keys() != found.keys():
         raise _misfit(position)
     for key, value in found.items():
@@ -158,11 +172,11 @@ def _restored(
     return state
 
 
-def _parts(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in state.items():
+def _parts(items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    for key, value in items:
         if hasattr(value, "codes"):
             yield from ((f"{key}.{part}", getattr(value, part)) for part in CODED)
-        elif not key.startswith("qmap"):
+        else:
             yield key, value
 
 
