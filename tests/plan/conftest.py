@@ -11,15 +11,20 @@ import numpy as np
 import pytest
 
 from ltxtrain.config import LoadedConfig, load_config
-from ltxtrain.facts.machine import Machine
+from ltxtrain.facts.machine import Gpu, Machine
+from ltxtrain.plan.make import make_plan
+from ltxtrain.plan.records import Plan
 
 AddClip = Callable[..., Path]
 Load = Callable[..., LoadedConfig]
+Planned = Callable[..., Plan]
+GIB = 1024**3
+CUDA = Machine("Linux", "a CPU", 8, 64 * GIB, "cuda", (Gpu("a card", 24 * GIB, "8.9"),))
 
 
 @pytest.fixture
 def machine() -> Machine:
-    return Machine(os="Linux", cpu="a CPU", cores=2, memory_bytes=64 * 1024**3, device="cpu")
+    return Machine(os="Linux", cpu="a CPU", cores=2, memory_bytes=64 * GIB, device="cpu")
 
 
 @pytest.fixture
@@ -74,6 +79,19 @@ def load(clips: Path, tmp_path: Path) -> Load:
         return load_config(presets, env={}, flags=basis | flags)
 
     return load_flags
+
+
+@pytest.fixture
+def planned(load: Load, add_clip: AddClip) -> Planned:
+    """The plan of a release for four clips in batches of one, on an NVIDIA card where no other machine is named."""
+    for name in ("a.mp4", "b.mp4", "c.mp4", "d.mp4"):
+        add_clip(name)
+
+    def plan(machine: Machine = CUDA, **flags: object) -> Plan:
+        basis = {"pretrained_model_name_or_path": "Lightricks/LTX-Video-0.9.5", "train_batch_size": 1}
+        return make_plan(load(**(basis | flags)), machine)
+
+    return plan
 
 
 @pytest.fixture

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from ltxtrain.config import LoadedConfig
 from ltxtrain.facts.machine import Gpu, Machine
 from ltxtrain.plan.advice import help_most
-from ltxtrain.plan.make import make_plan
 from ltxtrain.plan.records import Bucket, Plan
 from ltxtrain.plan.setup import base_facts
-
-GIB = 1024**3
-CUDA = Machine("Linux", "a CPU", 8, 64 * GIB, "cuda", (Gpu("a card", 24 * GIB, "8.9"),))
-Planned = Callable[..., Plan]
+from tests.plan.conftest import CUDA, GIB, Planned
 
 
 @pytest.fixture
-def planned(load: Callable[..., LoadedConfig], add_clip: Callable[..., Path]) -> Planned:
+def planned(planned: Planned) -> Planned:
     """A plan on small clips, with buckets of a real size in the place of theirs."""
-    for name in ("a.mp4", "b.mp4", "c.mp4", "d.mp4"):
-        add_clip(name)
 
     def plan(machine: Machine = CUDA, **flags: object) -> Plan:
-        basis: dict[str, object] = {"pretrained_model_name_or_path": "Lightricks/LTX-Video-0.9.5"}
-        made = make_plan(load(**(basis | flags)), machine)
+        made = planned(machine, **flags)
         large = Bucket(768, 512, 49)
         samples = tuple(replace(sample, bucket=large) for sample in made.samples)
         return replace(made, samples=samples, buckets=tuple(replace(each, bucket=large) for each in made.buckets))
@@ -44,28 +34,28 @@ def test_checkpointing_and_smaller_batches_help_a_training_without_either(planne
 
 
 def test_fewer_bits_help_where_weights_are_the_most(planned: Planned) -> None:
-    plan = planned(train_batch_size=1)
+    plan = planned()
     assert help_most(plan, "text embeddings")[0].startswith("set enable_group_offload to true and group_offload_text")
     told = help_most(plan, "training")
     assert [re.match(r"set (\w+)", words)[1] for words in told] == ["enable_group_offload", "base_model_precision"]  # type: ignore[index]
 
 
 def test_nothing_is_advised_that_is_done_already_or_does_not_work_together(planned: Planned) -> None:
-    small = {"base_model_precision": "nf4-bnb", "enable_group_offload": True, "train_batch_size": 1}
+    small = {"base_model_precision": "nf4-bnb", "enable_group_offload": True}
     for words in help_most(planned(**small), "training"):
         assert not re.search("enable_|precision|gradient_checkpointing to true|train_batch_size", words)
-    compiled = {"dynamo_backend": "inductor", "gradient_checkpointing": False, "train_batch_size": 1}
+    compiled = {"dynamo_backend": "inductor", "gradient_checkpointing": False}
     assert not any("nf4" in words for words in help_most(planned(**compiled), "training"))
 
 
 def test_a_device_that_shares_main_memory_is_told_nothing_of_offload(planned: Planned) -> None:
     apple = replace(CUDA, device="mps", gpus=(Gpu("M3", 64 * GIB),))
     for phase in ("text embeddings", "training", "validation"):
-        assert not any("offload" in words for words in help_most(planned(apple, train_batch_size=1), phase))
+        assert not any("offload" in words for words in help_most(planned(apple), phase))
 
 
 def test_what_is_saved_is_the_difference_of_two_estimates(planned: Planned) -> None:
-    plan = planned(gradient_checkpointing=False, train_batch_size=1)
+    plan = planned(gradient_checkpointing=False)
     told = help_most(plan, "training")[0]
     assert re.search(r"saves about \d+\.\d GiB", told)
     assert base_facts(plan.config) is not None

@@ -33,7 +33,7 @@ def loaded(budget: float, preset: str = "", **flags: object) -> LoadedConfig:
 
 def phases_of(found: LoadedConfig | Choice, machine: Machine = CUDA, model: object = MODEL) -> list[PhaseMemory]:
     setup = replace(training_setup(found.config, machine.device, ()), validation=SHAPE)
-    return [phase for phase in estimate_memory(model, [SHAPE], setup) if phase.device != "main memory"]  # type: ignore[arg-type]
+    return [phase for phase in estimate_memory(model, [SHAPE], setup) if phase.on_accelerator]  # type: ignore[arg-type]
 
 
 def chosen(budget: float, machine: Machine = CUDA, model: object = MODEL, **flags: object) -> Choice:

@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from ltxtrain.config import LoadedConfig
 from ltxtrain.errors import ConfigError
-from ltxtrain.facts.machine import Gpu, Machine
+from ltxtrain.facts.machine import Gpu
 from ltxtrain.learn.identity import told_settings
 from ltxtrain.learn.resume import changed_settings
 from ltxtrain.plan.advice import memory_warnings
-from ltxtrain.plan.make import make_plan
-from ltxtrain.plan.records import Plan
+from tests.plan.conftest import CUDA, GIB, Planned
 
-GIB = 1024**3
-CUDA = Machine("Linux", "a CPU", 8, 64 * GIB, "cuda", (Gpu("a card", 24 * GIB, "8.9"),))
 CPU = replace(CUDA, device="cpu", gpus=())
 APPLE = replace(CUDA, device="mps", gpus=(Gpu("M3", 64 * GIB),))
-BASE, LARGE = "Lightricks/LTX-Video-0.9.5", "Lightricks/LTX-Video-0.9.7-dev"
-Planned = Callable[..., Plan]
-
-
-@pytest.fixture
-def planned(load: Callable[..., LoadedConfig], add_clip: Callable[..., Path]) -> Planned:
-    for name in ("a.mp4", "b.mp4", "c.mp4", "d.mp4"):
-        add_clip(name)
-
-    def plan(machine: Machine = CUDA, **flags: object) -> Plan:
-        return make_plan(load(**({"pretrained_model_name_or_path": BASE, "train_batch_size": 1} | flags)), machine)
-
-    return plan
+LARGE = "Lightricks/LTX-Video-0.9.7-dev"
 
 
 def test_more_blocks_to_swap_than_there_are_are_refused_before_anything_is_loaded(planned: Planned) -> None:
