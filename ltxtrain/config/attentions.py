@@ -36,11 +36,27 @@ def _refused(why: str, instead: str) -> Attention:
     return Attention(verdict=Verdict(on=(), why=why, instead=instead))
 
 
+def _built(repository: str, folder: str = "") -> str:
+    """How to install what package indexes do not have. It is compiled against the PyTorch that is here."""
+    place = f"./{repository.rpartition('/')[2]}{folder}"
+    return f"clone the repository {repository} and pip install --no-build-isolation {place}"
+
+
+def _flash_2(why: str, instead: str) -> Attention:
+    needs = "flash-attn>=2.6.3"
+    install = f"pip install --no-build-isolation '{needs}', which compiles it"  # indexes have its source alone
+    return Attention("flash", Verdict(("cuda", "rocm"), needs, (8, 0), why, instead, install), half=True)
+
+
+def _flash_3(backend: str, why: str, instead: str) -> Attention:
+    install = _built("Dao-AILab/flash-attention", "/hopper")
+    return Attention(backend, Verdict(("cuda",), "flash-attn-3", (9, 0), why, instead, install), half=True)
+
+
 def _sage(backend: str, capability: tuple[int, int]) -> Attention:
     why = "8-bit attention without a backward pass: for validation alone, while training takes PyTorch's own"
-    verdict = Verdict(
-        on=("cuda",), needs="sageattention>=2.1.1", capability=capability, why=why, instead="cudnn or diffusers"
-    )
+    install = _built("thu-ml/SageAttention")  # indexes have version 1 alone, which diffusers does not take
+    verdict = Verdict(("cuda",), "sageattention>=2.1.1", capability, why, "cudnn or diffusers", install)
     return Attention(backend, verdict, trains=False, half=True)
 
 
@@ -54,33 +70,13 @@ ATTENTIONS: Final[Mapping[str, Attention]] = {
     "xformers": Attention(
         "xformers", Verdict(on=("cuda", "rocm"), needs="xformers>=0.0.29", instead="diffusers or native-efficient")
     ),
-    "flash-attn": Attention(
-        "flash",
-        Verdict(("cuda", "rocm"), "flash-attn>=2.6.3", (8, 0), instead="native-flash, which needs no package"),
-        half=True,
+    "flash-attn": _flash_2("", "native-flash, which needs no package"),
+    "flash-attn-2": _flash_2("the same as flash-attn", "native-flash"),
+    "flash-attn-3": _flash_3(
+        "_flash_3", "the fastest on H100 and H200; has to be built from source", "cudnn or native-flash"
     ),
-    "flash-attn-2": Attention(
-        "flash",
-        Verdict(("cuda", "rocm"), "flash-attn>=2.6.3", (8, 0), "the same as flash-attn", "native-flash"),
-        half=True,
-    ),
-    "flash-attn-3": Attention(
-        "_flash_3",
-        Verdict(
-            ("cuda",),
-            "flash-attn-3",
-            (9, 0),
-            "the fastest on H100 and H200; has to be built from source",
-            "cudnn or native-flash",
-        ),
-        half=True,
-    ),
-    "flash-attn-3-varlen": Attention(
-        "_flash_varlen_3",
-        Verdict(
-            ("cuda",), "flash-attn-3", (9, 0), "no gain here: the clips of a batch have one length", "flash-attn-3"
-        ),
-        half=True,
+    "flash-attn-3-varlen": _flash_3(
+        "_flash_varlen_3", "no gain here: the clips of a batch have one length", "flash-attn-3"
     ),
     "flash-attn-varlen-hub": _refused(_HUB_KERNEL, "flash-attn"),
     "flex": Attention(

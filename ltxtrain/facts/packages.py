@@ -7,13 +7,16 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def package_lacking(needs: str) -> str:
-    """What is wrong with the package that ``needs`` names, as ``xformers>=0.0.29``; empty when it is there.
+    """What is wrong with the package that ``needs`` names, as ``xformers>=0.0.29``; empty when it is there, or none is
+    needed.
 
     >>> package_lacking("torch>=2.0")
     ''
     >>> package_lacking("no-such-package>=1.0")
     'no-such-package is not installed'
     """
+    if not needs:
+        return ""
     name, _, least = needs.partition(">=")
     try:
         found = version(name)

@@ -61,11 +61,11 @@ def unsupported(config: TrainConfig, machine: Machine, *, training: bool = True)
         hint = f"set {key} to {instead}" if instead else f"leave out {key}"
         if problem := _problem(verdict, machine):
             yield Unsupported(f"{key} {name} {problem}", hint)
-        elif verdict.needs and not is_installed(verdict.needs):
-            problem = f"{key} {name} needs the package {verdict.needs}, which is not installed"
-            yield Unsupported(problem, f"pip install '{verdict.needs}', or {hint}")
-    if lacking := compiler_lacking(config.speed, machine.device, os.environ):
-        yield Unsupported(*lacking)
+        elif lacking := package_lacking(verdict.needs):
+            install = verdict.install or f"pip install '{verdict.needs}'"
+            yield Unsupported(f"{key} {name} needs another package: {lacking}", f"{install}, or {hint}")
+    if found := compiler_lacking(config.speed, machine.device, os.environ):
+        yield Unsupported(*found)
 
 
 def named(config: TrainConfig) -> Iterator[tuple[str, str, Verdict]]:
@@ -81,16 +81,9 @@ def named(config: TrainConfig) -> Iterator[tuple[str, str, Verdict]]:
     yield "attention_mechanism", attention, ATTENTIONS[attention].verdict
 
 
-def is_installed(requirement: str) -> bool:
-    """Whether a package is there, by its name on the index, and new enough."""
-    return not package_lacking(requirement)
-
-
 def computes(verdict: Verdict, machine: Machine) -> bool:
     """Whether the machine can, with the packages that are installed."""
-    if verdict.refused or _problem(verdict, machine):
-        return False
-    return not verdict.needs or is_installed(verdict.needs)
+    return not (verdict.refused or _problem(verdict, machine) or package_lacking(verdict.needs))
 
 
 def _problem(verdict: Verdict, machine: Machine) -> str:

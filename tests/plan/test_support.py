@@ -9,12 +9,14 @@ import pytest
 from ltxtrain.config import TrainConfig, load_config
 from ltxtrain.errors import MachineError
 from ltxtrain.facts.machine import Gpu, Machine
+from ltxtrain.facts.packages import package_lacking
 from ltxtrain.plan import support
-from ltxtrain.plan.support import check_support, is_installed, support_warnings
+from ltxtrain.plan.support import check_support, support_warnings
 
 GIB = 1024**3
 CPU = Machine(os="Linux", cpu="a CPU", cores=2, memory_bytes=64 * GIB, device="cpu")
 ADA = replace(CPU, device="cuda", gpus=(Gpu("Ada", 24 * GIB, "8.9"),))
+HOPPER = replace(CPU, device="cuda", gpus=(Gpu("H100", 80 * GIB, "9.0"),))
 AMPERE = replace(CPU, device="cuda", gpus=(Gpu("Ampere", 24 * GIB, "8.6"),))
 MI300 = replace(CPU, device="rocm", gpus=(Gpu("MI300X", 192 * GIB, "gfx942"),))
 MI250 = replace(CPU, device="rocm", gpus=(Gpu("MI250", 64 * GIB, "gfx90a"),))
@@ -56,14 +58,37 @@ def test_eight_bit_optimisers_are_not_for_apple() -> None:
 
 
 def test_a_package_that_is_not_there_is_named_with_the_way_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"bitsandbytes": False, "torch-optimi": False}
-    monkeypatch.setattr(support, "is_installed", lambda needs: found.get(needs, True))
-    with pytest.raises(MachineError, match="needs the package bitsandbytes, which is not installed") as caught:
+    lacking = ("bitsandbytes", "torch-optimi")
+    monkeypatch.setattr(support, "package_lacking", lambda needs: f"{needs} is missing" if needs in lacking else "")
+    with pytest.raises(MachineError, match="bnb-adamw8bit needs another package: bitsandbytes is missing") as caught:
         check_support(config_of(optimizer="bnb-adamw8bit"), ADA)
     # optimi-adamw, the nearest, is not there either, and names the next.
     assert caught.value.hint == "pip install 'bitsandbytes', or set optimizer to torch-adamw"
 
 
-def test_packages_are_looked_for_by_the_name_that_they_are_imported_by() -> None:
-    assert is_installed("torch-optimi") and is_installed("optimum-quanto") and is_installed("bitsandbytes>=0.49")
-    assert not is_installed("no-such-package") and not is_installed("nobody.nothing")
+@pytest.mark.parametrize(
+    ("name", "install"),
+    [
+        ("xformers", "pip install 'xformers>=0.0.29'"),
+        ("flash-attn", "pip install --no-build-isolation 'flash-attn>=2.6.3', which compiles it"),
+        (
+            "flash-attn-3",
+            "clone the repository Dao-AILab/flash-attention and "
+            "pip install --no-build-isolation ./flash-attention/hopper",
+        ),
+        (
+            "sageattention",
+            "clone the repository thu-ml/SageAttention and pip install --no-build-isolation ./SageAttention",
+        ),
+    ],
+)
+def test_what_no_index_has_is_built_from_its_source(name: str, install: str) -> None:
+    config = config_of(attention_mechanism=name, mixed_precision="bf16")
+    with pytest.raises(MachineError, match=f"attention_mechanism {name} needs another package: ") as caught:
+        check_support(config, HOPPER)
+    assert caught.value.hint and caught.value.hint.startswith(f"{install}, or set attention_mechanism to ")
+
+
+def test_packages_are_looked_for_by_their_names_on_the_index() -> None:
+    assert not any(map(package_lacking, ("", "torch-optimi", "optimum-quanto", "bitsandbytes>=0.49")))
+    assert all(map(package_lacking, ("no-such-package", "nobody.nothing")))
