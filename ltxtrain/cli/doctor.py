@@ -38,7 +38,7 @@ def doctor(
     loaded = read_config(ctx, preset, config, set_aside_unbuilt)
     from ltxtrain.doctor.run import examine
 
-    found = examine(loaded.config, loaded.presets, offline, probe_seconds)
+    found = examine(loaded, offline, probe_seconds)
     if as_json:
         json.dump(found.to_json(), sys.stdout, indent=1, ensure_ascii=False)
         print()

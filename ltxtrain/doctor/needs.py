@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from ltxtrain.config import Dataset, TrainConfig, resolve_datasets
+from ltxtrain.config import Dataset, LoadedConfig, TrainConfig, resolve_datasets
 from ltxtrain.config.formats import FORMATS
 from ltxtrain.doctor.findings import Finding, fault, ok
 from ltxtrain.doctor.wheels import Wants
-from ltxtrain.errors import ConfigError, DataError, ModelError
+from ltxtrain.errors import ConfigError, DataError, MachineError, ModelError
 from ltxtrain.facts.access import nearest
+from ltxtrain.facts.machine import Machine
 from ltxtrain.facts.models import BUILT_IN, TINY_MODEL, ModelFacts, lora_params, model_facts, transformer_facts
 from ltxtrain.plan import disk
+from ltxtrain.plan.budget import choose
 from ltxtrain.plan.folder import run_name_of
 from ltxtrain.plan.memory import estimate_memory
 from ltxtrain.plan.places import inside_cache, inside_downloads, inside_run, keep_out, written_places
-from ltxtrain.plan.records import Bucket
-from ltxtrain.plan.setup import training_setup
+from ltxtrain.plan.records import Bucket, PhaseMemory
+from ltxtrain.plan.setup import base_facts, training_setup
 from ltxtrain.plan.targets import lora_targets
 
 # The smallest clips that are worth training on: what a run needs whatever its clips are.
@@ -56,20 +59,44 @@ def wants_of(config: TrainConfig, device: str) -> Wants:
     )
 
 
+def in_budget(loaded: LoadedConfig, machine: Machine) -> tuple[TrainConfig, list[Finding]]:
+    """The configuration with what ``memory_budget_gb`` chooses for the smallest clips, and whether anything fits.
+
+    As it is where there is no budget, and where sizes are not known.
+    """
+    config = loaded.config
+    facts = _facts(config)
+    if config.memory.memory_budget_gb is None or facts is None:
+        return config, []
+    try:
+        choice = choose(
+            config, loaded.sources, machine, facts.transformer.layers, partial(_least_phases, facts, machine.device)
+        )
+    except (ConfigError, MachineError) as error:
+        hint = error.hint or "leave the budget out"
+        return config, [fault("memory budget", "budget-too-small", error.message.splitlines()[0], hint)]
+    says = f"{config.memory.memory_budget_gb:g} GiB are enough for the smallest clips"
+    return choice.config, [ok("memory budget", says)]
+
+
 def _least_memory(config: TrainConfig, device: str) -> tuple[int, int]:
     """The plan's estimate for the smallest clips, on the device and in main memory; 0 where sizes are not known."""
     facts = _facts(config)
     if facts is None:
         return 0, 0
-    phases = estimate_memory(facts, [SMALLEST], training_setup(config, device, ()))
+    phases = _least_phases(facts, device, config)
     host = max((phase.total for phase in phases if not phase.on_accelerator), default=0)
     on_device = max(phase.total for phase in phases if phase.on_accelerator)
     return (0, on_device) if device in ("cpu", "mps") else (on_device, host)
 
 
+def _least_phases(facts: ModelFacts, device: str, config: TrainConfig) -> tuple[PhaseMemory, ...]:
+    return estimate_memory(facts, [SMALLEST], training_setup(config, device, ()))
+
+
 def _facts(config: TrainConfig) -> ModelFacts | None:
     try:
-        return model_facts(config.model.pretrained_model_name_or_path)
+        return base_facts(config)
     except (ModelError, OSError):
         return None
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from ltxtrain import __version__
-from ltxtrain.config import TrainConfig
+from ltxtrain.config import LoadedConfig, TrainConfig
 from ltxtrain.doctor import device, needs, process, software, surroundings, wheels
 from ltxtrain.doctor.findings import Finding, counts, skipped
 from ltxtrain.doctor.software import Installed, guarded
@@ -73,11 +73,9 @@ class Examination:
         }
 
 
-def examine(
-    config: TrainConfig, presets: Sequence[str] = (), offline: bool = False, seconds: float = TORCH_SECONDS
-) -> Examination:
+def examine(loaded: LoadedConfig, offline: bool = False, seconds: float = TORCH_SECONDS) -> Examination:
     """Look at everything that a run with this configuration would use. Nothing large is read, written or downloaded."""
-    env = os.environ
+    env, config, presets = os.environ, loaded.config, loaded.presets
     packages = software.installed_packages()
     probe = TorchProbe(software.tried_modules(packages), seconds)
     around, machine = surroundings.look_around(), probe_machine(surroundings.ROOT)
@@ -88,7 +86,9 @@ def examine(
     image = software.read_image(env)
     tiny = config.model.pretrained_model_name_or_path == TINY_MODEL
     seen = device.Seen(torch, machine, around, tiny, (image or {}).get("kind"))
-    wants = needs.wants_of(config, device.kind(torch))
+    computed = replace(machine, device=device.kind(torch))
+    chosen, budget = needs.in_budget(loaded, computed)
+    wants = needs.wants_of(chosen, computed.device)
     system = [
         *software.system_findings(packages, torch.packages, torch.state == "ok", machine.cpu),
         *software.check_image(image, torch.version),
@@ -96,7 +96,7 @@ def examine(
     groups = (
         Group("System", MACHINE_CODE, tuple(system)),
         Group("Device", MACHINE_CODE, tuple(_device(seen, wants))),
-        Group("Memory", MACHINE_CODE, tuple(_memory(seen, wants))),
+        Group("Memory", MACHINE_CODE, (*_memory(seen, wants), *budget)),
         Group("Places", MACHINE_CODE, tuple(_places(volumes))),
         Group("Process", MACHINE_CODE, tuple([*process_findings, *clock])),
         Group("Data", DATA_CODE, tuple(data)),

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from ltxtrain.config import load_config
+from ltxtrain.config import LoadedConfig, load_config
 from ltxtrain.doctor import wheels
 from ltxtrain.doctor.device import Seen, check_device, check_driver, check_nvidia_smi, check_torch
 from ltxtrain.doctor.findings import Finding
-from ltxtrain.doctor.needs import wants_of
+from ltxtrain.doctor.needs import in_budget, wants_of
 from ltxtrain.doctor.software import PACKAGES, check_python, check_system
 from ltxtrain.doctor.surroundings import NVIDIA, DeviceFile, Surroundings, parse_kernel_driver
 from ltxtrain.doctor.torch_facts import TorchDevice, TorchFacts
@@ -249,3 +249,17 @@ def test_products_in_fp8_are_asked_for_by_the_format_that_rounds_activations(
 ) -> None:
     config = load_config(["smoke"], env={}, flags=flags).config
     assert wants_of(config, "cuda").fp8 is wanted
+
+
+def test_memory_is_looked_at_for_what_a_budget_chooses() -> None:
+    card = replace(CPU, device="cuda", gpus=(Gpu("a card", 24 * GIB, "8.9"),))
+
+    def loaded(budget: float) -> LoadedConfig:
+        return load_config(env={}, flags={"memory_budget_gb": budget, "base_model_precision": "no_change"})
+
+    config, (found,) = in_budget(loaded(8), card)
+    assert found.state == "ok"
+    assert wants_of(loaded(8).config, "cuda").gpu_bytes > 8 * GIB >= wants_of(config, "cuda").gpu_bytes
+    same, (found,) = in_budget(loaded(1), card)
+    assert found.code == "budget-too-small" and same == loaded(1).config
+    assert in_budget(load_config(env={}, flags={}), card)[1] == []
