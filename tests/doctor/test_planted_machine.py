@@ -229,6 +229,11 @@ def main_memory_small(world: World) -> None:
     world.file("sys/fs/cgroup/memory.max", f"{2 * GIB}\n")
 
 
+def budget_too_small(world: World) -> None:
+    world.nvidia()
+    world.env["LTXTRAIN_MEMORY_BUDGET_GB"] = "1"
+
+
 def package_missing(world: World) -> None:
     world.nvidia()
     world.without("av")
@@ -315,6 +320,7 @@ PLANTED: tuple[tuple[Callable[[World], None], str, str, int], ...] = (
     (gpu_memory_small, "GPU memory", "gpu-memory-small", 0),
     (gpu_memory_in_use, "GPU memory", "gpu-memory-in-use", 0),
     (main_memory_small, "main memory", "main-memory-small", 0),
+    (budget_too_small, "memory budget", "budget-too-small", 4),
     (package_missing, "packages", "package-missing", 4),
     (package_broken, "packages", "package-broken", 4),
     (package_that_crashes, "packages", "package-broken", 4),
