@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 from hypothesis import settings
@@ -21,3 +22,12 @@ os.environ.update(
 # The same examples each time, so that a failure is seen by everybody; no deadline, so that a busy machine causes none.
 settings.register_profile("house", derandomize=True, deadline=None)
 settings.load_profile("house")
+
+
+def pytest_collection_finish() -> None:
+    """What collecting has imported stays to the end: a run looks for rubbish after each phase, and not in there again.
+
+    Each look through all of PyTorch and diffusers took longer than four steps of the tiny model.
+    """
+    gc.collect()
+    gc.freeze()
