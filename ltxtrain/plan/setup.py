@@ -48,6 +48,7 @@ def training_setup(config: TrainConfig, device: str, videos: Sequence[Validation
         slicing=cache.vae_enable_slicing,
         timed=objective.ltx_train_mode == "i2v" and objective.ltx_i2v_prob > 0,
         full=config.model.model_type == "full",
+        dropout=config.adapter.lora_dropout > 0,
         accumulation=optimizer.gradient_accumulation_steps,
         adapter_bytes=2 if adapter_dtype(optimizer.optimizer) == "bfloat16" else 4,
         optimizer=optimizer.optimizer,

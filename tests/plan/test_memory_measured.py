@@ -23,6 +23,7 @@ from ltxtrain.learn.optimizers import make_optimizer
 from ltxtrain.model.adapter import adapter_spec, attach_adapter
 from ltxtrain.model.checkpointing import set_checkpointing
 from ltxtrain.model.transformer import facts_of, predict_velocity
+from ltxtrain.plan.memory.activations import adapter_saved
 from ltxtrain.plan.memory.phases import training_lines
 from ltxtrain.plan.records import Bucket
 from ltxtrain.plan.setup import training_setup
@@ -119,9 +120,9 @@ def within_a_tenth(config: TrainConfig, sizes: dict[str, int], bucket: Bucket = 
     "flags",
     [
         {},
-        {"gradient_checkpointing": True, "gradient_checkpointing_backend": "torch-ffn"},
+        {"gradient_checkpointing": True, "gradient_checkpointing_backend": "torch-ffn", "lora_dropout": 0.1},
         {"gradient_checkpointing": True, "gradient_checkpointing_free_blocks": 1, "ltx_train_mode": "i2v"},
-        {"base_model_precision": "int8-torchao", "mixed_precision": "bf16", "train_batch_size": 2},
+        {"base_model_precision": "int8-torchao", "mixed_precision": "bf16", "train_batch_size": 2, "lora_dropout": 0.1},
         {"base_model_precision": "nf4-bnb", "mixed_precision": "bf16", "gradient_checkpointing": True},
         {"optimizer": "bnb-lion8bit", "lora_rank": 64, "gradient_accumulation_steps": 2},
     ],
@@ -129,6 +130,17 @@ def within_a_tenth(config: TrainConfig, sizes: dict[str, int], bucket: Bucket = 
 )
 def test_a_step_of_the_tiny_model_takes_what_was_said(flags: dict[str, object]) -> None:
     within_a_tenth(config_of(**flags), TINY)
+
+
+def test_what_dropout_keeps_is_a_copy_for_each_layer_and_a_mask_of_bytes_on_a_gpu() -> None:
+    """Four layers of attention to the clip itself, and the two of attention to captions that the clip goes through."""
+    setup = training_setup(config_of(mixed_precision="bf16", lora_rank=4), "cuda", ())
+    with torch.device("meta"):
+        facts = facts_of(make_transformer(TINY, torch.float32))
+    plain, dropped = (adapter_saved(facts, replace(setup, dropout=dropout))[0] for dropout in (False, True))
+    width, small = 128, 6 * 4 * 2
+    assert plain == 2 * width * 2 + small
+    assert dropped == 6 * width * (2 + 1) + small
 
 
 def test_a_step_of_a_model_of_100_million_parameters_takes_what_was_said() -> None:

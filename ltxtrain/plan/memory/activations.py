@@ -78,10 +78,12 @@ def adapter_saved(model: TransformerFacts, setup: TrainingSetup) -> tuple[float,
     """Bytes for each token that a block's adapter layers keep, and of these those of its feed-forward.
 
     Each keeps its input and the small tensor between its factors. Layers share an input, and what attention gives is
-    kept anyway, unless a narrower adapter has the input cast: then each layer keeps a copy of its own.
+    kept anyway, unless a narrower adapter has the input cast, or dropout takes values out of it: then each layer keeps
+    a copy of its own, and with dropout a mask, which is a byte for each value on a GPU and another copy elsewhere.
     """
     value = min(setup.weight_bytes, setup.adapter_bytes)
-    shared = setup.weight_bytes <= setup.adapter_bytes
+    shared = setup.weight_bytes <= setup.adapter_bytes and not setup.dropout
+    mask = (1 if setup.accelerator in ("cuda", "rocm") else value) if setup.dropout else 0
     inputs: dict[str, float] = {}
     small = feed_forward = 0.0
     for name, (width, _) in target_layers(model, setup.targets).items():
@@ -94,8 +96,8 @@ def adapter_saved(model: TransformerFacts, setup: TrainingSetup) -> tuple[float,
             continue
         kept = f"{block}.{place}" if shared else name
         if kept not in inputs:
-            inputs[kept] = width * value
-            feed_forward += width * value if layer.startswith("ff.") else 0
+            inputs[kept] = width * (value + mask)
+            feed_forward += inputs[kept] if layer.startswith("ff.") else 0
     return (sum(inputs.values()) + small) / model.layers, feed_forward / model.layers
 
 

@@ -56,7 +56,8 @@ class TrainingSetup:
     of a bucket, where that is not ``batch_size``; ``measured`` are those in one batch of a set that is held out;
     ``encoded`` are clips that the VAE encodes at one time, where that is more than one, and ``texts`` captions. With
     ``*_on_demand`` training holds the VAE or the text encoder. ``timed``: tokens of one clip may have levels of noise
-    of their own, as when the first frame is given. ``full``: the whole transformer is trained.
+    of their own, as when the first frame is given. ``full``: the whole transformer is trained. ``dropout``: of what the
+    adapter's layers are given, values are dropped.
     """
 
     rank: int
@@ -84,6 +85,7 @@ class TrainingSetup:
     slicing: bool = False
     timed: bool = False
     full: bool = False
+    dropout: bool = False
     accumulation: int = 1
     adapter_bytes: int = 4
     optimizer: str = "torch-adamw"
