@@ -56,8 +56,9 @@ class StepDone:
     ``grad_norm`` is the global L2 norm before clipping; ``memory_bytes`` is the peak so far (device memory on an
     accelerator, resident memory on the CPU). ``dataset`` names the data sets that supplied the step's batches, and
     ``dataset_losses`` holds the mean loss of each; ``data_seconds`` is the part of ``seconds`` that the step waited for
-    latents and captions. ``tflops`` are useful operations a second, in 10^12, and ``mfu`` is their share of what the
-    device can do, None where that is not known.
+    latents and captions, and those are the seconds from the end of the step before to its own: of all steps together
+    they are the time of training. ``tflops`` are useful operations a second, in 10^12, and ``mfu`` is their share of
+    what the device can do, None where that is not known.
     """
 
     step: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
+from contextlib import closing
 
 from ltxtrain.data.prepared import Prepared
 from ltxtrain.events import (
@@ -17,12 +18,11 @@ from ltxtrain.events import (
     StageDone,
     StageStarted,
 )
-from ltxtrain.learn.batch import batches_ahead
 from ltxtrain.learn.checkpoint import Checkpoint, checkpoint_due, checkpoint_name, prune_checkpoints, save_checkpoint
 from ltxtrain.learn.device import memory_advice
 from ltxtrain.learn.identity import identity_of, told_settings
 from ltxtrain.learn.lock import only_process
-from ltxtrain.learn.metrics import append_memory, append_step, drop_torn_lines, truncate_metrics
+from ltxtrain.learn.metrics import append_memory, drop_torn_lines, truncate_metrics
 from ltxtrain.learn.optimizers import evaluating, load_optimizer_tensors, optimizer_tensors
 from ltxtrain.learn.resume import (
     changed_settings,
@@ -39,11 +39,12 @@ from ltxtrain.model.adapter import adapter_spec, adapter_weights, load_adapter_w
 from ltxtrain.plan.folder import RunFolder, write_plan_files
 from ltxtrain.plan.manifest import write_manifest
 from ltxtrain.plan.records import Plan
+from ltxtrain.training.feed import Feed
 from ltxtrain.training.memory import measured, recorded
 from ltxtrain.training.run import Run, load_run
-from ltxtrain.training.step import read_ahead, take_step
+from ltxtrain.training.step import Steps
 from ltxtrain.training.trial import try_largest
-from ltxtrain.training.validation import measure_held_out, validate
+from ltxtrain.training.validation import is_looked_at, measure_held_out, validate
 from ltxtrain.units import counted
 
 
@@ -67,27 +68,29 @@ def iter_train(plan: Plan, prepared: Prepared, stop: StopFlag) -> Generator[Even
         yield from _told(run)
         yield from validate(run, done, stop, again=False)
         stop.check(f"checkpoints up to step {done} are kept" if done else "training has not begun")
-        yield from _steps(run, done, stop)
+        _forget_cuts_left_over(run, done)
+        with closing(Feed(run, done * plan.accumulation)) as feed:
+            yield from _steps(run, Steps(run, feed), done, stop)
 
 
-def _steps(run: Run, done: int, stop: StopFlag) -> Generator[Event, None, None]:
-    """All steps after ``done``, with checkpoints and validation in between."""
+def _steps(run: Run, steps: Steps, done: int, stop: StopFlag) -> Generator[Event, None, None]:
+    """All steps after ``done``, with checkpoints and validation in between.
+
+    What a step gave is known once the next one is launched; it is asked for at once where its weights are used for
+    anything else, so nothing is saved or rendered of a step that came out with NaN.
+    """
     plan = run.plan
     yield StageStarted(TRAINING, plan.steps, done, "steps")
     began = saved_at = time.monotonic()
     saved = done
-    first = done * plan.accumulation
-    if done and first < run.batches:  # the first epoch's cuts may be left of caching, the last one's of a longer run
-        for epoch in (0, run.order[first - 1].epoch):
-            run.prepared.forget(run.order.outdated(epoch, run.order[first].epoch))
-    for index in range(batches_ahead(plan.config.speed)):
-        read_ahead(run, first + index)
     for step in range(done + 1, plan.steps + 1):
-        event = take_step(run, step)
-        append_step(run.folder.metrics_jsonl, event)
-        yield event
+        yield from steps.launch(step)
         yield from _after(run, step)
-        if checkpoint_due(plan.config.checkpoint, step, plan.steps, time.monotonic() - saved_at):
+        due = checkpoint_due(plan.config.checkpoint, step, plan.steps, time.monotonic() - saved_at)
+        if not (due or stop.requested or is_looked_at(run, step)):
+            continue
+        yield from steps.settle()
+        if due:
             yield _save(run, step)
             saved, saved_at = step, time.monotonic()
         yield from measure_held_out(run, step, stop)
@@ -156,6 +159,14 @@ def _after(run: Run, step: int) -> Generator[Event, None, None]:
         before, after = (run.order[number * run.plan.accumulation].epoch for number in (step - 1, step))
         for epoch in range(before, after):
             run.prepared.forget(run.order.outdated(epoch, after))
+
+
+def _forget_cuts_left_over(run: Run, done: int) -> None:
+    """Those of the first epoch may be left of caching, and the last epoch's of a run that was longer."""
+    first = done * run.plan.accumulation
+    if done and first < run.batches:
+        for epoch in (0, run.order[first - 1].epoch):
+            run.prepared.forget(run.order.outdated(epoch, run.order[first].epoch))
 
 
 def _told(run: Run) -> Generator[Notice, None, None]:

@@ -1,11 +1,12 @@
 """What caching hands to training: latents by sample, prompt embeddings by text, wherever they come from.
 
 An entry that is missing, damaged or on demand is encoded when it is asked for. The models that this takes are loaded
-by whoever built the ``Source``; nothing here knows them.
+by whoever built the ``Source``; nothing here knows them. That is for the main thread; what is there, any may have.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -78,6 +79,7 @@ class Prepared:
         self._budget = KEPT_IN_MEMORY_BYTES
         self._kept: dict[str, Tensors] = {}
         self._coming: dict[str, Future[Tensors | None]] = {}
+        self._guard = threading.Lock()  # of the three above
         self._told = told if told is not None else []
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="cache")
 
@@ -89,8 +91,18 @@ class Prepared:
         """``{"embeds": embeds_LD, "mask": mask_L}``, by the same rule."""
         return self._take(self._prompts, text)
 
+    def there(self, samples: Sequence[Sample], texts: Sequence[str]) -> tuple[list[torch.Tensor], list[Tensors]] | None:
+        """What ``latents`` and ``prompt`` give for all of these; None where one would have to be encoded."""
+        entries = [*map(self._latents.entry_of, samples), *map(self._prompts.entry_of, texts)]
+        found: list[Tensors] = []
+        for entry in entries:
+            if (tensors := self._found(entry)) is None:
+                return None
+            found.append(tensors)
+        return [tensors["latents"] for tensors in found[: len(samples)]], found[len(samples) :]
+
     def ahead(self, samples: Sequence[Sample]) -> None:
-        """Read what these samples need in a thread, while the caller computes."""
+        """Read what these samples need in a thread, while the caller goes on."""
         for sample in samples:
             self._fetch(self._latents.entry_of(sample))
             for text in sample.captions[:CAPTIONS_AHEAD]:
@@ -100,8 +112,9 @@ class Prepared:
         """Remove the latents of these samples, on disk and in memory."""
         for sample in samples:
             entry = self._latents.entry_of(sample)
-            self._coming.pop(entry.key, None)
-            self._budget += _size(self._kept.pop(entry.key, {}))
+            with self._guard:
+                self._coming.pop(entry.key, None)
+                self._budget += _size(self._kept.pop(entry.key, {}))
             entry.path.unlink(missing_ok=True)
 
     def told(self) -> list[str]:
@@ -116,23 +129,31 @@ class Prepared:
         self._release()
 
     def _fetch(self, entry: Entry) -> None:
-        if entry.key in self._kept or entry.key in self._coming:
-            return
-        self._coming[entry.key] = self._reader.submit(read_entry, entry.path, entry.key)
-        while len(self._coming) > AHEAD:
-            self._coming.pop(next(iter(self._coming))).cancel()
+        with self._guard:
+            if entry.key in self._kept or entry.key in self._coming:
+                return
+            self._coming[entry.key] = self._reader.submit(read_entry, entry.path, entry.key)
+            while len(self._coming) > AHEAD:
+                self._coming.pop(next(iter(self._coming))).cancel()
 
     def _take(self, source: Source[Item], item: Item) -> Tensors:
         entry = source.entry_of(item)
-        if entry.key in self._kept:
-            return self._kept[entry.key]
-        coming = self._coming.pop(entry.key, None)
+        found = self._found(entry)
+        return found if found is not None else self._keep(entry, self._make(source, item, entry))
+
+    def _found(self, entry: Entry) -> Tensors | None:
+        with self._guard:
+            if entry.key in self._kept:
+                return self._kept[entry.key]
+            coming = self._coming.pop(entry.key, None)
         tensors = coming.result() if coming else read_entry(entry.path, entry.key)
-        if tensors is None:
-            tensors = self._make(source, item, entry)
-        if _size(tensors) <= self._budget:
-            self._budget -= _size(tensors)
-            self._kept[entry.key] = tensors
+        return None if tensors is None else self._keep(entry, tensors)
+
+    def _keep(self, entry: Entry, tensors: Tensors) -> Tensors:
+        with self._guard:
+            if entry.key not in self._kept and _size(tensors) <= self._budget:
+                self._budget -= _size(tensors)
+                self._kept[entry.key] = tensors
         return tensors
 
     def _make(self, source: Source[Item], item: Item, entry: Entry) -> Tensors:

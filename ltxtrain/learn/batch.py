@@ -27,10 +27,13 @@ def batches_ahead(speed: SpeedConfig) -> int:
 
 
 class Reader(Protocol):
-    """Where latents and prompt embeddings come from."""
+    """Where latents and prompt embeddings come from. ``there`` is None where one of them would have to be made."""
 
     def latents(self, sample: Sample) -> torch.Tensor: ...
     def prompt(self, text: str) -> dict[str, torch.Tensor]: ...
+    def there(
+        self, samples: Sequence[Sample], texts: Sequence[str]
+    ) -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]] | None: ...
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,19 @@ class DrawRule:
 
 
 def read_batch(reader: Reader, samples: Sequence[Sample], captions: Sequence[str]) -> Clean:
-    """Latents and embeddings of the samples, each with its caption. Waits for what is not there yet."""
-    latents = [reader.latents(sample).float() for sample in samples]
-    prompts = [reader.prompt(caption) for caption in captions]
+    """Latents and embeddings of the samples, each with its caption. What is not there is made."""
+    return _stacked([reader.latents(sample) for sample in samples], [reader.prompt(caption) for caption in captions])
+
+
+def read_what_is_there(reader: Reader, samples: Sequence[Sample], captions: Sequence[str]) -> Clean | None:
+    """The same without making anything: None where something is not there."""
+    found = reader.there(samples, captions)
+    return None if found is None else _stacked(*found)
+
+
+def _stacked(latents: Sequence[torch.Tensor], prompts: Sequence[dict[str, torch.Tensor]]) -> Clean:
     return Clean(
-        latents_BCFHW=torch.stack(latents),
+        latents_BCFHW=torch.stack([latents_CFHW.float() for latents_CFHW in latents]),
         embeds_BLD=torch.stack([prompt["embeds"] for prompt in prompts]),
         mask_BL=torch.stack([prompt["mask"] for prompt in prompts]),
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -81,15 +82,48 @@ def check_dtype(device: torch.device, mixed_precision: str, vae_dtype: str) -> t
     return DTYPES[mixed_precision]
 
 
-def sent(tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
-    """The tensors on ``device``. Nobody waits for a CUDA device: they are sent from memory that cannot be moved."""
+def use_in_thread(device: torch.device) -> None:
+    """To be called in each thread but the main one: which CUDA device is the current one is each thread's own."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
+def fetched(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy in main memory. Nobody waits for a CUDA device: it is complete at the next ``Moment``."""
+    if tensor.device.type != "cuda":
+        return tensor.to("cpu")
+    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
+
+
+class Moment:
+    """When ``device`` is done with all that it was given so far. A CUDA device is behind the program; others were
+    waited for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._event = None
+        if device.type == "cuda":
+            self._event = torch.cuda.Event(enable_timing=True, blocking=True)
+            self._event.record(torch.cuda.current_stream(device))
+        self._time = time.perf_counter()
+
+    def wait(self) -> None:
+        if self._event is not None:
+            self._event.synchronize()
+
+    def since(self, earlier: Moment) -> float:
+        """Seconds of the device's own clock, once this moment was waited for."""
+        if self._event is not None:
+            return earlier._event.elapsed_time(self._event) / 1000
+        return self._time - earlier._time
+
+
+def page_locked(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Where a CUDA device can read it by itself; as it is for all others.
+
+    Raises ``MemoryError`` where there is no main memory to lock: CUDA itself would say that it is out of memory.
+    """
     if device.type != "cuda":
-        return [tensor.to(device) for tensor in tensors]
-    return [_page_locked(tensor).to(device, non_blocking=True) for tensor in tensors]
-
-
-def _page_locked(tensor: torch.Tensor) -> torch.Tensor:
-    """Raises ``MemoryError`` where there is no main memory to lock: CUDA itself would say that it is out of memory."""
+        return tensor
     try:
         return tensor.pin_memory()
     except RuntimeError as error:

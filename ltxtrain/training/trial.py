@@ -21,6 +21,7 @@ from ltxtrain.learn.shortage import needs
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.model.text import MAX_TOKENS
 from ltxtrain.plan.records import Bucket, Plan
+from ltxtrain.training.feed import made_ready
 from ltxtrain.training.memory import measured
 from ltxtrain.training.run import Run
 from ltxtrain.training.step import compare
@@ -45,7 +46,7 @@ def try_largest(run: Run, stop: StopFlag) -> Generator[Event, None, MemoryMeasur
             for micro in range(micros):
                 place = Place(run.plan.config.model.seed, 0, micro)
                 with dropout_seed(place, run.device):
-                    compare(run, *_made_up(run, bucket, clips, place)).mean().backward()
+                    compare(run, made_ready(run, *_made_up(run, bucket, clips, place))).mean().backward()
             clip_gradients(list(run.parameters.values()), section)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -40,6 +40,7 @@ from ltxtrain.model.offload import taking_turns
 from ltxtrain.model.render import RenderSettings, make_render_pipeline, render_video
 from ltxtrain.model.text import PromptEmbedding
 from ltxtrain.plan.prompts import ValidationVideo, validation_due
+from ltxtrain.training.feed import made_ready
 from ltxtrain.training.memory import is_news, measured, recorded
 from ltxtrain.training.run import Run
 from ltxtrain.training.step import compare
@@ -48,13 +49,19 @@ from ltxtrain.units import counted
 Wanted = list[tuple[ValidationVideo, RenderSettings]]
 
 
+def is_looked_at(run: Run, step: int) -> bool:
+    """Whether anything is measured or rendered after that step."""
+    renders = bool(run.plan.videos) and validation_due(run.plan.config.validation, step, run.plan.steps)
+    return renders or bool(sets_due(run.plan, run.order, step))
+
+
 def measure_held_out(run: Run, step: int, stop: StopFlag) -> Generator[Event, None, None]:
     """Measure the data sets that are held out, if that is due."""
 
     def losses(clean: Clean, drawn: Drawn) -> torch.Tensor:
         run.transformer.eval()
         with memory_advice("evaluating", needs(run.plan, EVALUATION, run.device)):
-            loss_B = compare(run, clean, drawn)
+            loss_B = compare(run, made_ready(run, clean, drawn))
         run.transformer.train()
         return loss_B
 

@@ -9,7 +9,7 @@ import torch
 
 from ltxtrain.errors import MachineError, OutOfMemoryError
 from ltxtrain.learn import device as learn_device
-from ltxtrain.learn.device import CAP, cap_memory, check_dtype, find_device, memory_advice, sent
+from ltxtrain.learn.device import CAP, cap_memory, check_dtype, find_device, memory_advice, page_locked
 from ltxtrain.learn.memory import Meter, free_memory, read_peaks
 
 CPU = torch.device("cpu")
@@ -168,7 +168,7 @@ def test_a_shortage_of_page_locked_memory_is_the_machines(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torch.Tensor, "pin_memory", full)
     with pytest.raises(OutOfMemoryError, match="machine ran out"), memory_advice("training", "less"):
-        sent([torch.ones(2)], torch.device("cuda", 0))
+        page_locked(torch.ones(2), torch.device("cuda", 0))
 
 
 def test_other_errors_pass_through() -> None:

@@ -18,7 +18,7 @@ from torch._subclasses import FakeTensorMode
 from ltxtrain.config import TrainConfig, load_config
 from ltxtrain.config.optimizers import adapter_dtype
 from ltxtrain.facts.models import KNOWN_MODELS, TextFacts
-from ltxtrain.learn.objective import add_noise, velocity_loss
+from ltxtrain.learn.objective import add_noise, levels_of, velocity_loss
 from ltxtrain.learn.optimizers import make_optimizer
 from ltxtrain.model.adapter import adapter_spec, attach_adapter
 from ltxtrain.model.checkpointing import set_checkpointing
@@ -93,7 +93,7 @@ def counted_step(config: TrainConfig, sizes: dict[str, int], bucket: Bucket = BU
                     )
                     embeds = torch.zeros(clips, 128, sizes["text"], dtype=dtype)
                     timed = config.objective.ltx_train_mode == "i2v"
-                    noised = add_noise(latents, noise, [0.5] * clips, [timed] * clips)
+                    noised = add_noise(latents, noise, *levels_of([0.5] * clips, [timed] * clips, latents.shape[2]))
                     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype != torch.float32):
                         noisy = noised.noisy_BCFHW.to(dtype)
                         velocity = predict_velocity(transformer, noisy, noised.sigma, embeds, None, 25.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import torch
 
 from ltxtrain.errors import CheckpointError
 from ltxtrain.events import Event, Notice, StageStarted, StepDone
-from ltxtrain.learn.draws import Place, dropout_seed
+from ltxtrain.learn.draws import dropout_seed
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.plan.order import order_of
 from ltxtrain.plan.records import Plan
 from ltxtrain.precompute import iter_precompute
 from ltxtrain.train import iter_train
-from ltxtrain.training import step as training_step
+from ltxtrain.training.feed import Feed, place_of
+from ltxtrain.training.step import compare
 from tests.run.driving import adapter_bytes, cached, drain, killed_after, losses, trained
 
 PlanFor = Callable[..., Plan]
@@ -143,12 +145,12 @@ def test_each_sample_of_a_step_counts_the_same(plan_for: PlanFor, homes: dict[st
             break
     run = training.gi_frame.f_locals["run"]  # type: ignore[attr-defined]
     seen = []
-    for micro in range(2):
-        place = Place(plan.config.model.seed, 1, micro)
-        with dropout_seed(place, run.device):
-            loss_B, _, _ = training_step._losses(run, run.order[micro], place)
-            (loss_B.sum() / 3).backward()
-        seen += loss_B.tolist()
+    with closing(Feed(run, 0)) as feed:
+        for batch in (run.order[0], run.order[1]):
+            with dropout_seed(place_of(run, batch), run.device):
+                loss_B = compare(run, feed.take(batch))
+                (loss_B.sum() / 3).backward()
+            seen += loss_B.tolist()
     norm = sum(float((parameter.grad**2).sum()) for parameter in run.parameters.values()) ** 0.5
     run.optimizer.zero_grad()
     step = steps(list(training))[0]

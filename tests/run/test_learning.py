@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ltxtrain.data.prepared import Prepared
-from ltxtrain.learn.objective import add_noise, velocity_loss
+from ltxtrain.learn.objective import add_noise, levels_of, velocity_loss
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.model.adapter import adapter_off, adapter_spec, attach_adapter, load_adapter_weights
 from ltxtrain.model.folder import load_scheduler, locate_model
@@ -48,7 +48,7 @@ def fixed_loss(transformer: torch.nn.Module, plan: Plan, prepared: Prepared) -> 
         prompt = embedding(prepared, sample.captions[0])
         for index, sigma in enumerate(FIXED_SIGMAS):
             noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(index))
-            noised = add_noise(latents, noise, [sigma], [False])
+            noised = add_noise(latents, noise, *levels_of([sigma], [False], latents.shape[2]))
             velocity = predict_velocity(
                 transformer, noised.noisy_BCFHW, noised.sigma, prompt.embeds_LD[None], prompt.mask_L[None], 25
             )

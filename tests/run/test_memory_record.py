@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ltxtrain.caching import encoders
 from ltxtrain.errors import CheckpointError, OutOfMemoryError
@@ -165,30 +164,6 @@ def test_a_clip_that_does_not_fit_is_the_first_that_is_encoded(
     cached(plan)
     sizes = {sample.bucket.key: sample.bucket.tokens for sample in plan.samples}
     assert sizes[shapes[0]] == max(sizes.values())
-
-
-def test_a_step_waits_for_the_device_once(plan_for: PlanFor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is read of what is computed until the losses and the norm are, together. What is asked for before is the
-    captions' mask, which lies in main memory: one question for each batch."""
-    plan = plan_for(max_train_steps=2, gradient_accumulation_steps=2, ltx_i2v_prob=1.0, grad_clip_method="norm")
-    prepared = cached(plan)
-    asked: list[torch.dtype] = []
-
-    class Questions(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if func.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero):
-                asked.append(args[0].dtype)
-            return func(*args, **(kwargs or {}))
-
-    real = training_step._gradients
-
-    def watched(*given: Any) -> Any:
-        with Questions():
-            return real(*given)
-
-    monkeypatch.setattr(training_step, "_gradients", watched)
-    drain(iter_train(plan, prepared, StopFlag()))
-    assert asked == [torch.bool] * 4
 
 
 def as_on_a_gpu(plan: Plan, device: torch.device) -> list[MemoryMeasured]:

@@ -100,14 +100,17 @@ def test_a_run_that_is_killed_again_and_again_still_ends_the_same(plan_for: Plan
 
 
 def test_a_stop_saves_the_step_it_came_in(plan_for: PlanFor) -> None:
+    """When the third step is told, the fourth is under way."""
     plan = plan_for(max_train_steps=6, checkpoint_step_interval=100)
     stop = StopFlag()
-    with pytest.raises(Interrupted) as stopped:
+    with pytest.raises(Interrupted, match="step 4 of 6 is saved") as stopped:
         for event in iter_train(plan, cached(plan), stop):
             if isinstance(event, StepDone) and event.step == 3:
                 stop.request(15)
     assert stopped.value.exit_code == 143
-    assert (plan.run_dir / "checkpoints" / "step-00000003" / "MANIFEST.json").exists()
+    assert (plan.run_dir / "checkpoints" / "step-00000004" / "MANIFEST.json").exists()
+    lines = [json.loads(line)["step"] for line in (plan.run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert lines == [1, 2, 3, 4]
     history = [entry["event"] for entry in json.loads((plan.run_dir / "run.json").read_text())["events"]]
     assert history == ["start", "interrupted"]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,7 +18,12 @@ from ltxtrain.events import Event, StepDone
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.plan.records import Plan, Sample
 from ltxtrain.train import iter_train
+from ltxtrain.training import step as step_module
+from ltxtrain.training.feed import Feed, Ready
+from ltxtrain.training.run import Run
+from ltxtrain.training.step import Launched
 from tests.run.driving import adapter_bytes, cached, drain, trained
+from tests.waiting import Waiting
 
 PlanFor = Callable[..., Plan]
 BASE: dict[str, Any] = {"max_train_steps": 2, "checkpoint_step_interval": 0}
@@ -74,58 +81,84 @@ def test_attention_in_plain_products_trains_the_same_but_for_rounding(plan_for: 
     assert found["native-math"] == pytest.approx(found["diffusers"], rel=1e-4)
 
 
-class Reads(TorchDispatchMode):
-    """How often a number was read of a tensor, for which a device is waited for. Not truths: those are of the masks of
-    captions, which are looked at in main memory."""
+EVERYTHING = {
+    "gradient_accumulation_steps": 2,
+    "train_batch_size": 1,
+    "lora_dropout": 0.1,
+    "ltx_i2v_prob": 1,
+    "max_grad_norm": 0.01,
+    "gradient_checkpointing": "true",
+}
+SLOW_S = 0.2
 
-    count = 0
 
-    def __torch_dispatch__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
-        self.count += function is torch.ops.aten._local_scalar_dense.default and given[0].dtype != torch.bool
-        return function(*given, **(named or {}))
-
-
-@pytest.mark.parametrize("optimizer", ["bnb-adamw8bit", "adamw_bf16"])
-def test_the_device_is_waited_for_once_in_a_step(
-    plan_for: PlanFor, monkeypatch: pytest.MonkeyPatch, optimizer: str
+def test_nothing_waits_for_the_device_while_a_step_is_launched_and_it_is_read_after_the_next_one(
+    plan_for: PlanFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With two batches to the step, and the update with it."""
-    lists: list[int] = []
-    plain = torch.Tensor.tolist
+    """Of the update only this optimiser's: see tests/learn/test_waits.py for the others."""
+    seen: list[tuple[str, int]] = []
+    found: list[str] = []
+    launch, told, send, to_list = step_module._launch, step_module._told, Ready.sent, torch.Tensor.tolist
 
-    def noted(self: torch.Tensor) -> Any:
-        lists.append(self.numel())
-        return plain(self)
+    def launched(run: Run, step: int, feed: Feed) -> Any:
+        seen.append(("launched", step))
+        time.sleep(SLOW_S * (step == 3))
+        with Waiting([*run.transformer.parameters(), *run.transformer.buffers()]) as waiting:
 
-    options = {"optimizer": optimizer, "gradient_accumulation_steps": 2, "train_batch_size": 1, "ltx_i2v_prob": 0}
-    plan = plan_for(**BASE | options)
-    events = iter_train(plan, cached(plan), StopFlag())
-    while not isinstance(next(events), StepDone):
-        pass
-    monkeypatch.setattr(torch.Tensor, "tolist", noted)
-    with Reads() as reads:
-        assert isinstance(next(events), StepDone)
-    events.close()
-    assert lists == [3]  # two losses and the norm
-    assert reads.count == 0
+            def sent(ready: Ready, device: torch.device) -> Ready:
+                there = send(ready, device)
+                waiting.know(part for part in vars(there).values() if isinstance(part, torch.Tensor))
+                return there
+
+            def listed(tensor: torch.Tensor) -> Any:
+                waiting.found.extend(["tolist"] * (threading.current_thread() is threading.main_thread()))
+                return to_list(tensor)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(Ready, "sent", sent)
+                patched.setattr(torch.Tensor, "tolist", listed)
+                result = launch(run, step, feed)
+        found.extend(waiting.found)
+        return result
+
+    def read(run: Run, last: Launched, seconds: float) -> StepDone:
+        seen.append(("read", last.step))
+        return told(run, last, seconds)
+
+    plan = plan_for(**BASE | EVERYTHING | {"max_train_steps": 3})
+    monkeypatch.setattr(step_module, "_launch", launched)
+    monkeypatch.setattr(step_module, "_told", read)
+    events: list[Event] = []
+    drain(iter_train(plan, cached(plan), StopFlag()), events)
+    assert seen == [("launched", 1), ("launched", 2), ("read", 1), ("launched", 3), ("read", 2), ("read", 3)]
+    assert found == []
+    assert [event.seconds for event in events if isinstance(event, StepDone)][2] > SLOW_S, "each has its own seconds"
 
 
 @pytest.mark.parametrize(("options", "expected"), [({}, 2), ({"dataloader_prefetch": "true"}, 10)])
 def test_so_many_batches_are_read_before_the_first_step(
     plan_for: PlanFor, monkeypatch: pytest.MonkeyPatch, options: dict[str, str], expected: int
 ) -> None:
+    """The first of them is made ready at once, in the thread that reads the last of them ahead."""
     read: list[Sequence[Sample]] = []
-    ahead = Prepared.ahead
+    before: list[int] = []
+    ahead, there = Prepared.ahead, Prepared.there
 
     def noted(self: Prepared, samples: Sequence[Sample]) -> None:
         read.append(samples)
         ahead(self, samples)
 
+    def asked(self: Prepared, samples: Sequence[Sample], texts: Sequence[str]) -> Any:
+        before.append(len(read))
+        return there(self, samples, texts)
+
     plan = plan_for(**BASE | {"max_train_steps": 12}, **options)
     prepared = cached(plan)
     monkeypatch.setattr(Prepared, "ahead", noted)
+    monkeypatch.setattr(Prepared, "there", asked)
     events = iter_train(plan, prepared, StopFlag())
     while not isinstance(next(events), StepDone):
         pass
-    assert len(read) - 1 == expected  # the step itself asks for one more
     events.close()
+    assert before[:2] == [expected, expected + 1]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")], "it ends with the run"
