@@ -11,7 +11,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -143,9 +144,15 @@ def plain(folder: Path, threads: str = "SLICE") -> Callable[[], None]:
     return run
 
 
-def ahead(folder: Path) -> Callable[[], None]:
-    from ltxtrain.data.cache_decode import decode_ahead
+def decode_ahead(asked: list[Any]) -> Iterator[tuple[Any, Any]]:
+    from ltxtrain.data.cache_decode import Decoder
+    from ltxtrain.data.frames import cut_of
 
+    with closing(Decoder(max(cut_of(sample).bytes for sample in asked), len(asked))) as decoder:
+        yield from decoder.stream(asked)
+
+
+def ahead(folder: Path) -> Callable[[], None]:
     def run() -> None:
         for _, frames_FHWC in decode_ahead(samples(folder, DECODED, (WIDTH, HEIGHT), FRAMES)):
             assert frames_FHWC.shape == (FRAMES, HEIGHT, WIDTH, 3)
@@ -156,7 +163,6 @@ def ahead(folder: Path) -> Callable[[], None]:
 def encode(folder: Path) -> Callable[[], None]:
     import torch
 
-    from ltxtrain.data.cache_decode import decode_ahead
     from ltxtrain.model.tiny import TinySpec, build_pipeline
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))

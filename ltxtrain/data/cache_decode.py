@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 
 import numpy as np
 
@@ -43,15 +42,3 @@ class Decoder:
 
     def close(self) -> None:
         self._children.close()
-
-
-def decode_ahead(
-    samples: Iterable[Sample], workers: int | None = None
-) -> Iterator[tuple[Sample, np.ndarray | DataError]]:
-    """``Decoder.stream`` of samples that are all known, once. ``workers`` None: one for each core."""
-    asked = list(samples)
-    if not asked:
-        return
-    decoder = Decoder(max(cut_of(sample).bytes for sample in asked), min(workers or len(asked), len(asked)))
-    with closing(decoder):
-        yield from decoder.stream(asked)
