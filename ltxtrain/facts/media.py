@@ -7,6 +7,7 @@ found is remembered (``facts/media_memo.py``).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 VIDEO_EXTENSIONS = frozenset(
     (".mp4", ".avi", ".mov", ".mkv", ".webm", ".flv", ".wmv", ".m4v", ".mpeg", ".mpg", ".3gp", ".ogv")
 )
+FILES_OF_A_CHILD = 8  # to start another takes as long as to look at more than these
 Progress: TypeAlias = "Callable[[int, int], None]"  # how many are done, and how many there are
 MAX_PIXELS = 8192 * 8192
 MICROSECONDS = 1_000_000  # a container's duration is counted in these
@@ -92,7 +94,8 @@ def probe_clips(
 
 
 def _opened(paths: Sequence[Path], kind: Kind, root: Path | None) -> Iterator[ClipFacts | MediaError]:
-    with Children("ltxtrain.facts.probe_child", min(usable_workers(), len(paths)), PROBE_MEMORY) as pool:
+    count = min(usable_workers(), math.ceil(len(paths) / FILES_OF_A_CHILD))
+    with Children("ltxtrain.facts.probe_child", count, PROBE_MEMORY) as pool:
         for path, reply in zip(paths, pool.run(probe_task(path, kind, root) for path in paths), strict=True):
             yield found_in(path, reply)
 
