@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import get_args
 
 from ltxtrain.config.attentions import ATTENTIONS
+from ltxtrain.config.conflict import Conflict
 from ltxtrain.config.entries import TableStrategy
 from ltxtrain.config.explain import placed
 from ltxtrain.config.formats import FORMATS, WORKING, in_float32
 from ltxtrain.config.limits import size_faults
-from ltxtrain.config.optim import OptimizerConfig
-from ltxtrain.config.optimizer_settings import parse_optimizer_settings
-from ltxtrain.config.optimizers import OPTIMIZERS, settings_of
+from ltxtrain.config.optimizer_conflicts import gradient_conflicts, optimizer_conflicts
 from ltxtrain.config.schema import TrainConfig
 from ltxtrain.errors import Fault
-
-
-@dataclass(frozen=True)
-class Conflict:
-    """``keys`` do not go together because of ``problem``. The fault stands where the last given of them stands.
-
-    ``undoes`` is the option that ``suggestion`` takes back: that it is not built yet, too, need not be said.
-    """
-
-    keys: tuple[str, ...]
-    problem: str
-    suggestion: str = ""
-    undoes: str = ""
 
 
 def conflict_faults(config: TrainConfig, sources: Mapping[str, str], skip: frozenset[str] = frozenset()) -> list[Fault]:
@@ -93,60 +78,6 @@ def _learning_rate(config: TrainConfig) -> Iterator[Conflict]:
         )
     if optimizer.lr_scale_sqrt and not optimizer.lr_scale:
         yield Conflict(("lr_scale_sqrt",), "lr_scale_sqrt needs lr_scale", "set lr_scale to true")
-
-
-def _optimizer(config: TrainConfig) -> Iterator[Conflict]:
-    section = config.optimizer
-    name, facts = section.optimizer, OPTIMIZERS[section.optimizer]
-    if facts.verdict.refused:
-        yield Conflict(
-            ("optimizer",), f"{name} is refused: {facts.verdict.why}", f"the nearest is {facts.verdict.instead}"
-        )
-        return
-    yield from _optimizer_settings(section)
-    if section.fuse_optimizer and not facts.fuses:
-        able = ", ".join(each for each, row in OPTIMIZERS.items() if row.fuses)
-        yield Conflict(("optimizer", "fuse_optimizer"), f"{name} has no fused kernel", f"leave it out, or use {able}")
-    if facts.library == "schedulefree":
-        scheduler = config.schedule.lr_scheduler
-        if scheduler not in ("constant", "constant_with_warmup"):
-            yield Conflict(
-                ("optimizer", "lr_scheduler"),
-                f"{name} averages the weights in place of a falling rate, and lr_scheduler is {scheduler}",
-                "set lr_scheduler to constant_with_warmup",
-            )
-        if section.optimizer_beta1 == 0:
-            yield Conflict(("optimizer", "optimizer_beta1"), f"{name} needs an optimizer_beta1 above 0", "leave it out")
-    if name == "prodigy" and section.learning_rate < LEAST_PRODIGY_RATE:
-        yield Conflict(
-            ("optimizer", "learning_rate"),
-            f"prodigy finds the step size by itself and multiplies it by learning_rate, which is "
-            f"{section.learning_rate:g}",
-            "set learning_rate to 1",
-        )
-    if section.lr_scale and config.data.train_batch_tokens:
-        yield Conflict(
-            ("lr_scale", "train_batch_tokens"),
-            "lr_scale needs batches of one size, and train_batch_tokens makes them differ",
-            "set lr_scale to false",
-        )
-
-
-LEAST_PRODIGY_RATE = 0.01
-
-
-def _optimizer_settings(optimizer: OptimizerConfig) -> Iterator[Conflict]:
-    text, name = optimizer.optimizer_config, optimizer.optimizer
-    try:
-        parse_optimizer_settings(text)
-    except ValueError as error:
-        yield Conflict(("optimizer_config",), str(error), "write name=value,name=value")
-        return
-    try:
-        settings_of(name, text)
-    except ValueError as error:
-        takes = ", ".join(OPTIMIZERS[name].settings)
-        yield Conflict(("optimizer", "optimizer_config"), str(error), f"it takes {takes}")
 
 
 def _flow(config: TrainConfig) -> Iterator[Conflict]:
@@ -367,4 +298,15 @@ def _outputs(config: TrainConfig) -> Iterator[Conflict]:
 
 Check = Callable[[TrainConfig], Iterator[Conflict]]
 
-_CHECKS: tuple[Check, ...] = (_length, _learning_rate, _optimizer, _flow, _quantised, _memory, _speed, _data, _outputs)
+_CHECKS: tuple[Check, ...] = (
+    _length,
+    _learning_rate,
+    optimizer_conflicts,
+    gradient_conflicts,
+    _flow,
+    _quantised,
+    _memory,
+    _speed,
+    _data,
+    _outputs,
+)

@@ -40,6 +40,7 @@ WITHOUT_MASTER: Final[Mapping[str, tuple[str, ...]]] = {
         "ramtorch_text_encoder",
         "ramtorch_vae",
     ),
+    "optimizer_cpu_offload_method": ("optimizer_offload_gradients",),
     "dynamo_backend": ("dynamo_mode", "dynamo_fullgraph", "dynamo_dynamic", "dynamo_use_regional_compilation"),
     "dataloader_prefetch": ("dataloader_prefetch_qlen",),
     "flow_custom_timesteps": ("flow_timesteps_mode",),

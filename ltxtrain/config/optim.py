@@ -84,11 +84,15 @@ class OptimizerConfig(Section):
     optimizer_config: str | None = option(
         None, "Settings of the optimiser as 'name=value,name=value', such as weight_decay=0.01,eps=1e-8."
     )
-    optimizer_release_gradients: bool = option(False, "Free each gradient as soon as it is used.")
-    optimizer_cpu_offload_method: Literal["none", "optim-ds", "torchao"] = option(
-        "none", "Keep the optimiser's state in main memory."
+    optimizer_release_gradients: bool = option(
+        False, "Update each weight as soon as its gradient is there, and free that."
     )
-    optimizer_offload_gradients: bool = option(False, "Keep gradients in main memory with the optimiser's state.")
+    optimizer_cpu_offload_method: Literal["none", "optim-ds", "torchao"] = option(
+        "none", "Keep the optimiser's states in main memory, and compute its update there; saves memory at high ranks."
+    )
+    optimizer_offload_gradients: bool = option(
+        False, "Send each gradient to main memory as soon as it is there, where the update is computed there."
+    )
     fuse_optimizer: bool = option(
         False, "Use the fused kernel of the optimiser; of ao-* ones, compile the step.", devices=("cuda",)
     )

@@ -299,7 +299,7 @@ def state_bytes(name: str, count: int, shapes: Iterable[tuple[int, ...]] = (), t
     small = sum(size for size in map(prod, known) if size < least)
     sides = sum(sum(shape[-2:]) for shape in known) if name == "torch-adafactor" else 0
     if name == "soap":  # for each side a matrix of what the gradients were, and one of its eigenvectors
-        longest = given.get("max_precondition_dim", facts.settings["max_precondition_dim"])
+        longest = int(given.get("max_precondition_dim", facts.settings["max_precondition_dim"]))
         sides = sum(2 * side**2 for shape in known if len(shape) > 1 for side in shape if side <= longest)
     if name == "prodigy" and (every := int(given.get("slice_p", 1))) > 1:
         return round(count * (8 + 6 / every))

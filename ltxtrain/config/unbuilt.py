@@ -57,9 +57,6 @@ UNBUILT: Final[Mapping[str, tuple[Any, ...]]] = {
     "crepa_enabled": (False,),
     "scheduled_sampling_max_step_offset": (0,),
     # optimiser and schedule
-    "optimizer_release_gradients": (False,),
-    "optimizer_cpu_offload_method": ("none",),
-    "optimizer_offload_gradients": (False,),
     "adam_beta1": (0.9,),
     "adam_beta2": (0.999,),
     "adam_epsilon": (1e-8,),

@@ -112,7 +112,10 @@ def _changes(plan: Plan) -> Iterator[Mapping[str, Any]]:
     yield {"vae_enable_framewise_encoding": True}
     if computes(OPTIMIZERS[SMALL_OPTIMIZER].verdict, machine):
         yield {"optimizer": SMALL_OPTIMIZER}
+    yield {"optimizer_release_gradients": True}
     if machine.device in ("cuda", "rocm"):
+        yield {"optimizer_cpu_offload_method": "torchao"}
+        yield {"optimizer_cpu_offload_method": "torchao", "optimizer_offload_gradients": True}
         yield {"enable_model_cpu_offload": True}
         yield {"enable_group_offload": True}
         turns = {"enable_model_cpu_offload": False} if memory.enable_model_cpu_offload else {}

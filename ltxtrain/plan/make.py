@@ -23,7 +23,7 @@ from ltxtrain.plan.length import RunLength, run_length
 from ltxtrain.plan.loss import Place, loss_warnings
 from ltxtrain.plan.material import Material, gather
 from ltxtrain.plan.memory import TrainingSetup, estimate_memory
-from ltxtrain.plan.offload import block_notices, check_swap, offload_notices
+from ltxtrain.plan.offload import block_notices, check_swap, offload_notices, update_notices
 from ltxtrain.plan.order import BatchOrder, OrderRule
 from ltxtrain.plan.prompts import ValidationVideo, validation_videos
 from ltxtrain.plan.records import Bucket, PhaseMemory, Plan, Sample
@@ -124,6 +124,7 @@ def make_plan(
             *notices.paging_notices(config, base_transformer(config), machine),
             *block_notices(config, base_transformer(config)),
             *offload_notices(config.memory, machine.device),
+            *update_notices(config.optimizer, machine.device),
             *notices.machine_notices(machine),
             *chosen,
         ),

@@ -13,6 +13,7 @@ from ltxtrain.plan.support import DEVICES
 if TYPE_CHECKING:
     from ltxtrain.config import TrainConfig
     from ltxtrain.config.compute import MemoryConfig
+    from ltxtrain.config.optim import OptimizerConfig
     from ltxtrain.facts.models import TransformerFacts
 
 SWAP = "musubi_blocks_to_swap"
@@ -62,9 +63,18 @@ def offload_notices(memory: MemoryConfig, device: str) -> list[str]:
     names = ("enable_group_offload", "enable_model_cpu_offload", SWAP)
     asked = [name for name in names if getattr(memory, name)]
     if asked and device in SHARED_MEMORY:
-        saves = "saves" if len(asked) == 1 else "save"
-        where = f"{DEVICES[device]}, whose memory is the main memory"
-        notices.append(f"{' and '.join(asked)} {saves} nothing on {where}")
+        notices.append(_saves_nothing(asked, device))
     if memory.enable_group_offload and memory.group_offload_use_stream and device != "cuda":
         notices.append(f"group_offload_use_stream has no effect on {DEVICES[device]}: it is for NVIDIA GPUs alone")
     return notices
+
+
+def update_notices(optimizer: OptimizerConfig, device: str) -> list[str]:
+    """The optimiser's update in main memory, on a device whose memory that is."""
+    asked = optimizer.optimizer_cpu_offload_method != "none" and device in SHARED_MEMORY
+    return [_saves_nothing(["optimizer_cpu_offload_method"], device)] if asked else []
+
+
+def _saves_nothing(names: list[str], device: str) -> str:
+    saves = "saves" if len(names) == 1 else "save"
+    return f"{' and '.join(names)} {saves} nothing on {DEVICES[device]}, whose memory is the main memory"

@@ -27,6 +27,7 @@ def training_setup(config: TrainConfig, device: str, videos: Sequence[Validation
     shapes = [Bucket(video.width, video.height, video.frames) for video in videos]
     precision, cache, optimizer = config.precision, config.cache, config.optimizer
     objective = config.objective
+    offloaded = optimizer.optimizer_cpu_offload_method != "none"
     return TrainingSetup(
         rank=config.adapter.lora_rank,
         targets=lora_targets(config.adapter),
@@ -53,6 +54,8 @@ def training_setup(config: TrainConfig, device: str, videos: Sequence[Validation
         adapter_bytes=2 if adapter_dtype(optimizer.optimizer) == "bfloat16" else 4,
         optimizer=optimizer.optimizer,
         optimizer_config=optimizer.optimizer_config,
+        updates_in_main_memory=offloaded,
+        gradients_early=optimizer.optimizer_release_gradients or (offloaded and optimizer.optimizer_offload_gradients),
         guided=config.validation.validation_guidance > 1,
     )
 

@@ -128,7 +128,7 @@ def _gradients(run: Run, feed: Feed, batches: Sequence[Batch]) -> tuple[list[flo
     with memory_advice(*_doing(run, batches[-1])):
         if scale is not None:
             torch._foreach_mul_([each.grad for each in parameters if each.grad is not None], 1.0 / scale)
-        norm = clip_gradients(parameters, run.plan.config.optimizer)
+        norm = clip_gradients(run.optimizer, run.plan.config.optimizer)
         return sigmas, torch.cat([*found, norm.float().reshape(1)]), waited
 
 

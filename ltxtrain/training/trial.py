@@ -16,7 +16,7 @@ from ltxtrain.learn.batch import Clean, Drawn
 from ltxtrain.learn.device import memory_advice
 from ltxtrain.learn.draws import Place, dropout_seed
 from ltxtrain.learn.memory import release_memory
-from ltxtrain.learn.optimizers import clip_gradients, make_optimizer
+from ltxtrain.learn.optimizers import clip_gradients, let_go, make_optimizer, take_over
 from ltxtrain.learn.shortage import needs
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.model.text import MAX_TOKENS
@@ -37,6 +37,7 @@ def try_largest(run: Run, stop: StopFlag) -> Generator[Event, None, MemoryMeasur
     yield StageStarted(STAGE, 2, 0, "steps")
     started = time.perf_counter()
     kept = {name: parameter.detach().to("cpu", copy=True) for name, parameter in run.parameters.items()}
+    let_go(run.optimizer)
     optimizer = make_optimizer(run.parameters, section, run.plan.config.model.seed)
     if getattr(optimizer, "is_paged", False):
         optimizer.is_paged = False  # bitsandbytes never gives back what it has paged
@@ -47,7 +48,7 @@ def try_largest(run: Run, stop: StopFlag) -> Generator[Event, None, MemoryMeasur
                 place = Place(run.plan.config.model.seed, 0, micro)
                 with dropout_seed(place, run.device):
                     compare(run, made_ready(run, *_made_up(run, bucket, clips, place))).mean().backward()
-            clip_gradients(list(run.parameters.values()), section)
+            clip_gradients(optimizer, section)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             yield StageProgress(STAGE, number)
@@ -55,6 +56,8 @@ def try_largest(run: Run, stop: StopFlag) -> Generator[Event, None, MemoryMeasur
         for name, parameter in run.parameters.items():
             parameter.copy_(kept[name])
     found = measured(run.plan, TRAINING, run.meter, "probe", detail)
+    let_go(optimizer)
+    take_over(run.optimizer)
     del optimizer
     release_memory(run.device)
     run.meter.restart(TRAINING)

@@ -13,7 +13,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ltxtrain.config.optim import OptimizerConfig
 from ltxtrain.config.optimizers import OPTIMIZERS
 from ltxtrain.errors import CheckpointError, ConfigError
-from ltxtrain.learn.optimizers import evaluating, load_optimizer_tensors, make_optimizer, optimizer_tensors
+from ltxtrain.learn.optimizers import (
+    clip_gradients,
+    evaluating,
+    let_go,
+    load_optimizer_tensors,
+    make_optimizer,
+    optimizer_tensors,
+    take_over,
+)
 
 REFUSED = [name for name, facts in OPTIMIZERS.items() if facts.verdict.refused]
 
@@ -257,3 +265,53 @@ def test_states_are_paged_where_a_tensor_is_large_enough(rows: int, paged: bool)
         optimizer = made({"down": torch.nn.Parameter(torch.empty(rows, 1000, device="meta"))}, name)
         assert optimizer.is_paged == paged
         assert ("step" in vars(type(optimizer).__mro__[1])) == (not paged)
+
+
+def test_gradients_that_are_sent_to_main_memory_are_clipped_by_the_norm_of_all() -> None:
+    chosen = OptimizerConfig(
+        max_grad_norm=0.5, optimizer_cpu_offload_method="torchao", optimizer_offload_gradients=True
+    )
+    sent, kept = weights_of(), weights_of()
+    optimizer, other = make_optimizer(sent, chosen, 0), made(kept, "torch-adamw", learning_rate=1e-4, max_grad_norm=0.5)
+    for number in range(2):
+        for weights in (sent, kept):
+            sum((weight * number - 1).square().sum() for weight in weights.values()).backward()  # type: ignore[union-attr]
+        assert float(clip_gradients(optimizer, chosen)) == float(clip_gradients(other, chosen))
+        optimizer.step()
+        other.step()
+        other.zero_grad(set_to_none=True)
+    assert all(torch.equal(sent[key], kept[key]) for key in sent)
+    moments = [optimizer.state[weight]["exp_avg"] for weight in sent.values()]
+    assert float(torch.linalg.vector_norm(torch.cat([each.flatten() for each in moments]))) < 0.1
+
+
+def test_an_update_in_main_memory_leaves_weights_and_room_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, int]] = []
+
+    def noted(optimizer: torch.optim.Optimizer) -> None:
+        seen.append({key: weight.data_ptr() for key, weight in weights.items()})
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    weights = weights_of()
+    before = {key: weight.data_ptr() for key, weight in weights.items()}
+    optimizer = made(weights, "torch-adamw", optimizer_cpu_offload_method="torchao")
+    for number in range(2):
+        step(weights, optimizer, number)
+        assert {key: weight.data_ptr() for key, weight in weights.items()} == before
+    assert seen[0] == seen[1] and not set(seen[0].values()) & set(before.values())
+
+
+def test_gradients_are_the_last_optimisers_from_when_the_one_before_lets_go() -> None:
+    weights = weights_of()
+    first, second = (
+        made(weights, "torch-sgd", learning_rate=rate, max_grad_norm=0, optimizer_release_gradients=True)
+        for rate in (2.0, 4.0)
+    )
+    let_go(first)
+    before = weights["down"].detach().clone()
+    weights["down"].sum().backward()
+    assert torch.equal(weights["down"], before - 4)
+    let_go(second)
+    take_over(first)
+    weights["down"].sum().backward()
+    assert torch.equal(weights["down"], before - 4 - 2)

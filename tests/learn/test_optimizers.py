@@ -12,7 +12,9 @@ from safetensors.torch import load, save
 from ltxtrain.config.optim import OptimizerConfig, OptimizerName
 from ltxtrain.config.optimizers import OPTIMIZERS, adapter_dtype, state_bytes
 from ltxtrain.learn.optimizers import (
+    clip_gradients,
     evaluating,
+    let_go,
     load_optimizer_tensors,
     make_optimizer,
     optimizer_tensors,
@@ -79,6 +81,40 @@ def test_stopped_and_resumed_ends_with_the_same_bits(name: str) -> None:
     train(resumed, other, range(7, 12))
     assert same(dict(straight), dict(resumed))
     assert same(optimizer_tensors(optimizer, list(straight)), optimizer_tensors(other, list(resumed)))
+
+
+OFFLOADED = {"optimizer_cpu_offload_method": "torchao"}
+SENT = {**OFFLOADED, "optimizer_offload_gradients": True}
+RELEASED = {"optimizer_release_gradients": True}
+
+
+@pytest.mark.parametrize("name", WORKING)
+def test_where_and_when_the_update_is_computed_changes_no_bit_and_may_change_at_a_resume(name: str) -> None:
+    """Gradients are clipped by their values, so that what is used up early can be, too."""
+    clipped = {"grad_clip_method": "value", "max_grad_norm": 0.05}
+    straight, moved = parameters(name), parameters(name)
+    optimizer = make_optimizer(straight, section(name, **clipped), SEED)
+    saved: dict[str, torch.Tensor] = {}
+    for number, place in enumerate((OFFLOADED, SENT, SENT if name == "prodigy" else RELEASED)):
+        chosen = section(name, **clipped, **place)
+        other = make_optimizer(moved, chosen, SEED)
+        load_optimizer_tensors(other, list(moved), saved or optimizer_tensors(other, list(moved)))
+        for step in range(3 * number, 3 * number + 3):
+            norms = []
+            for weights, its in ((straight, optimizer), (moved, other)):
+                loss_of(weights, step).backward()
+                norms.append(clip_gradients(its, chosen))
+                if its is other and place is not OFFLOADED:
+                    assert all(weight.grad is None for weight in weights.values())
+                its.step()
+                its.zero_grad(set_to_none=True)
+            assert torch.equal(*norms)
+        saved = load(save(optimizer_tensors(other, list(moved))))
+        let_go(other)
+        assert same(dict(straight), dict(moved))
+        assert same(optimizer_tensors(optimizer, list(straight)), saved)
+        with evaluating(optimizer), evaluating(other):
+            assert same(dict(straight), dict(moved))
 
 
 @pytest.mark.parametrize("name", WORKING)

@@ -20,7 +20,7 @@ def test_only_marked_optimisers_wait_for_the_device(name: str) -> None:
         waiting.know(weight.grad for weight in weights.values())
         waiting.found.clear()
         with waiting:
-            clip_gradients(list(weights.values()), chosen)
+            clip_gradients(optimizer, chosen)
             set_learning_rate(optimizer, 1e-3)
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)

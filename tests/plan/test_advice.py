@@ -61,6 +61,15 @@ def test_what_is_saved_is_the_difference_of_two_estimates(planned: Planned) -> N
     assert base_facts(plan.config) is not None
 
 
+def test_a_large_adapter_is_told_where_its_states_and_gradients_can_go(planned: Planned) -> None:
+    large = {"lora_rank": 256, "enable_group_offload": True, "base_model_precision": "nf4-bnb"}
+    assert help_most(planned(**large), "training")[0].startswith(
+        "set optimizer_cpu_offload_method to torchao and optimizer_offload_gradients to true (saves about "
+    )
+    paged = planned(**large, optimizer="bnb-lion8bit-paged", max_grad_norm=0)  # which cannot be moved as well
+    assert help_most(paged, "training")[1].startswith("set optimizer_release_gradients to true (saves about ")
+
+
 def test_where_sizes_are_not_known_nothing_is_said(planned: Planned) -> None:
     assert help_most(planned(pretrained_model_name_or_path="some/thing"), "training") == ()
     assert help_most(planned(), "no such phase") == ()

@@ -127,3 +127,26 @@ def test_batches_that_are_measured_have_a_phase_of_their_own_without_what_a_back
     assert size < next(line for name, line in eight.items() if name.startswith("activations"))
     twice = estimate_memory(MODEL, [PUBLISHED], replace(SETUP, measured={PUBLISHED: 16}))[3]
     assert dict(twice.lines)["activations of 16 x 480x480@49"] == 2 * size
+
+
+def test_states_in_main_memory_and_gradients_that_are_freed_early_come_off_the_device() -> None:
+    """At rank 128 with AdamW on the clips of the published sweep; at rank 16 gradients come as activations go."""
+    large = replace(SETUP, rank=128)
+    moved, sent = replace(large, updates_in_main_memory=True), {"updates_in_main_memory": True, "gradients_early": True}
+    weights = 4 * 128 * 28 * 8 * (2048 + 2048)  # eight layers in each of 28 blocks
+    plain, there, freed, both = (
+        dict(training_lines(MODEL, PUBLISHED, setup))
+        for setup in (large, moved, replace(large, gradients_early=True), replace(large, **sent))
+    )
+    assert plain["adapter"] == there["adapter"] == weights
+    assert plain["optimiser state"] == freed["optimiser state"] == 2 * weights
+    assert "optimiser state" not in there and "optimiser state" not in both
+    gradients = "adapter's gradients"
+    assert plain[gradients] > there[gradients] > 0 and gradients not in freed and gradients not in both
+    assert gradients not in dict(training_lines(MODEL, PUBLISHED, SETUP))
+    summed = replace(moved, accumulation=2)
+    assert dict(training_lines(MODEL, PUBLISHED, summed))[gradients] == weights
+    *_, host = estimate_memory(MODEL, [PUBLISHED], moved)
+    assert dict(host.lines)["optimiser state"] == dict(host.lines)["room for the optimiser's update"] == 2 * weights
+    on_cpu = dict(training_lines(MODEL, PUBLISHED, replace(moved, accelerator="cpu")))
+    assert on_cpu["optimiser state"] == on_cpu["room for the optimiser's update"] == 2 * weights

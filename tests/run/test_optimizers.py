@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -43,6 +44,25 @@ def test_a_run_that_is_killed_and_goes_on_ends_with_the_same_bytes(plan_for: Pla
     # So that what is exported can be rendered as the run's own validation renders it.
     about = load_checkpoint(killed.run_dir / "checkpoints" / "step-00000004").state["about"]
     assert about["adapter_dtype"] == adapter_dtype(options["optimizer"])
+
+
+def test_where_and_when_the_update_is_computed_changes_no_byte_of_a_run(plan_for: PlanFor) -> None:
+    """Blocks are recomputed while others have been updated already."""
+    options = {"max_grad_norm": 0, "gradient_checkpointing": "true"}
+    straight = plan_for(output="straight", **options)
+    trained(straight)
+    moved = {"optimizer_cpu_offload_method": "torchao", "optimizer_offload_gradients": "true"}
+    killed = plan_for(output="killed", **options, **moved)
+    assert "optimizer_cpu_offload_method saves nothing on a CPU, whose memory is the main memory" in killed.notices
+    killed_after(killed, 3)
+    killed = plan_for(output="killed", **options, optimizer_release_gradients="true")
+    trained(killed)
+    assert adapter_bytes(killed) == adapter_bytes(straight)
+    told, its = (
+        [json.loads(line) for line in (plan.run_dir / "metrics.jsonl").read_text().splitlines()]
+        for plan in (straight, killed)
+    )
+    assert [line["grad_norm"] for line in its] == [line["grad_norm"] for line in told]
 
 
 def test_a_saved_adapter_is_the_mean_that_schedule_free_training_stands_for(plan_for: PlanFor) -> None:

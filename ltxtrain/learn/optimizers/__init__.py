@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from ltxtrain.learn.optimizers.averages import evaluating
 from ltxtrain.learn.optimizers.construction import make_optimizer, set_learning_rate
+from ltxtrain.learn.optimizers.early import let_go, take_over
 from ltxtrain.learn.optimizers.gradients import clip_gradients
 from ltxtrain.learn.optimizers.state import load_optimizer_tensors, optimizer_tensors
 
 __all__ = [
     "clip_gradients",
     "evaluating",
+    "let_go",
     "load_optimizer_tensors",
     "make_optimizer",
     "optimizer_tensors",
     "set_learning_rate",
+    "take_over",
 ]

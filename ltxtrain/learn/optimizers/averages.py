@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from ltxtrain.learn.optimizers.main_memory import in_main_memory
+
 
 @contextmanager
 def evaluating(optimizer: torch.optim.Optimizer) -> Iterator[None]:
@@ -20,12 +22,13 @@ def evaluating(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     if not groups:
         yield
         return
-    kept = [(p, p.detach().clone()) for group in groups for p in group["params"]]
-    optimizer.eval()
+    with in_main_memory(optimizer):
+        kept = [(p, p.detach().clone()) for group in groups for p in group["params"]]
+        optimizer.eval()
     try:
         yield
     finally:
-        with torch.no_grad():
+        with in_main_memory(optimizer), torch.no_grad():
             for parameter, trained in kept:
                 parameter.copy_(trained)
         for group in groups:

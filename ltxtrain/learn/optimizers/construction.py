@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,9 +13,20 @@ import torch
 from ltxtrain.config.optim import OptimizerConfig
 from ltxtrain.config.optimizers import OPTIMIZERS, SMALLEST_PAGED, settings_of
 from ltxtrain.errors import ConfigError, Fault
+from ltxtrain.learn.optimizers.early import EARLY, Alone, Early, take_over
+from ltxtrain.learn.optimizers.gradients import clip
+from ltxtrain.learn.optimizers.main_memory import in_main_memory, move_in
 
 NAME = "ltxtrain_name"
 """The key of a parameter group under which the optimiser's documented name stands."""
+
+GROUP_STATE = {
+    "optimi": ("setup", "step"),
+    "prodigyopt": ("d", "d_max", "d_numerator", "d_denom", "d_hat", "k"),
+    "pytorch_optimizer": ("step",),
+    "schedulefree": ("k", "weight_sum", "lr_max", "scheduled_lr"),
+}
+"""What of a parameter group is state; the rest are settings, which are those of now."""
 
 
 def make_optimizer(
@@ -52,7 +64,44 @@ def make_optimizer(
         raise ConfigError([Fault("optimizer", f"{name} cannot be made: {error}", "", "use torch-adamw")]) from error
     for group in optimizer.param_groups:
         group[NAME] = name
+    _arrange(optimizer, section)
+    take_over(optimizer)
     return optimizer
+
+
+def _arrange(optimizer: torch.optim.Optimizer, section: OptimizerConfig) -> None:
+    """Where the optimiser computes, and when it takes its gradients."""
+    (group,) = optimizer.param_groups
+    if section.optimizer_cpu_offload_method != "none":
+        room = move_in(optimizer)
+        if section.optimizer_offload_gradients:
+            early = group[EARLY] = Early(group["params"], room.send_gradient)
+            optimizer.step = partial(_clip_and_step, optimizer, optimizer.step, early, section)
+    elif section.optimizer_release_gradients:
+        alone = Alone(optimizer, GROUP_STATE.get(OPTIMIZERS[section.optimizer].library, ()))
+        early = group[EARLY] = Early(group["params"], partial(_clip_and_update, alone, section))
+        optimizer.step = partial(_finish, alone, early)
+
+
+def _clip_and_step(
+    optimizer: torch.optim.Optimizer, step: Callable[[], None], early: Early, section: OptimizerConfig
+) -> None:
+    with in_main_memory(optimizer):
+        clip(optimizer.param_groups[0]["params"], section, early.norm().cpu())
+        step()
+    early.forget()
+
+
+def _clip_and_update(alone: Alone, section: OptimizerConfig, parameter: torch.nn.Parameter) -> None:
+    """Nothing is known of the other gradients: the norm of all is not clipped."""
+    if section.grad_clip_method == "value":
+        clip([parameter], section, torch.tensor(0.0))
+    alone.step(parameter)
+
+
+def _finish(alone: Alone, early: Early) -> None:
+    alone.finish()
+    early.forget()
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -8,22 +8,32 @@ import torch
 
 from ltxtrain.config.optim import OptimizerConfig
 from ltxtrain.config.optimizers import clips
+from ltxtrain.learn.optimizers.early import EARLY
 
 
-def clip_gradients(parameters: Sequence[torch.nn.Parameter], section: OptimizerConfig) -> torch.Tensor:
+def clip_gradients(optimizer: torch.optim.Optimizer, section: OptimizerConfig) -> torch.Tensor:
     """Clip in place and return the global L2 norm from before, on the device: reading it is left to the caller.
 
-    ``norm`` scales all gradients together so that their norm is at most ``max_grad_norm``; ``value`` clamps each
+    Gradients that are taken early are clipped where they are used.
+    """
+    group = optimizer.param_groups[0]
+    if EARLY in group:
+        norm: torch.Tensor = group[EARLY].norm()
+        return norm
+    norm = _norm([p.grad for p in group["params"] if p.grad is not None])
+    clip(group["params"], section, norm)
+    return norm
+
+
+def clip(parameters: Sequence[torch.nn.Parameter], section: OptimizerConfig, norm: torch.Tensor) -> None:
+    """``norm`` scales all gradients together so that their norm is at most ``max_grad_norm``; ``value`` clamps each
     element. 0 clips nothing, and optimisers that bound their own updates get their gradients as they are.
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
     limit = section.max_grad_norm if clips(section.optimizer) else 0.0
-    norm = _norm(gradients)
     if limit > 0 and section.grad_clip_method == "norm":
         torch.nn.utils.clip_grads_with_norm_(list(parameters), limit, norm)
     elif limit > 0:
         torch.nn.utils.clip_grad_value_(list(parameters), limit)
-    return norm
 
 
 def _norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:

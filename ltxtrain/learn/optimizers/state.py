@@ -15,18 +15,11 @@ import torch
 
 from ltxtrain.config.optimizers import OPTIMIZERS
 from ltxtrain.errors import CheckpointError
-from ltxtrain.learn.optimizers.construction import NAME
+from ltxtrain.learn.optimizers.construction import GROUP_STATE, NAME
+from ltxtrain.learn.optimizers.main_memory import in_main_memory
 
 OWNER = "optimizer:"
 WEIGHTS = "trained_weights"
-GROUP_STATE = {
-    "optimi": ("setup", "step"),
-    "prodigyopt": ("d", "d_max", "d_numerator", "d_denom", "d_hat", "k"),
-    "pytorch_optimizer": ("step",),
-    "schedulefree": ("k", "weight_sum", "lr_max", "scheduled_lr"),
-}
-"""What of a parameter group is state; the rest are settings, which are those of now."""
-
 NUMBERS = {"int": int, "float": float, "bool": bool}
 BUFFERS_OF = {
     "amsgrad": {"max_exp_avg_sq"},
@@ -75,13 +68,14 @@ def load_optimizer_tensors(
             states[name][key] = None if kind == "none" else NUMBERS[kind](tensor.item()) if kind else tensor
     for key, value in states.pop("").items():
         group[key] = value.clone() if isinstance(value, torch.Tensor) else value
-    for position, (name, parameter) in enumerate(index.items()):
-        found = states[name]
-        if WEIGHTS in found:
-            with torch.no_grad():
-                parameter.copy_(found.pop(WEIGHTS))
-        if found:
-            optimizer.state[parameter] = _restored(optimizer, position, parameter, found)
+    with in_main_memory(optimizer):
+        for position, (name, parameter) in enumerate(index.items()):
+            found = states[name]
+            if WEIGHTS in found:
+                with torch.no_grad():
+                    parameter.copy_(found.pop(WEIGHTS))
+            if found:
+                optimizer.state[parameter] = _restored(optimizer, position, parameter, found)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:

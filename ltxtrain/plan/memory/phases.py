@@ -107,12 +107,13 @@ def training_lines(model: ModelFacts, bucket: Bucket, setup: TrainingSetup) -> l
     """Weights, what is trained with its state, and the activations of the largest batch. Gradients come as activations
     go, so that they count only as far as both together are more."""
     clips = setup.batch_of(bucket)
-    gradients = trained_params(model, setup) * setup.adapter_bytes
+    gradients = 0 if setup.gradients_early else trained_params(model, setup) * setup.adapter_bytes
     first = 0 if setup.accumulation > 1 else gradients  # with several batches to a step they are there all the time
     step = step_peak(model.transformer, Size(bucket.tokens * clips, clips), setup, first)
-    # The optimiser's own step: gradients, and one more tensor of their size while it computes.
-    beyond = max(step.with_gradients, 2 * gradients if first else gradients) - step.activations
-    beyond = max(0, beyond) if first else gradients + max(0, gradients - step.activations)
+    # The optimiser's own step: gradients, and one more tensor of their size while it computes on the device.
+    updating = 0 if setup.updates_in_main_memory else gradients
+    beyond = max(step.with_gradients, gradients + updating if first else gradients) - step.activations
+    beyond = max(0, beyond) if first else gradients + max(0, updating - step.activations)
     return [
         *weight_lines(model, setup),
         (f"activations of {clips} x {bucket.key}, {step.kept}", step.activations),
@@ -140,13 +141,21 @@ def trained_params(model: ModelFacts, setup: TrainingSetup) -> int:
 
 def adapter_lines(model: ModelFacts, setup: TrainingSetup) -> list[Line]:
     """The adapter's weights and the optimiser's state. Of a full training the weights are the transformer's."""
+    weights = 0 if setup.full else trained_params(model, setup) * setup.adapter_bytes
+    apart = setup.updates_in_main_memory and setup.accelerator not in ("cpu", "mps")
+    return [*_some("adapter", weights), *([] if apart else optimizer_lines(model, setup))]
+
+
+def optimizer_lines(model: ModelFacts, setup: TrainingSetup) -> list[Line]:
+    """The optimiser's state, and where it is in main memory room for the weights and gradients that come there."""
     params = trained_params(model, setup)
+    room = 2 * params * setup.adapter_bytes if setup.updates_in_main_memory else 0
     shapes: list[tuple[int, ...]] = []
     if not setup.full:
         for inputs, outputs in target_layers(model.transformer, setup.targets).values():
             shapes += [(setup.rank, inputs), (outputs, setup.rank)]
     state = state_bytes(setup.optimizer, params, shapes, setup.optimizer_config)
-    return [*_some("adapter", 0 if setup.full else params * setup.adapter_bytes), *_some("optimiser state", state)]
+    return [*_some("optimiser state", state), *_some("room for the optimiser's update", room)]
 
 
 def evaluation_lines(model: ModelFacts, setup: TrainingSetup) -> list[Line]:
@@ -190,6 +199,7 @@ def _host_phase(model: ModelFacts, setup: TrainingSetup) -> PhaseMemory:
     layers = [*block_layers(model.transformer), *model.text.linear_layers()]
     largest = 6 * max(rows * columns for rows, columns in layers)
     lines = [("libraries", ACCELERATOR_LIBRARIES), *_some("weights that wait for their turn", waiting)]
+    lines += optimizer_lines(model, setup) if setup.updates_in_main_memory else []
     return _with_margin(LOADING, MAIN_MEMORY, [*lines, ("one tensor while it is loaded", largest)])
 
 

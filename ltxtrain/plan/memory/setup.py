@@ -58,6 +58,7 @@ class TrainingSetup:
     ``*_on_demand`` training holds the VAE or the text encoder. ``timed``: tokens of one clip may have levels of noise
     of their own, as when the first frame is given. ``full``: the whole transformer is trained. ``dropout``: of what the
     adapter's layers are given, values are dropped.
+    ``updates_in_main_memory``: the optimiser's states are there. ``gradients_early``: each is freed once it is there.
     """
 
     rank: int
@@ -90,6 +91,8 @@ class TrainingSetup:
     adapter_bytes: int = 4
     optimizer: str = "torch-adamw"
     optimizer_config: str | None = None
+    updates_in_main_memory: bool = False
+    gradients_early: bool = False
     guided: bool = True
 
     def batch_of(self, bucket: Bucket) -> int:
