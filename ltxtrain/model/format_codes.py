@@ -189,7 +189,7 @@ def _nf4_by_counting(weight_GN: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
 
     values = get_4bit_type("nf4", weight_GN.device)
     scale_G = weight_GN.abs().amax(1)
-    weight_GN = (weight_GN * (1.0 / scale_G.clamp(min=1e-38)).unsqueeze(1)).clamp_(-1, 1)
+    weight_GN = weight_GN * (1.0 / scale_G.clamp(min=1e-38)).unsqueeze(1)
     codes = torch.zeros(weight_GN.shape, dtype=torch.uint8)
     for bound in ((values[:-1] + values[1:]) / 2).tolist():
         codes += weight_GN > bound

@@ -47,7 +47,6 @@ class QuantisedLinear(nn.Linear):
         for part, tensor in stored.items():
             self.register_parameter(part, _frozen(tensor))
         self.register_parameter("bias", None if linear.bias is None else _frozen(linear.bias.detach().to(dtype)))
-        self.train(linear.training)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., in_features] -> [..., out_features], in ``dtype`` whatever the dtype of ``x``."""
@@ -135,7 +134,8 @@ def quantised_linear(linear: nn.Linear, name: str, dtype: torch.dtype) -> Quanti
 
 
 def quantisation_error(linear: nn.Linear, quantised: QuantisedLinear) -> float:
-    """How far the weights are from what they were in bf16, as a share of their norm (Frobenius); 0 where all are 0.
+    """How far the weights are from what they were in bf16, as a share of their norm (Frobenius); 0 where all are 0,
+    and not finite where the weights are not, or are too large for the format.
 
     Of a large layer two million weights are looked at, in rows that are spread over it.
     """
@@ -147,7 +147,7 @@ def quantisation_error(linear: nn.Linear, quantised: QuantisedLinear) -> float:
         before = linear.weight.detach()[start:stop].to(torch.bfloat16).float()
         norm += float(before.square().sum())
         error += float((before - decode(name, piece, stop - start, columns)).square().sum())
-    return math.sqrt(error / norm) if norm > 0 else 0.0
+    return 0.0 if norm == 0 else math.sqrt(error / norm)
 
 
 def computing_dtype(part: Part, layer: str, dtype: torch.dtype) -> torch.dtype:

@@ -6,6 +6,7 @@ finished only one layer is ever held; weights that are missing or of another sha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from ltxtrain.config.formats import FORMATS, is_quantised_layer
 from ltxtrain.config.secrets import first_line
+from ltxtrain.errors import ModelError
 from ltxtrain.model.folder import LOADING_ERRORS, ModelFolder, load_settings, not_loadable
 from ltxtrain.model.formats import Quantised, QuantisedLinear, computing_dtype, quantisation_error, quantised_linear
 from ltxtrain.model.host_memory import give_back_freed
@@ -65,7 +67,8 @@ class Loading:
 def load_transformer(model: ModelFolder, loading: Loading, told: Told | None = None) -> LTXVideoTransformer3DModel:
     """The transformer in evaluation mode. ``told`` hears what was quantised, where something was.
 
-    Raises ``ModelError``, as the other loaders do, for files that are absent, damaged or of another model.
+    Raises ``ModelError``, as the other loaders do, for files that are absent, damaged or of another model, and for
+    values that are not finite or too large for ``loading``.
     """
     return _load(LTXVideoTransformer3DModel, model, "transformer", loading, told)  # type: ignore[no-any-return]
 
@@ -215,7 +218,9 @@ def _quantised(
         setattr(linear, attribute, nn.Parameter(weights.read(f"{path}.{attribute}", device, dtype)))
     made = quantised_linear(linear, loading.format, dtype)
     layer = _Layer(path, linear.weight.nbytes, made.stored_bytes(), quantisation_error(linear, made))
-    return made.to(loading.device).eval(), layer
+    if not math.isfinite(layer.error):
+        raise ModelError(f"{path}.weight is too large for {loading.format}", hint="use no_change in place of it")
+    return made.to(loading.device), layer
 
 
 def _summary(name: str, layers: list[_Layer]) -> Quantised:

@@ -17,6 +17,8 @@ from diffusers.loaders.single_file_utils import (
 )
 from safetensors import safe_open
 
+from ltxtrain.errors import ModelError
+
 Shape = tuple[int, ...]
 
 # One file, or the list of which tensor lies in which of several: as diffusers and as transformers name them.
@@ -60,13 +62,37 @@ class FileWeights:
         self._read = 0
 
     def read(self, name: str, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-        """The tensor on ``device``; values with a fraction come in ``dtype``. Raises what safetensors raises."""
+        """The tensor on ``device``; values with a fraction come in ``dtype``.
+
+        Raises what safetensors raises, and ``ModelError`` for values that are not finite in ``dtype``.
+        """
         place = self._places[name]
         if self._handle is None or self._file != place.file or self._read > HELD_BYTES:
             self._file, self._handle, self._read = place.file, safe_open(place.file, "pt"), 0
         stored = self._handle.get_tensor(place.name)
         self._read += stored.nbytes
-        return stored.to(device, dtype if stored.is_floating_point() else stored.dtype, copy=True)  # type: ignore[no-any-return]
+        if not stored.is_floating_point():
+            return stored.to(device, copy=True)  # type: ignore[no-any-return]
+        values = stored.to(dtype)
+        if not _finite(values):
+            raise _not_finite(place, dtype, _finite(stored.float()))
+        return values.to(device, copy=values is stored)  # type: ignore[no-any-return]
+
+
+def _finite(values: torch.Tensor) -> bool:
+    """Of the least and the greatest, which are found many times faster than what ``isfinite`` says of each value."""
+    least, most = torch.aminmax(values)
+    return bool(least.isfinite() and most.isfinite())
+
+
+def _not_finite(place: _Place, dtype: torch.dtype, stored_is: bool) -> ModelError:
+    if stored_is:
+        kind = str(dtype).removeprefix("torch.")
+        return ModelError(f"{place.name} of {place.file} is too large for {kind}", hint="use bf16 in place of it")
+    return ModelError(
+        f"{place.name} of {place.file} holds NaN or infinity",
+        hint="download or copy the file again, or name another model",
+    )
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -198,6 +200,18 @@ def test_the_table_tells_the_bytes_and_the_error(name: str) -> None:
     assert quantisation_error(linear, layer) == pytest.approx(FORMATS[name].error, rel=0.02)
 
 
+def test_the_error_is_that_of_all_rows_and_is_told_for_what_is_no_number() -> None:
+    linear = nn.Linear(2048, 512)  # encoded in four pieces
+    with torch.no_grad():
+        linear.weight[200:, ::300] *= 20
+    layer = quantised_linear(linear, "int8-quanto", torch.float32)
+    before = linear.weight.detach().to(torch.bfloat16).float()
+    expected = (before - layer.weight_in(torch.float32)).norm() / before.norm()
+    assert quantisation_error(linear, layer) == pytest.approx(float(expected), rel=1e-4)
+    linear.weight.data[300, 5] = float("nan")
+    assert not math.isfinite(quantisation_error(linear, layer))
+
+
 def test_a_record_tells_bytes_before_and_after_and_the_mean_error() -> None:
     transformer = small_transformer().bfloat16()
     record = quantise(transformer, "transformer", "int8-torchao", torch.bfloat16)
@@ -232,6 +246,7 @@ def test_rows_of_zeros_stay_zeros(name: str) -> None:
 @pytest.mark.parametrize("name", QUANTISED)
 def test_rows_that_are_not_whole_groups_are_as_exact(name: str, columns: int) -> None:
     linear = nn.Linear(columns, 48)
+    nn.init.normal_(linear.weight)  # groups differ in what is greatest in them
     assert quantisation_error(linear, quantised_linear(linear, name, torch.float32)) < 1.05 * FORMATS[name].error
 
 
@@ -265,6 +280,12 @@ def test_a_layer_keeps_the_dtype_that_it_was_made_for() -> None:
 def test_names_that_keep_no_weights_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=name):
         quantised_linear(nn.Linear(64, 32), name, torch.float32)
+
+
+def test_widths_that_do_not_fill_bytes_are_refused() -> None:
+    with pytest.raises(ValueError, match="63 inputs cannot be kept in int4-torchao"):
+        quantised_linear(nn.Linear(63, 8), "int4-torchao", torch.float32)
+    assert quantised_linear(nn.Linear(63, 8), "int8-torchao", torch.float32).weight.shape == (8, 63)
 
 
 def test_a_layer_without_a_bias_and_the_shape_of_the_input_are_kept() -> None:
@@ -343,6 +364,42 @@ def test_products_in_fp8_are_those_of_the_rounded_numbers(monkeypatch: pytest.Mo
     torch.testing.assert_close(product_TR.double(), expected_TR, rtol=1e-2, atol=5e-2)
     loose_TR = input_TC.double() @ weight_RC.double().T + bias_R.double()
     assert (loose_TR - expected_TR).norm() > 3 * (product_TR.double() - expected_TR).norm()
+
+
+def test_products_of_sides_that_no_gpu_multiplies_are_computed_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    long: dict[tuple[int, int], torch.Tensor] = {}
+    for multiplies in (False, True):
+        monkeypatch.setattr(fp8, "multiplies_fp8", lambda device, able=multiplies: able)
+        if multiplies:
+            monkeypatch.setattr(torch, "_scaled_mm", None)
+        for rows, columns in ((24, 64), (32, 40)):
+            weight = fp8_rows(draw(rows, columns, seed=2).to(torch.bfloat16))
+            product_TR = fp8_product(draw(3, columns, seed=1).to(torch.bfloat16), *weight, None)
+            assert torch.equal(long.setdefault((rows, columns), product_TR), product_TR)
+
+
+@pytest.mark.parametrize(
+    ("amd", "capability", "multiplies", "kind"),
+    [
+        ("", (8, 6), False, torch.float8_e4m3fn),
+        ("", (8, 9), True, torch.float8_e4m3fn),
+        ("gfx90a", (9, 0), False, torch.float8_e4m3fn),
+        ("gfx942:sramecc+:xnack-", (9, 4), True, torch.float8_e4m3fnuz),
+        ("gfx950", (9, 5), True, torch.float8_e4m3fn),
+        ("gfx1100", (11, 0), False, torch.float8_e4m3fn),
+        ("gfx1201", (12, 0), True, torch.float8_e4m3fn),
+    ],
+)
+def test_cards_that_multiply_fp8_and_the_fp8_that_they_have(
+    monkeypatch: pytest.MonkeyPatch, amd: str, capability: tuple[int, int], multiplies: bool, kind: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.version, "hip", "6.4" if amd else None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(gcnArchName=amd))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert fp8._multiplies.__wrapped__(torch.device("cuda")) is multiplies  # what it remembers is of this machine
+    assert not fp8._multiplies.__wrapped__(torch.device("cpu"))
+    assert fp8._e4m3.__wrapped__() is kind
 
 
 def test_rounding_to_fp8_keeps_the_greatest_of_each_row_and_rows_of_zeros() -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from ltxtrain.config.formats import WORKING
 from ltxtrain.model.format_codes import decode, encode, pieces, stored_piece
 
-ROWS, COLUMNS = 1120, 512  # encoded in three pieces
+ROWS, COLUMNS = 1120, 640  # encoded in three pieces, of whole groups of NF4's scales only where that is seen to
 
 
 @pytest.fixture(scope="module")

@@ -277,6 +277,14 @@ def cut_short(file: Path) -> str:
     return "cannot be loaded as"
 
 
+def lose_a_number(file: Path) -> str:
+    tensors = load_file(file)
+    name = max(tensors)
+    tensors[name].view(-1)[-1] = float("nan")
+    save_file(tensors, file, {"format": "pt"})
+    return f"{name} of {file} holds NaN or infinity"
+
+
 def leave_a_git_lfs_pointer(file: Path) -> str:
     file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n")
     return "cannot be loaded as"
@@ -289,7 +297,7 @@ def pickle_it(file: Path) -> str:
 
 
 @pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("damage", [drop_a_weight, cut_short, leave_a_git_lfs_pointer, pickle_it])
+@pytest.mark.parametrize("damage", [drop_a_weight, cut_short, lose_a_number, leave_a_git_lfs_pointer, pickle_it])
 def test_damaged_weights_are_refused_and_never_drawn_at_random(
     locate: Locate, copied: Path, part: str, damage: Callable[[Path], str]
 ) -> None:
@@ -300,3 +308,24 @@ def test_damaged_weights_are_refused_and_never_drawn_at_random(
     assert str(copied / part) in refused.value.message
     assert "\n" not in refused.value.message
     assert refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("value", "loading", "reason"),
+    [
+        (float("-inf"), FLOAT32, "holds NaN or infinity"),
+        (1e5, Loading(torch.float16), "is too large for float16"),
+        (-3e38, Loading(torch.bfloat16, "nf4-bnb"), "to_k.weight is too large for nf4-bnb"),
+    ],
+)
+def test_weights_too_large_for_their_number_format_are_refused(
+    locate: Locate, copied: Path, value: float, loading: Loading, reason: str
+) -> None:
+    weights = load_file(copied / "transformer" / WEIGHTS)
+    weights["transformer_blocks.0.attn1.to_k.weight"][3, 4] = value
+    save_file(weights, copied / "transformer" / WEIGHTS, {"format": "pt"})
+    model = locate(pretrained_model_name_or_path=str(copied))
+    with pytest.raises(ModelError, match=reason):
+        load_transformer(model, loading)
+    if abs(value) == 1e5:
+        load_transformer(model, Loading(torch.bfloat16))
