@@ -71,12 +71,13 @@ def parse_flags(words: Sequence[str], own: Iterable[str] = ()) -> tuple[dict[str
 
     flags: dict[str, object] = {}
     faults: list[Fault] = []
-    rest = list(words)
+    rest, switch = list(words), ""
     while rest:
         word = rest.pop(0)
         if not word.startswith("--") or word == "--":
-            faults.append(_stray(word))
+            faults.append(_stray(word, switch))
             continue
+        switch = ""
         written, equals, inline = word[2:].partition("=")
         name = written.replace("-", "_")
         renamed = RENAMED[name].new if name in RENAMED else name
@@ -95,6 +96,7 @@ def parse_flags(words: Sequence[str], own: Iterable[str] = ()) -> tuple[dict[str
         raw: object = inline if equals else value
         if raw is None:
             raw = _next_value(option, rest)
+            switch = option.flag if raw is True else ""
         if raw is None:
             faults.append(Fault(f"--{written}", "needs a value", "", f"--{written}={_example(option)}"))
         elif name in flags:
@@ -165,10 +167,12 @@ def _again(flags: dict[str, object], name: str, raw: object, option: Option, fau
         faults.append(Fault(option.flag, "is given twice with different values", "", "keep one"))
 
 
-def _stray(word: str) -> Fault:
+def _stray(word: str, switch: str) -> Fault:
+    """``switch`` is the flag before it, where that is a boolean which was given no value."""
     from ltxtrain.config.secrets import shown
 
-    return Fault("", f"{shown('', word)} belongs to no option", "", "options are written --name value")
+    hint = f"{switch} takes true or false" if switch else "options are written --name value"
+    return Fault("", f"{shown('', word)} belongs to no option", "", hint)
 
 
 def _unknown(written: str, own: Iterable[str]) -> Fault:

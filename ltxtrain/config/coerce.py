@@ -12,7 +12,8 @@ from typing import Any
 
 from ltxtrain.config.catalogue import Option
 from ltxtrain.config.secrets import shown
-from ltxtrain.config.suggest import nearest
+from ltxtrain.config.suggest import meant
+from ltxtrain.config.tables import VERDICTS
 
 TRUE_WORDS = ("true", "yes", "on", "1", "y")
 FALSE_WORDS = ("false", "no", "off", "0", "n")
@@ -20,6 +21,7 @@ FALSE_WORDS = ("false", "no", "off", "0", "n")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _WORDS_FOR_NAN = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _LARGEST = 2**63
+FEW = 4  # values that are listed rather than guessed at
 _WRITTEN = {"bool": "write true or false", "list": "write [...]", "object": "write {...}"}
 
 
@@ -76,13 +78,13 @@ def _choice(option: Option, raw: object) -> Any:
             return choice
         if isinstance(raw, (str, int, float)) and not isinstance(raw, bool) and _spelling(raw) == str(choice):
             return choice
-    known = [str(choice) for choice in option.choices]
+    verdicts = VERDICTS.get(option.name, {})
+    known = [name for name in map(str, option.choices) if name not in verdicts or not verdicts[name].refused]
     if isinstance(raw, bool) and option.name == "mixed_precision" and raw is False:
         raise Refused("false is not a number format", "write 'no', in quotes")
-    near = nearest(raw, known) if isinstance(raw, str) else None
-    if near:
-        raise Refused(f"{shown(option.name, raw)} is not a value of this option", f"did you mean {near}?")
-    raise Refused(f"{shown(option.name, raw)} is not a value of this option", "one of " + ", ".join(known))
+    near = meant(raw, known) if isinstance(raw, str) and len(known) > FEW else []
+    suggestion = f"did you mean {' or '.join(near)}?" if near else "one of " + ", ".join(known)
+    raise Refused(f"{shown(option.name, raw)} is not a value of this option", suggestion)
 
 
 def _spelling(raw: str | float) -> str:
@@ -142,7 +144,8 @@ def _number_word(option: Option, text: str) -> Any:
     if _WORDS_FOR_NAN.fullmatch(text):
         raise Refused(f"{text} is not a number to train with", "write a finite number")
     if not _NUMBER.fullmatch(text) or len(text) > 64:
-        raise _misfit(option, text, "write digits, such as 0.1" if "," in text else "")
+        begun = "write digits alone" if text[:1].isdigit() else ""
+        raise _misfit(option, text, "write digits, such as 0.1" if "," in text else begun)
     if re.fullmatch(r"[+-]?\d+", text):
         return _from_number(option, int(text))
     return _from_number(option, float(text))

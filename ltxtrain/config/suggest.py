@@ -41,10 +41,32 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     limit = 1 if len(asked) < 4 else 2 if len(asked) < 8 else 3
     names = list(known)
     for edits in range(limit + 1):
-        ranked = [_rank(asked, name) for name in names if edit_distance(asked, name.lower(), edits) == edits]
+        ranked = [_rank(asked, name) for name in names if edit_distance(asked, _spelled(name), edits) == edits]
         if ranked:
             return min(ranked)[-1]
     return _by_words(asked, names)
+
+
+def meant(word: str, choices: Sequence[str]) -> list[str]:
+    """The values that ``word`` may stand for: ``nf4`` -> ``nf4-bnb``, ``int8`` -> ``int8-quanto`` and ``int8-torchao``.
+
+    Those that hold all its words, or begin with it, and have the fewest others; else the nearest, unless its digits are
+    others: ``fp16`` is not meant by ``fp32``.
+    """
+    asked = word.strip().lower()
+    words = _words(asked)
+    holding = [name for name in choices if words and words <= _words(name)]
+    if not holding and len(asked) >= _SHORTEST_START:
+        holding = [name for name in choices if name.startswith(asked)]
+    if holding:
+        fewest = min(len(_words(name)) for name in holding)
+        return [name for name in holding if len(_words(name)) == fewest]
+    near = nearest(asked, choices)
+    return [near] if near and (not _digits(asked) or _digits(near) in ([], _digits(asked))) else []
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"[a-z0-9]+", name.lower()))
 
 
 def _rank(asked: str, name: str) -> tuple[bool, bool, bool, str]:
@@ -63,6 +85,10 @@ def _by_words(asked: str, known: Sequence[str]) -> str | None:
 
 def _starts_a_word(start: str, name: str) -> bool:
     return any(word.startswith(start) for word in name.split("_"))
+
+
+def _spelled(name: str) -> str:
+    return name.replace("-", "_").lower()
 
 
 def _digits(word: str) -> list[str]:

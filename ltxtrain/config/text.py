@@ -58,7 +58,8 @@ def _read_text(path: Path) -> str:
         if path.is_dir():
             _refuse(name, "is a folder, not a file", "name the file in it")
         if not path.is_file():
-            _refuse(name, "there is no such file" if not path.exists() else "is not an ordinary file")
+            problem = "is not an ordinary file" if path.exists() else "there is no such file"
+            _refuse(name, problem, "" if path.is_absolute() else "its path counts from the folder you are in")
         if path.stat().st_size > MAX_BYTES:
             _refuse(name, f"is {path.stat().st_size} bytes long; a configuration has at most 1 MiB")
         raw = path.read_bytes()[: MAX_BYTES + 1]

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ltxtrain.config.attentions import ATTENTIONS
-from ltxtrain.config.formats import FORMATS
-from ltxtrain.config.optimizers import OPTIMIZERS
+from ltxtrain.config.catalogue import options
+from ltxtrain.config.tables import VERDICTS
 from ltxtrain.config.verdicts import Verdict
 from ltxtrain.errors import MachineError
 from ltxtrain.facts.machine import Machine
@@ -70,15 +69,9 @@ def unsupported(config: TrainConfig, machine: Machine, *, training: bool = True)
 
 def named(config: TrainConfig) -> Iterator[tuple[str, str, Verdict]]:
     """(option, value, verdict) of every name with a verdict that the run uses."""
-    precision = config.precision
-    for key, name in (
-        ("base_model_precision", precision.base_model_precision),
-        ("text_encoder_1_precision", precision.text_encoder_1_precision),
-    ):
-        yield key, name, FORMATS[name].verdict
-    yield "optimizer", config.optimizer.optimizer, OPTIMIZERS[config.optimizer.optimizer].verdict
-    attention = config.speed.attention_mechanism
-    yield "attention_mechanism", attention, ATTENTIONS[attention].verdict
+    for key, verdicts in VERDICTS.items():
+        name = getattr(getattr(config, options()[key].section), key)
+        yield key, name, verdicts[name]
 
 
 def computes(verdict: Verdict, machine: Machine) -> bool:
@@ -109,8 +102,7 @@ def _version(text: str) -> tuple[int, ...]:
 
 def _nearest(key: str, verdict: Verdict, machine: Machine) -> str:
     """The first name that works, along what each names in its place; else the first of all that do."""
-    tables: Mapping[str, Mapping[str, Any]] = {"optimizer": OPTIMIZERS, "attention_mechanism": ATTENTIONS}
-    verdicts = {name: known.verdict for name, known in tables.get(key, FORMATS).items()}
+    verdicts = VERDICTS[key]
     asked, seen = _names(verdict.instead), set()
     while asked:
         name = asked.pop(0)
