@@ -7,21 +7,21 @@ import functools
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from ltxtrain.doctor.findings import Finding
+from tests import warm
 
 ROOT = os.geteuid() == 0
 STRANGER = 1234
 needs_root = pytest.mark.skipif(not ROOT, reason="only root can give files to other users")
 
 # Everything is imported before rights are given up: another user may not be able to read this checkout.
+_MODULES = ("ltxtrain.doctor.places", "ltxtrain.doctor.process", "ltxtrain.doctor.clips", "ltxtrain.plan.places")
 _CHILD = """
 import ctypes, dataclasses, json, os, resource, sys
 from pathlib import Path
@@ -71,28 +71,14 @@ def in_child(
     environment: Mapping[str, str] | None = None,
 ) -> list[Finding]:
     """What ``check`` finds in a child: after the statements ``first``, as ``uid``, after the shell lines ``mounts``."""
-    python = [sys.executable, "-c", _CHILD, str(folder), str(uid), first, check]
-    command = python if not mounts else _with_mounts(mounts, python)
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, **(environment or {})}
-    )
+    if mounts and not _may_mount():
+        pytest.skip("mounts of one's own need root, or user namespaces")
+    code = (warm.own_mounts(mounts) if mounts else "") + _CHILD
+    done = warm.run(code, folder, uid, first, check, modules=_MODULES, env={**os.environ, **(environment or {})})
     assert done.returncode == 0, done.stderr
     return [Finding(**found) for found in json.loads(done.stdout)]
 
 
-def _with_mounts(lines: str, command: Sequence[str]) -> list[str]:
-    prefix = _mount_prefix()
-    if not prefix:
-        pytest.skip("mounts of one's own need root, or user namespaces")
-    return [*prefix, "sh", "-c", f'set -e; {lines}\nexec "$@"', "sh", *command]
-
-
 @functools.cache
-def _mount_prefix() -> tuple[str, ...]:
-    """How a process gets mounts of its own here; nothing where it does not."""
-    way = ("unshare", "--mount") if ROOT else ("unshare", "--user", "--map-root-user", "--mount")
-    try:
-        done = subprocess.run([*way, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False)
-    except OSError:
-        return ()
-    return way if done.returncode == 0 else ()
+def _may_mount() -> bool:
+    return warm.run(warm.own_mounts("mount -t tmpfs tmpfs /mnt"), modules=_MODULES).returncode == 0

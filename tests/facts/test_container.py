@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ltxtrain.facts.container import clips_place, no_clips
+from tests import warm
 
 IMAGE = {"LTX_IMAGE": "/opt/ltxtrain/image.json"}
 no_data = pytest.mark.skipif(Path("/data").exists(), reason="this machine has a folder /data")
@@ -47,11 +47,10 @@ def test_missing_empty_and_unnamed_are_told_apart(tmp_path: Path) -> None:
 
 
 def plan(mounts: str = ":", **env: str) -> str:
-    words = [sys.executable, "-m", "ltxtrain", "plan", "--preset", "bf16"]
-    command = ["unshare", "--mount", "sh", "-euc", f'{mounts}\nexec "$@"', "sh", *words]
-    if subprocess.run([*command[:2], "true"], capture_output=True, check=False).returncode:
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs a mount namespace of its own")
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | env, check=False)
+    code = warm.own_mounts(mounts) + warm.PROGRAM
+    done = warm.run(code, "plan", "--preset", "bf16", modules=warm.PLAN, env=os.environ | env)
     assert done.returncode == 3, done.stderr
     return done.stderr
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ltxtrain.facts.mounts import mount_below
 from ltxtrain.plan.loss import Place, loss_warnings
+from tests import warm
 
 IMAGE = {"LTX_IMAGE": "/opt/ltxtrain/image.json"}
 RUNPOD = IMAGE | {"RUNPOD_POD_ID": "pod1"}
@@ -76,10 +76,10 @@ def test_on_clouds_a_volume_is_what_is_missing(tmp_path: Path) -> None:
 
 def plan(folder: Path, mounts: str, **env: str) -> str:
     """What ``ltxtrain plan`` prints, in a mount namespace of its own."""
-    program = f'{mounts}\nexec "$@"'
-    words = ["plan", "--preset", "smoke", "--output", str(folder / "out"), "--cache", str(folder / "cache")]
-    command = ["unshare", "--mount", "sh", "-euc", program, "sh", sys.executable, "-m", "ltxtrain", *words]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | env, check=True).stdout
+    words = ["plan", "--preset", "smoke", "--output", folder / "out", "--cache", folder / "cache"]
+    done = warm.run(warm.own_mounts(mounts) + warm.PROGRAM, *words, modules=warm.PLAN, env=os.environ | env)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def may_mount() -> bool:
