@@ -81,8 +81,8 @@ class Steps:
 def _launch(run: Run, step: int, feed: Feed) -> Launched:
     """Accumulate, clip, update. Each of the step's samples counts the same.
 
-    The device is waited for in float16 alone, where an overflow has to be known before the update. A few optimisers
-    wait for it in the update (``waits`` of ``config/optimizers.py``, and states that are paged).
+    The device is waited for in float16 alone, where an overflow has to be known before the update, and by the updates
+    of a few optimisers (``waits`` of ``config/optimizers.py``), of states that are paged, and in main memory.
     """
     plan = run.plan
     effective_batch = plan.config.data.train_batch_size * plan.accumulation
