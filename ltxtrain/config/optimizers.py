@@ -226,6 +226,7 @@ OPTIMIZERS: Final[Mapping[str, OptimizerFacts]] = MappingProxyType(
         "soap": OptimizerFacts(
             "pytorch_optimizer",
             Verdict(
+                on=("cuda", "rocm", "cpu"),  # Metal computes no eigenvectors
                 needs="pytorch-optimizer",
                 why=f"sides of tensors up to max_precondition_dim are preconditioned: with {_SIDE} those of the rank, "
                 "whose eigenvectors cost little; its first step only measures",
