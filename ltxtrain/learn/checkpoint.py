@@ -64,7 +64,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> tuple[Path, int]:
     """
     for name, tensor in (*checkpoint.adapter.items(), *checkpoint.optimizer.items()):
         if not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{name} has NaN or infinity: step {checkpoint.step} is not saved")
+            raise CheckpointError(
+                f"{name} has NaN or infinity: step {checkpoint.step} is not saved",
+                hint="lower learning_rate, or look at optimizer_config",
+            )
     contents = {
         ADAPTER: save(dict(checkpoint.adapter)),
         OPTIMIZER: save(dict(checkpoint.optimizer)),

@@ -69,10 +69,14 @@ def velocity_loss(velocity_BCFHW: torch.Tensor, noised: Noised) -> torch.Tensor:
 
 
 def refuse_non_finite(step: int, what: str, value: float, clips: str) -> None:
-    """Raise ``LtxtrainError`` for NaN or infinity, before anything that it has touched is saved."""
+    """Raise ``LtxtrainError`` for NaN or infinity, before anything that it has touched is saved.
+
+    The clips may be the cause, or the update before this step, after which nothing looks at the weights themselves.
+    """
     if math.isfinite(value):
         return
     raise LtxtrainError(
         f"the {what} of step {step} is {value}: stopped, and nothing of this step is saved (clips: {clips})",
-        hint="lower learning_rate, or look at these clips; the next start goes on from the last checkpoint",
+        hint="lower learning_rate, or look at optimizer_config and at these clips; "
+        "the next start goes on from the last checkpoint",
     )

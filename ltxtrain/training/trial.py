@@ -6,11 +6,13 @@ adapter gets its weights back, the optimiser is one of its own, and no random st
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 
 import torch
 
+from ltxtrain.errors import LtxtrainError
 from ltxtrain.events import TRAINING, Event, MemoryMeasured, StageDone, StageProgress, StageStarted
 from ltxtrain.learn.batch import Clean, Drawn
 from ltxtrain.learn.device import memory_advice
@@ -30,7 +32,10 @@ STAGE = "trial of the largest batch"
 
 
 def try_largest(run: Run, stop: StopFlag) -> Generator[Event, None, MemoryMeasured]:
-    """Two steps: the second one finds the optimiser's state there, as all but the first do."""
+    """Two steps: the second one finds the optimiser's state there, as all but the first do.
+
+    Raises ``LtxtrainError`` for a loss that is no number, and for an update that makes the weights none.
+    """
     section = run.plan.config.optimizer
     bucket, clips = largest_batch(run.plan)
     detail = f"{clips} x {bucket.key}"
@@ -47,10 +52,12 @@ def try_largest(run: Run, stop: StopFlag) -> Generator[Event, None, MemoryMeasur
             for micro in range(micros):
                 place = Place(run.plan.config.model.seed, 0, micro)
                 with dropout_seed(place, run.device):
-                    compare(run, made_ready(run, *_made_up(run, bucket, clips, place))).mean().backward()
-            clip_gradients(optimizer, section)
+                    loss = compare(run, made_ready(run, *_made_up(run, bucket, clips, place))).mean()
+                    loss.backward()
+            norm = clip_gradients(optimizer, section)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            _refuse_non_finite(run, number, loss.item(), norm.item())
             yield StageProgress(STAGE, number)
     with torch.no_grad():
         for name, parameter in run.parameters.items():
@@ -63,6 +70,36 @@ def try_largest(run: Run, stop: StopFlag) -> Generator[Event, None, MemoryMeasur
     run.meter.restart(TRAINING)
     yield StageDone(STAGE, time.perf_counter() - started, detail)
     return found
+
+
+def _refuse_non_finite(run: Run, number: int, loss: float, norm: float) -> None:
+    """After update ``number``. What was finite in the first step and is not in the second, the first update broke.
+
+    In float16 gradients may overflow: training goes by its loss scale, which there is none of here.
+    """
+    config = run.plan.config
+    overflowed = run.loss_scale is not None and math.isfinite(loss) and not math.isfinite(norm)
+    finite = math.isfinite(loss) and math.isfinite(norm)
+    if overflowed or (finite and _finite(run.parameters.values())):
+        return
+    if not finite and number == 1:
+        what, value = ("gradient", norm) if math.isfinite(loss) else ("loss", loss)
+        raise LtxtrainError(
+            f"the {what} of a trial batch is {value} (mixed_precision {config.precision.mixed_precision}, "
+            f"base_model_precision {config.precision.base_model_precision})",
+            hint="set mixed_precision to bf16 and base_model_precision to no_change, or name another model",
+        )
+    settings = config.optimizer.optimizer_config
+    raise LtxtrainError(
+        f"a trial update of {config.optimizer.optimizer} made weights that cannot be computed with (learning_rate "
+        f"{config.optimizer.learning_rate:g}{f', optimizer_config {settings}' if settings else ''})",
+        hint="lower learning_rate" + (", or leave out optimizer_config" if settings else ""),
+    )
+
+
+def _finite(parameters: Iterable[torch.nn.Parameter]) -> bool:
+    """A sum is NaN or infinite where one of its values is, and takes no memory."""
+    return bool(torch.stack([parameter.detach().sum().float() for parameter in parameters]).isfinite().all())
 
 
 def largest_batch(plan: Plan) -> tuple[Bucket, int]:

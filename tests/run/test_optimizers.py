@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -12,6 +13,7 @@ from diffusers import LTXVideoTransformer3DModel
 
 from ltxtrain.config.optim import OptimizerConfig, OptimizerName
 from ltxtrain.config.optimizers import OPTIMIZERS, adapter_dtype
+from ltxtrain.errors import LtxtrainError
 from ltxtrain.learn.checkpoint import load_checkpoint
 from ltxtrain.learn.optimizers import evaluating, make_optimizer
 from ltxtrain.model.adapter import AdapterSpec, adapter_weights, attach_adapter
@@ -19,6 +21,7 @@ from ltxtrain.model.render import render_video
 from ltxtrain.model.transformer import predict_velocity
 from ltxtrain.plan.records import Plan
 from ltxtrain.plan.text import render_plan
+from ltxtrain.training.step import compare
 from tests.run.driving import adapter_bytes, adapter_tensors, killed_after, trained
 
 PlanFor = Callable[..., Plan]
@@ -91,6 +94,32 @@ def test_validation_shows_the_adapter_that_is_saved(plan_for: PlanFor, monkeypat
     trained(plan)
     saved = adapter_tensors(plan)
     assert shown and all(torch.equal(shown[-1][name], saved[name]) for name in saved)
+
+
+@pytest.mark.parametrize(
+    ("options", "bias", "told"),
+    [
+        ({"optimizer_config": "weight_decay=1e30"}, 0.0, r"a trial update of torch-radam made .*weight_decay=1e30\)"),
+        (
+            {"optimizer": "torch-sgd", "optimizer_config": "weight_decay=3e38", "learning_rate": 10},
+            0.0,
+            "of torch-sgd made",
+        ),
+        ({"mixed_precision": "fp16"}, math.inf, r"the loss of a trial batch is (nan|inf) \(mixed_precision fp16"),
+    ],
+)
+def test_what_is_not_finite_in_the_trial_is_told_before_the_first_step(
+    plan_for: PlanFor, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], bias: float, told: str
+) -> None:
+    def poisoned(run: Any, *rest: Any) -> Any:
+        run.transformer.proj_out.bias.data += bias
+        return compare(run, *rest)
+
+    monkeypatch.setattr("ltxtrain.training.trial.compare", poisoned)
+    plan = plan_for(**{"optimizer": "torch-radam"} | options)
+    with pytest.raises(LtxtrainError, match=told) as caught:
+        trained(plan)
+    assert caught.value.hint and not (plan.run_dir / "metrics.jsonl").exists()
 
 
 def test_a_rate_changed_at_a_resume_is_used(plan_for: PlanFor) -> None:
