@@ -36,8 +36,12 @@ PLAIN: Final[Values] = {
     "gradient_checkpointing": False,
     "gradient_checkpointing_interval": None,
     "gradient_checkpointing_free_blocks": 0,
+    "gradient_checkpointing_segment_stride": None,
+    "gradient_checkpointing_backend": "torch",
     "enable_group_offload": False,
     "enable_model_cpu_offload": False,
+    "musubi_blocks_to_swap": 0,
+    "group_offload_blocks_per_group": 1,
     "group_offload_use_stream": False,
     "group_offload_text_encoder": False,
     "group_offload_vae": False,
@@ -50,6 +54,7 @@ PLAIN: Final[Values] = {
 # Formats from the nearest to the base model's own to the smallest; of each row the first that the machine computes.
 EIGHT_BITS: Final = ("int8-torchao", "int8-quanto", "fp8wo-torchao")
 FOUR_BITS: Final = ("nf4-bnb", "int4-quanto", "int4-torchao")
+AS_GROUPED: Final = ("group_offload_blocks_per_group", "group_offload_use_stream")
 FRAMES: Final[Sequence[Values]] = (
     {},
     {"vae_enable_slicing": True},
@@ -72,27 +77,30 @@ def choose(
 ) -> Choice:
     """The first combination whose phases all fit the budget. ``layers`` are the transformer's blocks.
 
+    A budget above what the device has is taken as that, and the notice says so. It is the most that may be used, and
+    is not refused: one file is for cards of several sizes, and what fits the smaller of the two breaks no word of it.
     Raises ``MachineError`` with the smallest need where none fits.
     """
     budget = config.memory.memory_budget_gb
     if budget is None:
         raise ValueError("there is no budget")
     fixed = {name for name in PLAIN if is_explicit(sources.get(name, "default"))}
-    search = _Search(config, sources, fixed, round(budget * GIB), estimate)
+    room = min((phase.available(machine) for phase in estimate(config) if phase.on_accelerator), default=0)
+    search = _Search(config, sources, fixed, _Limit(budget, room), estimate)
     missed: tuple[Values, PhaseMemory] | None = None
     least: tuple[Values, PhaseMemory] | None = None
     for values in _combinations(machine, layers, search):
         over = search.over(values)
         if over is None:
             chosen = search.applied(values)
-            notice = _notice(budget, search, chosen, missed)
+            notice = _notice(search, chosen, missed)
             source = f"{NAME} {budget:g}"
             told = {name: source for name in PLAIN if name not in fixed}
             return Choice(_without_budget(chosen), {**told, NAME: "default"}, notice)
         # What differs least from the choice explains it best: the one before it, or before its smaller variants.
         missed = values, over
         least = min(least or missed, missed, key=lambda found: found[1].total)
-    raise _nothing_fits(budget, search, least, machine)
+    raise _nothing_fits(search, least, machine)
 
 
 def is_explicit(source: str) -> bool:
@@ -101,16 +109,35 @@ def is_explicit(source: str) -> bool:
 
 
 @dataclass(frozen=True)
+class _Limit:
+    """``asked`` is the budget in GiB, ``room`` what the device has in bytes, 0 where that is not known."""
+
+    asked: float
+    room: int
+
+    @property
+    def size(self) -> int:
+        """The smaller of the two, in bytes."""
+        asked = round(self.asked * GIB)
+        return min(asked, self.room or asked)
+
+    def __str__(self) -> str:
+        there, same = format_bytes(self.size), format_bytes(round(self.asked * GIB))
+        return f"{NAME} {self.asked:g}" + (f" (taken as the {there} that there are)" if there != same else "")
+
+
+@dataclass(frozen=True)
 class _Search:
     config: TrainConfig
     sources: Mapping[str, str]
     fixed: set[str]
-    budget: int
+    limit: _Limit
     estimate: Estimate
 
     def applied(self, values: Values) -> TrainConfig:
         """The configuration with ``values``, and all else that the budget decides on at its fastest."""
-        return with_values(self.config, self.free({**PLAIN, **values}))
+        pieces = "gradient_checkpointing_interval" in self.fixed  # which is for what is recomputed alone
+        return with_values(self.config, self.free({**PLAIN, "gradient_checkpointing": pieces, **values}))
 
     def ways(self, name: str, values: Sequence[str]) -> Sequence[str]:
         """What the option may be: ``values``, or the one that is set by hand."""
@@ -131,7 +158,7 @@ class _Search:
     def over(self, values: Values, phases: Sequence[str] = ()) -> PhaseMemory | None:
         """The phase on the device that is furthest above the budget, of those named; None where all fit."""
         found = [phase for phase in self.estimate(self.applied(values)) if phase.on_accelerator]
-        found = [phase for phase in found if phase.total > self.budget and (not phases or phase.phase in phases)]
+        found = [phase for phase in found if phase.total > self.limit.size and (not phases or phase.phase in phases)]
         return max(found, key=lambda phase: phase.total, default=None)
 
     def need(self, config: TrainConfig, phase: str) -> int:
@@ -234,11 +261,11 @@ def _without_budget(config: TrainConfig) -> TrainConfig:
     return with_values(config, {NAME: None})
 
 
-def _notice(budget: float, search: _Search, chosen: TrainConfig, missed: tuple[Values, PhaseMemory] | None) -> str:
+def _notice(search: _Search, chosen: TrainConfig, missed: tuple[Values, PhaseMemory] | None) -> str:
     told = [words for name in PLAIN if name not in search.fixed and (words := _told(name, search, chosen))]
     phases = [phase for phase in search.estimate(chosen) if phase.on_accelerator]
     largest = max(phases, key=lambda phase: phase.total)
-    text = f"{NAME} {budget:g} chooses {', '.join(told) or 'nothing that saves memory'}"
+    text = f"{search.limit} chooses {', '.join(told) or 'nothing that saves memory'}"
     text += f": {largest.phase}, its largest phase, needs {format_bytes(largest.total)}"
     if missed is None:
         return text
@@ -246,7 +273,7 @@ def _notice(budget: float, search: _Search, chosen: TrainConfig, missed: tuple[V
     other = [name for name in PLAIN if _value(faster, name) != _value(chosen, name)]
     bearing = [name for name in other if search.bears(name, _value(chosen, name), faster, phase)]
     instead = ", ".join(f"{name} {word(_value(faster, name))}" for name in bearing or other)
-    return f"{text}; with {instead}, {phase.phase} would need {format_need(phase.total, search.budget)}"
+    return f"{text}; with {instead}, {phase.phase} would need {format_need(phase.total, search.limit.size)}"
 
 
 def _told(name: str, search: _Search, chosen: TrainConfig) -> str:
@@ -257,24 +284,22 @@ def _told(name: str, search: _Search, chosen: TrainConfig) -> str:
     return f"{name} {word(value)}" if value != PLAIN[name] else ""
 
 
-def _nothing_fits(
-    budget: float, search: _Search, least: tuple[Values, PhaseMemory] | None, machine: Machine
-) -> Exception:
+def _nothing_fits(search: _Search, least: tuple[Values, PhaseMemory] | None, machine: Machine) -> Exception:
     if least is None:
         problem = "nothing is left to choose: all that saves memory is set by hand, or does not work together"
         hint = "leave the budget out, or some of " + ", ".join(sorted(search.fixed))
         return ConfigError([Fault(NAME, problem, "", hint)])
     values, phase = least
     return MachineError(
-        f"nothing fits {NAME} {budget:g}: with all that saves memory, {phase.phase} needs "
-        f"{format_need(phase.total, search.budget)} on {phase.device}",
+        f"nothing fits {search.limit}: with the smallest choice that is left, {phase.phase} needs "
+        f"{format_need(phase.total, search.limit.size)} on {phase.device}",
         hint=_hint(search, search.applied(values), phase, machine),
     )
 
 
 def _hint(search: _Search, least: TrainConfig, phase: PhaseMemory, machine: Machine) -> str:
     """What would make ``phase`` smaller: first what is set by hand and stands in the way, then what is asked for."""
-    given = [name for name in PLAIN if name in search.fixed and _stands_in_the_way(name, search, least, phase, machine)]
+    given = [name for name in _set_by_hand(search) if _stands_in_the_way(name, search, least, phase, machine)]
     ways = [f"leave out {' and '.join(given)}"] if given else []
     data, cache = least.data, least.cache
     batch = ("train_batch_size",) if data.train_batch_size > 1 else ()
@@ -288,6 +313,13 @@ def _hint(search: _Search, least: TrainConfig, phase: PhaseMemory, machine: Mach
     if lower:
         ways.append("lower " + " or ".join([", ".join(lower[:-1]), lower[-1]] if len(lower) > 1 else lower))
     return ", or ".join(ways) or f"a device with more memory is needed: {phase.phase} cannot be made smaller"
+
+
+def _set_by_hand(search: _Search) -> list[str]:
+    """What the budget decides on, and the other options of formats and memory, where somebody has set them."""
+    others = [name for name, option in options().items() if option.section in ("precision", "memory")]
+    names = dict.fromkeys([*PLAIN, *(name for name in others if name != NAME)])
+    return [name for name in names if is_explicit(search.sources.get(name, "default"))]
 
 
 def _stands_in_the_way(name: str, search: _Search, least: TrainConfig, phase: PhaseMemory, machine: Machine) -> bool:
@@ -304,10 +336,10 @@ def _stands_in_the_way(name: str, search: _Search, least: TrainConfig, phase: Ph
 
 def _smaller(name: str, search: _Search, machine: Machine) -> Iterator[Values]:
     """Values of ``name`` that may take less, with what they need beside them."""
-    if PLAIN[name] == "no_change":
+    if PLAIN.get(name) == "no_change":
         yield from ({name: precision} for precision in _precisions(machine)[1:])
-    elif name in ("gradient_checkpointing_interval", "gradient_checkpointing_free_blocks"):
-        yield {name: PLAIN[name]}
+    elif name not in PLAIN or name.startswith("gradient_checkpointing_") or name in AS_GROUPED:
+        yield {name: options()[name].default}
     elif name == "gradient_checkpointing" or name.startswith("vae_"):
         yield {name: True}
     elif machine.device in ("cuda", "rocm"):
@@ -315,8 +347,7 @@ def _smaller(name: str, search: _Search, machine: Machine) -> Iterator[Values]:
         moved = {"enable_model_cpu_offload": False, **grouped}
         if name == "enable_model_cpu_offload":
             yield {name: True}
-        if name != "group_offload_use_stream":
-            yield {**search.free(moved), **({name: moved[name]} if name in moved else {})}
+        yield {**search.free(moved), name: moved.get(name, PLAIN[name])}
 
 
 def word(value: object) -> str:

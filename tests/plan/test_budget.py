@@ -22,7 +22,7 @@ GIB = 1024**3
 MODEL = KNOWN_MODELS["Lightricks/LTX-Video-0.9.5"]
 LARGE = KNOWN_MODELS["Lightricks/LTX-Video-0.9.7-dev"]
 SHAPE = Bucket(768, 512, 49)
-CUDA = Machine("Linux", "a CPU", 8, 64 * GIB, "cuda", (Gpu("a card", 24 * GIB, "8.9"),))
+CUDA = Machine("Linux", "a CPU", 8, 64 * GIB, "cuda", (Gpu("a card", 96 * GIB, "8.9"),))
 APPLE = replace(CUDA, device="mps", gpus=(Gpu("M3", 64 * GIB),))
 
 
@@ -33,7 +33,11 @@ def loaded(budget: float, preset: str = "", **flags: object) -> LoadedConfig:
 
 def phases_of(found: LoadedConfig | Choice, machine: Machine = CUDA, model: object = MODEL) -> list[PhaseMemory]:
     setup = replace(training_setup(found.config, machine.device, ()), validation=SHAPE)
-    return [phase for phase in estimate_memory(model, [SHAPE], setup) if phase.on_accelerator]  # type: ignore[arg-type]
+    return list(estimate_memory(model, [SHAPE], setup))  # type: ignore[arg-type]
+
+
+def largest(found: LoadedConfig | Choice, machine: Machine = CUDA) -> int:
+    return max(phase.total for phase in phases_of(found, machine) if phase.on_accelerator)
 
 
 def chosen(budget: float, machine: Machine = CUDA, model: object = MODEL, **flags: object) -> Choice:
@@ -49,9 +53,39 @@ def chosen(budget: float, machine: Machine = CUDA, model: object = MODEL, **flag
 @pytest.mark.parametrize("budget", [4, 6, 8, 12, 16, 24, 80])
 def test_every_phase_fits_the_budget(budget: float) -> None:
     choice = chosen(budget)
-    assert max(phase.total for phase in phases_of(choice)) <= budget * GIB
+    assert largest(choice) <= budget * GIB
     assert choice.config.memory.memory_budget_gb is None  # config.toml leads to the same run without it
     assert choice.sources["gradient_checkpointing"] == f"memory_budget_gb {budget}"
+
+
+def test_models_take_turns_where_that_is_enough_and_a_stream_is_for_nvidia_alone() -> None:
+    assert chosen(6).config.memory.enable_model_cpu_offload is True
+    found = [chosen(3.5, machine).config.memory for machine in (CUDA, replace(CUDA, device="rocm"))]
+    assert [memory.enable_group_offload for memory in found] == [True, True]
+    assert [memory.group_offload_use_stream for memory in found] == [True, False]
+
+
+@pytest.mark.parametrize("interval", [1, 2])
+def test_pieces_that_are_set_by_hand_leave_all_the_rest_to_be_chosen(interval: int) -> None:
+    choice = chosen(9.5, gradient_checkpointing_interval=interval)
+    assert largest(choice) <= 9.5 * GIB
+    assert choice.config.memory.gradient_checkpointing_interval == interval
+    assert choice.config.memory.gradient_checkpointing is True
+    assert choice.config.precision.text_encoder_1_precision == "int8-torchao"
+    assert choice.config.memory.enable_group_offload is False
+
+
+def test_a_budget_above_what_the_device_has_is_taken_as_that_and_told() -> None:
+    card = replace(CUDA, gpus=(Gpu("a card", 80 * GIB, "8.9"), Gpu("another", 8 * GIB, "8.9")))
+    choice = chosen(40, card)
+    assert choice.config == chosen(8, card).config and largest(choice, card) <= 8 * GIB
+    assert choice.notice.startswith("memory_budget_gb 40 (taken as the 8.0 GiB that there are) chooses ")
+    assert choice.sources["enable_model_cpu_offload"] == "memory_budget_gb 40"
+    assert "taken" not in chosen(8, card).notice and "taken" not in chosen(7, card).notice
+    with pytest.raises(
+        MachineError, match=r"^nothing fits memory_budget_gb 40 \(taken as the 2\.0 GiB that there are\)"
+    ):
+        chosen(40, replace(CUDA, gpus=(Gpu("a card", 2 * GIB, "8.9"),)))
 
 
 def test_more_memory_is_never_slower() -> None:
@@ -72,7 +106,7 @@ def test_one_block_more_would_not_fit() -> None:
     assert 0 < free < 27
     more = choice.config.memory.model_copy(update={"gradient_checkpointing_free_blocks": free + 1})
     beyond = replace(choice, config=choice.config.model_copy(update={"memory": more}))
-    assert max(phase.total for phase in phases_of(beyond)) > 12 * GIB
+    assert largest(beyond) > 12 * GIB
 
 
 def test_what_is_set_by_hand_stays_and_a_preset_gives_way() -> None:
@@ -99,7 +133,7 @@ def test_nothing_that_does_not_work_together_is_chosen() -> None:
 def test_nothing_moves_off_a_device_that_shares_main_memory() -> None:
     choice = chosen(8, APPLE)
     assert not choice.config.memory.enable_group_offload and not choice.config.memory.enable_model_cpu_offload
-    assert max(phase.total for phase in phases_of(choice, APPLE)) <= 8 * GIB
+    assert largest(choice, APPLE) <= 8 * GIB
 
 
 def test_a_budget_that_nothing_fits_is_refused_with_the_smallest_need() -> None:

@@ -23,7 +23,7 @@ from ltxtrain.units import format_need
 GIB = 1024**3
 MODEL = KNOWN_MODELS["Lightricks/LTX-Video-0.9.5"]
 SHAPE = Bucket(768, 512, 49)
-CUDA = Machine("Linux", "a CPU", 8, 64 * GIB, "cuda", (Gpu("a card", 24 * GIB, "8.9"),))
+CUDA = Machine("Linux", "a CPU", 8, 256 * GIB, "cuda", (Gpu("a card", 96 * GIB, "8.9"),))
 CPU = replace(CUDA, device="cpu", gpus=())
 
 
@@ -112,6 +112,36 @@ def test_where_nothing_fits_the_hint_is_about_the_phase_that_is_named() -> None:
     text, hint = hint_of(3.5, train_batch_size=16, base_model_precision="nf4-bnb")
     assert "training needs" in text
     assert hint.startswith("lower train_batch_size, resolution, num_frames or lora_rank")
+
+
+@pytest.mark.parametrize(
+    ("budget", "name", "value"),
+    [
+        (8, "gradient_checkpointing_segment_stride", 2),
+        (8, "gradient_checkpointing_backend", "torch-ffn"),
+        (5, "musubi_blocks_to_swap", 10),
+        (5, "group_offload_blocks_per_group", 28),
+        (5.5, "base_model_default_dtype", "fp32"),
+    ],
+)
+def test_whatever_is_set_by_hand_and_stands_in_the_way_is_named(budget: float, name: str, value: object) -> None:
+    beside: dict[str, object] = {"base_model_precision": "nf4-bnb"} if name == "base_model_default_dtype" else {}
+    if name.startswith("group_offload"):
+        beside = {"enable_group_offload": True, "base_model_precision": "no_change"}
+    text, hint = hint_of(budget, **beside, **{name: value})
+    assert name in hint.partition(", or ")[0].removeprefix("leave out ").split(" and "), (text, hint)
+    assert largest(chosen(budget).config, CUDA) <= budget * GIB, "and without it something fits"
+
+
+def test_what_a_preset_says_of_checkpointing_and_of_swapping_gives_way() -> None:
+    asked = {"gradient_checkpointing_segment_stride": 2, "musubi_blocks_to_swap": 10, "memory_budget_gb": 8}
+    given = load_config([], env={}, flags=asked)
+    sources = given.sources | dict.fromkeys(list(asked)[:2], "preset own")
+    estimate = lambda config: phases_of(config, CUDA)  # noqa: E731
+    choice = choose(given.config, sources, CUDA, MODEL.transformer.layers, estimate)
+    assert choice.config == chosen(8).config
+    assert "gradient_checkpointing_segment_stride nothing (instead of 2 from preset own)" in choice.notice
+    assert "musubi_blocks_to_swap 0 (instead of 10 from preset own)" in choice.notice
 
 
 def test_a_need_just_above_the_budget_is_not_shown_as_the_same() -> None:
