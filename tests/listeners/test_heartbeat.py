@@ -21,6 +21,7 @@ from ltxtrain.cli.drive import drain
 from ltxtrain.events import Event, StageDone, StageProgress, StageStarted
 from ltxtrain.listeners import heartbeat
 from ltxtrain.listeners.heartbeat import MUCH_BYTES, Heartbeat, heartbeat_listener
+from tests import warm
 
 QUIET_S = 0.6  # much longer than a look in these tests
 PATIENCE_S = 120
@@ -217,16 +218,19 @@ class Program:
     def __init__(self, folder: Path, file: Path, *words: str) -> None:
         self.run_dir = folder / "out" / "smoke"
         self.file = file
-        self.command = [sys.executable, "-m", "ltxtrain", *words, "--output", str(folder / "out")]
-        self.command += ["--cache", str(folder.parent / "cache")]
+        self.words = [*words, "--output", str(folder / "out"), "--cache", str(folder.parent / "cache")]
+        self.env = os.environ | {"LTX_HEARTBEAT": str(self.file)}
 
-    def start(self) -> subprocess.Popen[str]:
-        env = os.environ | {"LTX_HEARTBEAT": str(self.file)}
-        return subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    def start(self) -> warm.Process | subprocess.Popen[str]:
+        """Where torch has been imported already."""
+        return warm.start(warm.PROGRAM, *self.words, env=self.env)
 
-    def finish(self) -> tuple[int, str, list[dict[str, Any]]]:
+    def start_afresh(self) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "ltxtrain", *self.words]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.env)
+
+    def finish(self, process: subprocess.Popen[str] | warm.Process) -> tuple[int | None, str, list[dict[str, Any]]]:
         """Exit code, what was said, and every state of the file that was seen meanwhile."""
-        process = self.start()
         states: list[dict[str, Any]] = []
         while process.poll() is None:
             try:
@@ -239,7 +243,8 @@ class Program:
 
 
 def test_a_command_that_fails_leaves_no_file(tmp_path: Path, file: Path) -> None:
-    code, said, _ = Program(tmp_path, file, "train", "--preset", "smoke", "--lora-rank", "no").finish()
+    program = Program(tmp_path, file, "train", "--preset", "smoke", "--lora-rank", "no")
+    code, said, _ = program.finish(program.start_afresh())
     assert code == 2 and "lora" in said
     assert not file.exists()
 
@@ -253,7 +258,7 @@ def test_a_run_beats_from_its_first_moment_to_its_end_and_trains_the_same(tmp_pa
     results = []
     for name, file in (("without", tmp_path / "file" / "beat"), ("with", tmp_path / "beat")):
         program = Program(tmp_path / name, file, *SMOKE)
-        code, said, states = program.finish()
+        code, said, states = program.finish(program.start() if name == "without" else program.start_afresh())
         assert code == 0, said
         assert said.count("no heartbeat") == (name == "without")
         assert not file.exists()
