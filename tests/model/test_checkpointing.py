@@ -14,16 +14,13 @@ from ltxtrain.config import load_config
 from ltxtrain.config.compute import MemoryConfig
 from ltxtrain.errors import ConfigError
 from ltxtrain.model.activations import MovedInputs
-from ltxtrain.model.adapter import AdapterSpec, attach_adapter
+from ltxtrain.model.adapter import AdapterSpec
 from ltxtrain.model.checkpointing import recomputed_pieces, set_checkpointing
 from ltxtrain.model.transformer import predict_velocity
+from tests.small import draw, small_transformer, with_adapter
 
 LAYERS = 5
 SPEC = AdapterSpec(rank=2, alpha=2.0, dropout=0.25, targets=("to_q", "to_k", "to_v", "to_out.0", "net.2"))
-
-
-def draw(*shape: int, seed: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 GIVEN = (draw(2, 128, 3, 2, 4, seed=1), torch.tensor([0.25, 0.8]), draw(2, 16, 32, seed=2))
@@ -32,15 +29,8 @@ MASK_BL = torch.arange(16).expand(2, 16) < 9
 
 def made(**options: Any) -> tuple[LTXVideoTransformer3DModel, dict[str, torch.nn.Parameter]]:
     """The same model each time: five blocks, and an adapter with dropout."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        transformer = LTXVideoTransformer3DModel(
-            num_attention_heads=2, attention_head_dim=16, cross_attention_dim=32, num_layers=LAYERS, caption_channels=32
-        )
-    parameters = attach_adapter(transformer, SPEC, seed=3)
-    for number, (name, parameter) in enumerate(parameters.items()):
-        if "lora_B" in name:  # zero at the start, which would hide all that comes before
-            parameter.data = draw(*parameter.shape, seed=number) * 0.1
+    transformer = small_transformer(LAYERS, head_dim=16, text=32)
+    parameters = with_adapter(transformer, SPEC)
     set_checkpointing(transformer, MemoryConfig(**options))
     return transformer.train(), parameters
 

@@ -11,13 +11,14 @@ from diffusers import LTXVideoTransformer3DModel
 from torch._dynamo.utils import counters
 
 from ltxtrain.config.compute import MemoryConfig, SpeedConfig
-from ltxtrain.model.adapter import AdapterSpec, adapter_off, attach_adapter
+from ltxtrain.model.adapter import AdapterSpec, adapter_off
 from ltxtrain.model.attention import set_attention
 from ltxtrain.model.checkpointing import set_checkpointing
 from ltxtrain.model.compiling import compile_blocks
 from ltxtrain.model.offload import place_transformer
 from ltxtrain.model.transformer import predict_velocity
 from tests.quantised import quantise
+from tests.small import draw, small_transformer, with_adapter
 
 BLOCKS = 3
 SPEC = AdapterSpec(2, 2.0, 0.0, ("to_q", "to_k", "to_v", "to_out.0"))
@@ -25,25 +26,12 @@ EAGER = SpeedConfig(dynamo_backend="eager", dynamo_fullgraph=True)
 OFF = MemoryConfig(gradient_checkpointing=False)
 
 
-def draw(*shape: int, seed: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
 def build(memory: MemoryConfig = OFF, precision: str = "no_change") -> LTXVideoTransformer3DModel:
     """Three small blocks with an adapter, put together in the order of training, but for compiling."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        transformer = LTXVideoTransformer3DModel(
-            num_attention_heads=2,
-            attention_head_dim=16,
-            cross_attention_dim=32,
-            num_layers=BLOCKS,
-            caption_channels=8,
-        )
+    transformer = small_transformer(BLOCKS, head_dim=16, text=8)
     if precision != "no_change":
         quantise(transformer, "transformer", precision, torch.float32)
-    for index, parameter in enumerate(attach_adapter(transformer, SPEC, 0).values()):
-        parameter.data = 0.1 * draw(*parameter.shape, seed=index)
+    with_adapter(transformer, SPEC)
     set_checkpointing(transformer, memory)
     place_transformer(transformer, torch.device("cpu"), memory)
     set_attention(transformer, SpeedConfig(), training=True)

@@ -14,21 +14,18 @@ from safetensors import SafetensorError
 
 from ltxtrain.config.compute import MemoryConfig
 from ltxtrain.errors import MachineError, ModelError
-from ltxtrain.model.adapter import AdapterSpec, adapter_off, adapter_weights, attach_adapter
+from ltxtrain.model.adapter import AdapterSpec, adapter_off, adapter_weights
 from ltxtrain.model.checkpointing import set_checkpointing
 from ltxtrain.model.offload import Offload, Order, loading_device, offload_groups, place_transformer
 from ltxtrain.model.offload_group import main_memory, movable
 from ltxtrain.model.transformer import predict_velocity
 from tests.quantised import quantise
+from tests.small import draw, small_transformer, with_adapter
 
 CPU = torch.device("cpu")
 LAYERS = 4
 # The caption projection as well, so that gradients go back through the text's side of each block.
 SPEC = AdapterSpec(rank=2, alpha=2.0, dropout=0.25, targets=("to_q", "to_v", "to_out.0", "net.2", "linear_1"))
-
-
-def draw(*shape: int, seed: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 GIVEN = (draw(2, 128, 3, 2, 4, seed=1), torch.tensor([0.25, 0.8]), draw(2, 16, 64, seed=2))
@@ -38,17 +35,10 @@ Model = tuple[LTXVideoTransformer3DModel, dict[str, torch.nn.Parameter], Offload
 
 def made(base: str = "no_change", *, dtype: torch.dtype = torch.float32, **options: Any) -> Model:
     """The same model each time, four blocks of width 64, with an adapter, placed as ``options`` say."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        transformer = LTXVideoTransformer3DModel(
-            num_attention_heads=2, attention_head_dim=32, cross_attention_dim=64, num_layers=LAYERS, caption_channels=64
-        ).to(dtype)
+    transformer = small_transformer(LAYERS, head_dim=32, text=64).to(dtype)
     if base != "no_change":
         quantise(transformer, "transformer", base, dtype)
-    parameters = attach_adapter(transformer, SPEC, seed=3)
-    for number, (name, parameter) in enumerate(parameters.items()):
-        if "lora_B" in name:  # zero at the start, which would hide all that comes before
-            parameter.data = draw(*parameter.shape, seed=number) * 0.1
+    parameters = with_adapter(transformer, SPEC)
     memory = MemoryConfig(**{"gradient_checkpointing": False} | options)
     set_checkpointing(transformer, memory)
     offload = place_transformer(transformer, CPU, memory)
