@@ -13,6 +13,8 @@ from contextlib import contextmanager
 
 import torch
 
+from ltxtrain.learn.device import page_locked
+
 ROOM = "ltxtrain_room"
 """The key of a parameter group under which the ``Room`` of an optimiser in main memory stands."""
 
@@ -48,7 +50,7 @@ class Room:
             _place_of(self._weights, parameter).copy_(parameter.data, non_blocking=True)
         for device in {parameter.device for parameter in self._parameters}:
             if device.type != "cpu":
-                torch.accelerator.current_stream(device).synchronize()
+                torch.accelerator.synchronize(device)
         for parameter in self._parameters:
             self._away[parameter], parameter.data = parameter.data, self._weights[parameter]
             parameter.grad = self._gradients[parameter] if parameter in self._sent else None
@@ -94,13 +96,6 @@ def move_in(optimizer: torch.optim.Optimizer) -> Room:
 
 
 def _place_of(places: dict[torch.nn.Parameter, torch.Tensor], parameter: torch.nn.Parameter) -> torch.Tensor:
-    """Raises ``MemoryError`` where there is no main memory to lock: CUDA itself would say that it is out of memory."""
     if parameter not in places:
-        locked = parameter.device.type == "cuda"
-        try:
-            places[parameter] = torch.empty_like(parameter.data, device="cpu", pin_memory=locked)
-        except RuntimeError as error:
-            if not locked or "out of memory" not in str(error):
-                raise
-            raise MemoryError("main memory cannot be page-locked") from error
+        places[parameter] = page_locked(torch.empty_like(parameter.data, device="cpu"), parameter.device)
     return places[parameter]
