@@ -23,6 +23,7 @@ from ltxtrain.errors import DataError
 from ltxtrain.facts.children import Children, Reply, Task
 from ltxtrain.facts.media import MediaError
 from ltxtrain.plan.records import Bucket, Sample
+from tests import warm
 
 Clip = Callable[..., Path]
 SampleOf = Callable[..., Sample]
@@ -143,9 +144,7 @@ for _, found in Decoder(128 * 96 * 9 * 3, 2).stream([sample] * 3):
 
 
 def test_works_with_torch_in_the_parent_and_needs_none_in_the_child(clip: Clip) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WITH_TORCH, str(clip())], capture_output=True, text=True, check=False, timeout=120
-    )
+    done = warm.run(WITH_TORCH, clip())
     assert (done.stdout, done.stderr) == ("(9, 96, 128, 3) True True\n" * 3, "")
     code = "import sys, ltxtrain.data.decode_child; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

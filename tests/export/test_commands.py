@@ -1,11 +1,8 @@
-"""``ltxtrain export`` and ``ltxtrain sample`` as they are typed. One process each: every one pays for its imports."""
+"""``ltxtrain export`` and ``ltxtrain sample`` as they are typed, a process each."""
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import av
@@ -20,6 +17,7 @@ from ltxtrain.errors import OutOfMemoryError
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.plan.prompts import ValidationVideo
 from ltxtrain.sample import iter_sample
+from tests import warm
 from tests.export.conftest import MakeRun
 
 PROMPT = "a red square moves to the right"
@@ -33,11 +31,6 @@ SMALL = [
 ]
 
 
-def ltxtrain(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ltxtrain", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
-
-
 def read_frames(path: Path) -> np.ndarray:
     with av.open(str(path)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
@@ -45,7 +38,7 @@ def read_frames(path: Path) -> np.ndarray:
 
 def test_a_run_is_exported_and_its_adapter_renders(make_run: MakeRun, cache: Path, tmp_path: Path) -> None:
     run = make_run(alpha=16.0)
-    exported = ltxtrain("export", run.folder, "--dtype", "fp16")
+    exported = warm.run(warm.PROGRAM, "export", run.folder, "--dtype", "fp16")
     assert exported.returncode == 0, exported.stderr
     names = [Path(line).relative_to(run.folder / "export").name for line in exported.stdout.splitlines()]
     assert names == [
@@ -59,7 +52,7 @@ def test_a_run_is_exported_and_its_adapter_renders(make_run: MakeRun, cache: Pat
     made = tmp_path / "made"
     offload = ("--enable-group-offload", "--group-offload-use-stream")  # which changes no bit
     options = [*SMALL, f"--cache-dir={cache}", "--to", made, "--name", "mine", "--adapter", run.folder, *offload]
-    sampled = ltxtrain("sample", PROMPT, *options)
+    sampled = warm.run(warm.PROGRAM, "sample", PROMPT, *options)
     assert sampled.returncode == 0, sampled.stderr
     assert re.findall(r"note: (\w+) (?:saves nothing|has no effect) on a CPU", sampled.stderr) == [
         "enable_group_offload",
@@ -130,13 +123,13 @@ def test_a_prompt_is_encoded_with_the_tf32_that_was_asked_for(
 
 
 def test_what_is_not_there_is_one_error_and_one_hint(tmp_path: Path) -> None:
-    sampled = ltxtrain("sample", PROMPT, "--adapter", tmp_path / "nothing.safetensors", *SMALL)
+    sampled = warm.run(warm.PROGRAM, "sample", PROMPT, "--adapter", tmp_path / "nothing.safetensors", *SMALL)
     assert sampled.returncode == 5
     assert sampled.stderr.splitlines() == [
         f"error: there is no adapter {tmp_path}/nothing.safetensors",
         "hint: name an exported file, or a run's folder",
     ]
-    exported = ltxtrain("export", tmp_path / "nowhere")
+    exported = warm.run(warm.PROGRAM, "export", tmp_path / "nowhere")
     assert exported.returncode == 7
     assert exported.stderr.splitlines() == [
         f"error: there is no folder {tmp_path}/nowhere",
