@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from ltxtrain.config.option import LocalPath, Section, option
+from ltxtrain.config.option import LARGEST, LocalPath, Section, option
 
 Precision = Literal[
     "no_change",
@@ -101,6 +101,7 @@ class MemoryConfig(Section):
         "Choose the fastest precision, checkpointing and offload whose estimated peaks fit in so much device memory, "
         "in GiB; what is set by hand stays.",
         gt=0,
+        le=LARGEST,
     )
     gradient_checkpointing: bool = option(
         True, "Recompute activations in the backward pass: far less memory, about a third slower."

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ltxtrain.config.entries import DatasetEntry, EntryStrategy
-from ltxtrain.config.option import Fraction, LocalPath, Section, SkipWords, option
+from ltxtrain.config.option import LARGEST, Fraction, LocalPath, Section, SkipWords, option
 
 CaptionStrategy = EntryStrategy
 ResolutionType = Literal["pixel", "area", "pixel_area"]
@@ -26,9 +26,9 @@ class DataConfig(Section):
         "What resolution means: the side of a square of the same area (pixel_area), megapixels (area), "
         "or the short side (pixel).",
     )
-    minimum_image_size: float = option(0.0, "Leave out clips smaller than this.", ge=0, documented=None)
-    maximum_image_size: float | None = option(None, "Shrink clips larger than this before cropping.", gt=0)
-    target_downsample_size: float | None = option(None, "The size that such clips are shrunk to.", gt=0)
+    minimum_image_size: float = option(0.0, "Leave out clips smaller than this.", ge=0, le=LARGEST, documented=None)
+    maximum_image_size: float | None = option(None, "Shrink clips larger than this before cropping.", gt=0, le=LARGEST)
+    target_downsample_size: float | None = option(None, "The size that such clips are shrunk to.", gt=0, le=LARGEST)
     aspect_bucket_rounding: int = option(2, "Decimal places of the ratio that names a bucket.", ge=1, le=9)
     aspect_bucket_alignment: Literal[32, 64] = option(
         32, "Sides of training videos are multiples of this many pixels.", documented=64

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 
-from ltxtrain.config.option import Fraction, LocalPath, Section, SkipWords, option
+from ltxtrain.config.option import LARGEST, Fraction, LocalPath, Section, SkipWords, option
 
 _ID_SIGNS = frozenset("-_. ")
 
@@ -161,9 +161,9 @@ class DatasetEntry(HubSettings):
     image_processing_batch_size: int | None = option(None, "Pictures prepared at once.", ge=1, documented=1)
     resolution: float | None = option(None, "The size of training videos.", gt=0, le=8192)
     resolution_type: Literal["pixel", "area", "pixel_area"] | None = option(None, "What resolution means.")
-    minimum_image_size: float | None = option(None, "Leave out clips smaller than this.", ge=0)
-    maximum_image_size: float | None = option(None, "Shrink clips larger than this before cropping.", gt=0)
-    target_downsample_size: float | None = option(None, "The size that such clips are shrunk to.", gt=0)
+    minimum_image_size: float | None = option(None, "Leave out clips smaller than this.", ge=0, le=LARGEST)
+    maximum_image_size: float | None = option(None, "Shrink clips larger than this before cropping.", gt=0, le=LARGEST)
+    target_downsample_size: float | None = option(None, "The size that such clips are shrunk to.", gt=0, le=LARGEST)
     minimum_aspect_ratio: float | None = option(None, "Leave out clips narrower than this.", gt=0)
     maximum_aspect_ratio: float | None = option(None, "Leave out clips wider than this.", gt=0)
     max_upscale_threshold: Fraction | None = option(
@@ -193,8 +193,8 @@ class DatasetEntry(HubSettings):
     metadata_update_interval: int | None = option(
         None, "Seconds between writes of the clips' facts.", ge=60, documented=3600
     )
-    repeats: int = option(0, "Extra uses of each clip in an epoch: 1 means twice.", ge=0, le=1_000_000)
-    probability: float = option(1.0, "The weight of this entry.", ge=0)
+    repeats: int = option(0, "Extra uses of each clip in an epoch: 1 means twice.", ge=0, le=LARGEST)
+    probability: float = option(1.0, "The weight of this entry.", ge=0, le=LARGEST)
     start_epoch: int = option(1, "Use this entry from this epoch on.", ge=0)
     start_step: int = option(0, "Use this entry from this step on.", ge=0)
     end_epoch: int | None = option(None, "Use this entry up to this epoch.")

@@ -12,6 +12,9 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+LARGEST: Final = 100_000
+"""Above any size in pixels or GiB, and any weight, and far below what cannot be multiplied any more."""
+
 _SAME: Final = object()
 
 
