@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ltxtrain.config import LoadedConfig, TrainConfig, dataset_notices, overruled_notices
+from ltxtrain.config.explain import placed
 from ltxtrain.errors import ConfigError, Fault
 from ltxtrain.facts.container import no_clips
 from ltxtrain.facts.machine import Machine, probe_machine
@@ -218,7 +219,8 @@ def _in_budget(
         name = config.model.pretrained_model_name_or_path
         problem = f"the sizes of {name} are not known here, so that nothing can be chosen for them"
         hint = "name a folder on this disk, or leave the budget out"
-        raise ConfigError([Fault(budget.NAME, problem, sources.get(budget.NAME, ""), hint)])
+        key, place = placed(budget.NAME, sources.get(budget.NAME, "default"))
+        raise ConfigError([Fault(key, problem, place, hint)])
     buckets = [bucket.bucket for bucket in material.filled.buckets]
 
     def estimate(tried: TrainConfig) -> tuple[PhaseMemory, ...]:
