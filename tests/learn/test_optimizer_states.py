@@ -63,6 +63,15 @@ def test_a_package_that_is_not_there_is_named_with_the_way_to_install_it(monkeyp
         made(weights_of(torch.bfloat16), "optimi-lion")
 
 
+def test_the_fused_kernel_of_optimi_is_asked_for_and_named_where_it_cannot_be_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("optimi.optimizer.HAS_TRITON", False)
+    with pytest.raises(ConfigError, match=r"Triton could not be imported.*set fuse_optimizer to false"):
+        made(weights_of(torch.bfloat16), "optimi-lion", fuse_optimizer=True)
+    made(weights_of(torch.bfloat16), "optimi-lion")
+
+
 def test_muon_says_so_where_weights_are_no_matrices() -> None:
     with pytest.raises(ConfigError, match="muon cannot be made"):
         made({"bias": torch.nn.Parameter(torch.zeros(4))}, "muon")
@@ -193,6 +202,7 @@ def test_state_without_a_name_is_that_of_torch_adamw() -> None:
         ("torch-rmsprop", "", "centered=true"),
         ("bnb-adamw8bit", "", "min_8bit_size=100000"),
         ("prodigy", "", "slice_p=5"),
+        ("prodigy", "", "d0=0.001"),
         ("optimi-sgd", "", "momentum=0.9"),
         ("soap", "", "max_precondition_dim=70"),
     ],
@@ -281,24 +291,23 @@ def test_gradients_that_are_sent_to_main_memory_are_clipped_by_the_norm_of_all()
         other.step()
         other.zero_grad(set_to_none=True)
     assert all(torch.equal(sent[key], kept[key]) for key in sent)
-    moments = [optimizer.state[weight]["exp_avg"] for weight in sent.values()]
+    moments = [value for key, value in optimizer_tensors(optimizer, list(sent)).items() if key.startswith("exp_avg|")]
     assert float(torch.linalg.vector_norm(torch.cat([each.flatten() for each in moments]))) < 0.1
 
 
-def test_an_update_in_main_memory_leaves_weights_and_room_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[dict[str, int]] = []
-
-    def noted(optimizer: torch.optim.Optimizer) -> None:
-        seen.append({key: weight.data_ptr() for key, weight in weights.items()})
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
-    weights = weights_of()
-    before = {key: weight.data_ptr() for key, weight in weights.items()}
-    optimizer = made(weights, "torch-adamw", optimizer_cpu_offload_method="torchao")
-    for number in range(2):
-        step(weights, optimizer, number)
-        assert {key: weight.data_ptr() for key, weight in weights.items()} == before
-    assert seen[0] == seen[1] and not set(seen[0].values()) & set(before.values())
+def test_an_update_in_main_memory_is_of_copies_and_gradients_can_be_thrown_away_before_it() -> None:
+    """As float16's loss scale does after an overflow."""
+    moved, kept = weights_of(), weights_of()
+    optimizer, other = made(moved, "torch-adamw", optimizer_cpu_offload_method="torchao"), made(kept, "torch-adamw")
+    held = {weight.data_ptr() for weight in moved.values()}
+    give_gradients(moved, 5)
+    optimizer.zero_grad()
+    assert all(weight.grad is None for weight in moved.values())
+    for weights, its in ((moved, optimizer), (kept, other)):
+        step(weights, its, 0)
+    assert all(torch.equal(moved[key], kept[key]) for key in moved)
+    assert {weight.data_ptr() for weight in moved.values()} == held
+    assert not held & {each.data_ptr() for each in optimizer.param_groups[0]["params"]}
 
 
 def test_gradients_are_the_last_optimisers_from_when_the_one_before_lets_go() -> None:

@@ -11,18 +11,18 @@ from typing import Any
 import torch
 
 from ltxtrain.config.optim import OptimizerConfig
-from ltxtrain.config.optimizers import OPTIMIZERS, SMALLEST_PAGED, settings_of
+from ltxtrain.config.optimizers import OPTIMIZERS, SMALLEST_PAGED, TRITON, settings_of, taken_words
 from ltxtrain.errors import ConfigError, Fault
 from ltxtrain.learn.optimizers.early import EARLY, Alone, Early, take_over
 from ltxtrain.learn.optimizers.gradients import clip
-from ltxtrain.learn.optimizers.main_memory import in_main_memory, move_in
+from ltxtrain.learn.optimizers.main_memory import Room, in_main_memory, move_in
 
 NAME = "ltxtrain_name"
 """The key of a parameter group under which the optimiser's documented name stands."""
 
 GROUP_STATE = {
     "optimi": ("setup", "step"),
-    "prodigyopt": ("d", "d_max", "d_numerator", "d_denom", "d_hat", "k"),
+    "prodigyopt": ("d", "d0", "d_max", "d_numerator", "d_denom", "d_hat", "k"),
     "pytorch_optimizer": ("step",),
     "schedulefree": ("k", "weight_sum", "lr_max", "scheduled_lr"),
 }
@@ -45,9 +45,7 @@ def make_optimizer(
     try:
         settings: dict[str, Any] = dict(settings_of(name, section.optimizer_config))
     except ValueError as error:
-        raise ConfigError(
-            [Fault("optimizer_config", str(error), "", "it takes " + ", ".join(facts.settings))]
-        ) from error
+        raise ConfigError([Fault("optimizer_config", str(error), "", taken_words(name))]) from error
     settings["lr"] = section.learning_rate
     if facts.betas is not None:
         settings["betas"] = facts.betas
@@ -55,27 +53,30 @@ def make_optimizer(
             settings["betas"] = (section.optimizer_beta1, section.optimizer_beta2)
         if "beta3" in settings:
             settings["betas"] += (settings.pop("beta3"),)
+    room = Room(parameters) if section.optimizer_cpu_offload_method != "none" else None
     try:
-        optimizer = _make(parameters, section, seed, settings)
+        optimizer = _make(parameters if room is None else room.mirrors, section, seed, settings)
     except ImportError as error:
         hint = f"pip install {facts.verdict.needs}, or use {facts.verdict.instead or 'torch-adamw'}"
+        if facts.fuses == TRITON and section.fuse_optimizer and "Triton" in str(error):
+            hint = "set fuse_optimizer to false"
         raise ConfigError([Fault("optimizer", f"{name} cannot be loaded: {error}", "", hint)]) from error
     except ValueError as error:
         raise ConfigError([Fault("optimizer", f"{name} cannot be made: {error}", "", "use torch-adamw")]) from error
     for group in optimizer.param_groups:
         group[NAME] = name
-    _arrange(optimizer, section)
+    _arrange(optimizer, section, room)
     take_over(optimizer)
     return optimizer
 
 
-def _arrange(optimizer: torch.optim.Optimizer, section: OptimizerConfig) -> None:
+def _arrange(optimizer: torch.optim.Optimizer, section: OptimizerConfig, room: Room | None) -> None:
     """Where the optimiser computes, and when it takes its gradients."""
     (group,) = optimizer.param_groups
-    if section.optimizer_cpu_offload_method != "none":
-        room = move_in(optimizer)
+    if room is not None:
+        move_in(optimizer, room)
         if section.optimizer_offload_gradients:
-            early = group[EARLY] = Early(group["params"], room.send_gradient)
+            early = group[EARLY] = Early(room.trained, room.send_gradient)
             optimizer.step = partial(_clip_and_step, optimizer, optimizer.step, early, section)
     elif section.optimizer_release_gradients:
         alone = Alone(optimizer, GROUP_STATE.get(OPTIMIZERS[section.optimizer].library, ()))

@@ -9,6 +9,7 @@ import torch
 from ltxtrain.config.optim import OptimizerConfig
 from ltxtrain.config.optimizers import clips
 from ltxtrain.learn.optimizers.early import EARLY
+from ltxtrain.learn.optimizers.main_memory import trained_by
 
 
 def clip_gradients(optimizer: torch.optim.Optimizer, section: OptimizerConfig) -> torch.Tensor:
@@ -20,8 +21,9 @@ def clip_gradients(optimizer: torch.optim.Optimizer, section: OptimizerConfig) -
     if EARLY in group:
         norm: torch.Tensor = group[EARLY].norm()
         return norm
-    norm = _norm([p.grad for p in group["params"] if p.grad is not None])
-    clip(group["params"], section, norm)
+    parameters = trained_by(optimizer)
+    norm = _norm([p.grad for p in parameters if p.grad is not None])
+    clip(parameters, section, norm)
     return norm
 
 

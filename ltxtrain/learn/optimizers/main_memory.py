@@ -8,7 +8,7 @@ form. Here optimiser, states and what a checkpoint holds are as they are without
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -20,55 +20,67 @@ ROOM = "ltxtrain_room"
 
 
 class Room:
-    """Main memory for weights and gradients, page-locked where the device is a CUDA one. Taken at the first step.
+    """Main memory for weights and gradients. ``trained`` are the parameters on their device, and ``mirrors`` those that
+    the optimiser has: they hold the weights of now from ``enter`` to ``leave`` alone.
 
-    Between steps the weights lie on the device alone; ``enter`` and ``leave`` move what the parameters stand for.
+    Both are page-locked for a CUDA device at the first step, so that an optimiser that never steps takes nothing.
     """
 
-    def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        self._parameters = list(parameters)
-        self._weights: dict[torch.nn.Parameter, torch.Tensor] = {}
+    def __init__(self, parameters: Mapping[str, torch.nn.Parameter]) -> None:
+        self.trained = list(parameters.values())
+        self.mirrors = {name: torch.nn.Parameter(_like(each)) for name, each in parameters.items()}
+        self.entered = False
         self._gradients: dict[torch.nn.Parameter, torch.Tensor] = {}
         self._sent: set[torch.nn.Parameter] = set()  # whose gradients are here, or on their way
-        self._away: dict[torch.nn.Parameter, torch.Tensor] = {}  # on the device, while the parameters are here
-
-    @property
-    def entered(self) -> bool:
-        return bool(self._away)
+        self._locked = False
 
     def send_gradient(self, parameter: torch.nn.Parameter) -> None:
         """Send a gradient down and free it on the device, without waiting for either."""
-        _place_of(self._gradients, parameter).copy_(parameter.grad, non_blocking=True)
+        if parameter not in self._gradients:
+            self._gradients[parameter] = page_locked(_like(parameter), parameter.device)
+        self._gradients[parameter].copy_(parameter.grad, non_blocking=True)
         parameter.grad = None
         self._sent.add(parameter)
 
     def enter(self) -> None:
-        """From here on the parameters and their gradients lie in main memory."""
-        for parameter in self._parameters:
+        """Bring weights and gradients to the mirrors."""
+        for parameter, mirror in self._pairs():
+            if not self._locked:
+                mirror.data = page_locked(mirror.data, parameter.device)
             if parameter.grad is not None:
                 self.send_gradient(parameter)
-            _place_of(self._weights, parameter).copy_(parameter.data, non_blocking=True)
-        for device in {parameter.device for parameter in self._parameters}:
+            mirror.data.copy_(parameter.data, non_blocking=True)
+        self._locked = True
+        for device in {parameter.device for parameter in self.trained}:
             if device.type != "cpu":
                 torch.accelerator.synchronize(device)
-        for parameter in self._parameters:
-            self._away[parameter], parameter.data = parameter.data, self._weights[parameter]
-            parameter.grad = self._gradients[parameter] if parameter in self._sent else None
+        for parameter, mirror in self._pairs():
+            mirror.grad = self._gradients[parameter] if parameter in self._sent else None
         self._sent.clear()
+        self.entered = True
 
     def leave(self) -> None:
         """The weights of now go to the device; their gradients are used up."""
-        for parameter in self._parameters:
-            parameter.grad = None
-            parameter.data = self._away[parameter]
+        for parameter, mirror in self._pairs():
+            mirror.grad = None
             with torch.no_grad():
-                parameter.copy_(self._weights[parameter], non_blocking=True)
-        self._away.clear()
+                parameter.copy_(mirror, non_blocking=True)
+        self.entered = False
+
+    def forget_gradients(self) -> None:
+        """As if no backward pass had been since the last step."""
+        self._sent.clear()
+        for parameter in self.trained:
+            parameter.grad = None
+
+    def _pairs(self) -> Iterator[tuple[torch.nn.Parameter, torch.nn.Parameter]]:
+        return zip(self.trained, self.mirrors.values(), strict=True)
 
 
 @contextmanager
 def in_main_memory(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Inside, the parameters lie where the optimiser computes: for one that computes on the device nothing happens."""
+    """Inside, the optimiser's parameters hold the weights of now, and what becomes of them is what is trained on. Of
+    one that computes on the device they always do."""
     room: Room | None = optimizer.param_groups[0].get(ROOM)
     if room is None or room.entered:
         yield
@@ -80,22 +92,27 @@ def in_main_memory(optimizer: torch.optim.Optimizer) -> Iterator[None]:
         room.leave()
 
 
-def move_in(optimizer: torch.optim.Optimizer) -> Room:
-    """Have a new ``optimizer`` keep its states and compute in main memory."""
-    group, own = optimizer.param_groups[0], optimizer.step
-    room = group[ROOM] = Room(group["params"])
+def trained_by(optimizer: torch.optim.Optimizer) -> Sequence[torch.nn.Parameter]:
+    """The parameters of the model that the optimiser trains."""
+    group = optimizer.param_groups[0]
+    trained: Sequence[torch.nn.Parameter] = group[ROOM].trained if ROOM in group else group["params"]
+    return trained
+
+
+def move_in(optimizer: torch.optim.Optimizer, room: Room) -> None:
+    """Have an ``optimizer`` of the mirrors of ``room`` step what they mirror."""
+    own = optimizer.step
 
     def step() -> None:
         with in_main_memory(optimizer):
             own()
 
-    optimizer.step = step
-    for state in optimizer.state.values():  # of the few that make some of it at once
-        state |= {key: value.cpu() for key, value in state.items() if isinstance(value, torch.Tensor)}
-    return room
+    def zero_grad(set_to_none: bool = True) -> None:
+        room.forget_gradients()
+
+    optimizer.param_groups[0][ROOM] = room
+    optimizer.step, optimizer.zero_grad = step, zero_grad
 
 
-def _place_of(places: dict[torch.nn.Parameter, torch.Tensor], parameter: torch.nn.Parameter) -> torch.Tensor:
-    if parameter not in places:
-        places[parameter] = page_locked(torch.empty_like(parameter.data, device="cpu"), parameter.device)
-    return places[parameter]
+def _like(parameter: torch.nn.Parameter) -> torch.Tensor:
+    return torch.empty_like(parameter.data, device="cpu")

@@ -16,7 +16,7 @@ import torch
 from ltxtrain.config.optimizers import OPTIMIZERS
 from ltxtrain.errors import CheckpointError
 from ltxtrain.learn.optimizers.construction import GROUP_STATE, NAME
-from ltxtrain.learn.optimizers.main_memory import in_main_memory
+from ltxtrain.learn.optimizers.main_memory import in_main_memory, trained_by
 
 OWNER = "optimizer:"
 WEIGHTS = "trained_weights"
@@ -41,11 +41,11 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Sequence[str]) ->
     for key in GROUP_STATE.get(library, ()):
         if key in group:
             tensors |= _labelled(key, "", group[key])
-    for name, parameter in zip(names, _parameters(optimizer), strict=True):
+    for name, parameter, weight in zip(names, _parameters(optimizer), trained_by(optimizer), strict=True):
         for key, value in _items(optimizer, optimizer.state.get(parameter, {})):
             tensors |= _labelled(key, name, value)
         if library == "schedulefree":
-            tensors |= _labelled(WEIGHTS, name, parameter)
+            tensors |= _labelled(WEIGHTS, name, weight)
     return tensors
 
 
@@ -59,6 +59,7 @@ def load_optimizer_tensors(
     group = optimizer.param_groups[0]
     _check_owner(group[NAME], tensors)
     _check_buffers(group, tensors)
+    _check_start(group, tensors)
     index = dict(zip(names, _parameters(optimizer), strict=True))
     states: dict[str, dict[str, Any]] = {name: {} for name in ("", *names)}
     for label, tensor in tensors.items():
@@ -130,6 +131,16 @@ def _check_buffers(group: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
                 f"the checkpoint was made without {setting}, which needs its own state from the first step on",
                 hint=f"leave {setting} out of optimizer_config, or start afresh",
             )
+
+
+def _check_start(group: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Prodigy's sums are measured by the step size that it began with. Old checkpoints do not tell it."""
+    saved = tensors.get("d0#float|")
+    if saved is not None and saved.item() != group["d0"]:
+        raise CheckpointError(
+            f"the checkpoint was made with d0 {saved.item():g}, and d0 is {group['d0']:g} now",
+            hint="keep it as it was, or start afresh",
+        )
 
 
 def _restored(
