@@ -150,9 +150,11 @@ def _place(part: Part, model: nn.Module, device: torch.device, memory: MemoryCon
                 hint="leave out enable_group_offload, enable_model_cpu_offload and musubi_blocks_to_swap",
             )
         parts = _GROUPED[way](part, model, memory)
-        ahead = way.endswith("_level") and memory.group_offload_use_stream and _is_cuda(device)
         path = memory.group_offload_to_disk_path if way.endswith("_level") else None
         home = disk(path, _bytes(parts)) if path else main_memory(device)
+        # A copy from a file's pages is none that a stream could do beside: the program is held until they are read.
+        streams = way.endswith("_level") and path is None and _is_cuda(device)
+        ahead = streams and memory.group_offload_use_stream
         offload = offload_groups(model, parts, device, home, ahead=ahead)
     model.to(device)
     return offload

@@ -64,8 +64,12 @@ def offload_notices(memory: MemoryConfig, device: str) -> list[str]:
     asked = [name for name in names if getattr(memory, name)]
     if asked and device in SHARED_MEMORY:
         notices.append(_saves_nothing(asked, device))
-    if memory.enable_group_offload and memory.group_offload_use_stream and device != "cuda":
-        notices.append(f"group_offload_use_stream has no effect on {DEVICES[device]}: it is for NVIDIA GPUs alone")
+    if memory.enable_group_offload and memory.group_offload_use_stream:
+        told = "group_offload_use_stream has no effect"
+        if device != "cuda":
+            notices.append(f"{told} on {DEVICES[device]}: it is for NVIDIA GPUs alone")
+        elif memory.group_offload_to_disk_path:
+            notices.append(f"{told} with group_offload_to_disk_path: weights are waited for while they are read")
     return notices
 
 

@@ -84,12 +84,13 @@ def _offload(memory: MemoryConfig, device: str) -> Offload:
     if device in SHARED_MEMORY:
         return Offload()
     grouped = memory.enable_group_offload
+    disk = grouped and memory.group_offload_to_disk_path is not None
     return Offload(
         group=memory.group_offload_blocks_per_group if grouped else 0,
         leaves=grouped and memory.group_offload_type == "leaf_level",
         swapped=memory.musubi_blocks_to_swap,
-        ahead=grouped and memory.group_offload_use_stream and device == "cuda",
-        disk=grouped and memory.group_offload_to_disk_path is not None,
+        ahead=grouped and not disk and memory.group_offload_use_stream and device == "cuda",
+        disk=disk,
         text_encoder=grouped and memory.group_offload_text_encoder,
         vae=grouped and memory.group_offload_vae,
         models=memory.enable_model_cpu_offload,

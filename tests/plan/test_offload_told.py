@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +67,15 @@ def test_a_stream_without_cuda_is_told(planned: Planned) -> None:
     for machine, told in ((replace(CUDA, device="rocm"), True), (CPU, True), (CUDA, False)):
         found = [text for text in planned(machine, **values).notices if text.startswith("group_offload_use_stream")]
         assert bool(found) == told
+
+
+def test_a_stream_from_a_disk_is_told_and_takes_no_memory(planned: Planned, tmp_path: Path) -> None:
+    disk = {"enable_group_offload": True, "group_offload_to_disk_path": str(tmp_path)}
+    plain, streamed = planned(CUDA, **disk), planned(CUDA, **disk, group_offload_use_stream=True)
+    told = "group_offload_use_stream has no effect with group_offload_to_disk_path"
+    assert [text.startswith(told) for text in streamed.notices if "use_stream" in text] == [True]
+    assert not [text for text in plain.notices if "use_stream" in text]
+    assert streamed.memory == plain.memory
 
 
 @pytest.mark.parametrize("preset", ["low-vram", "nf4-stable", "bf16"])
