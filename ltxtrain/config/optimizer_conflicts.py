@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ltxtrain.config.conflict import Conflict
 from ltxtrain.config.optim import OptimizerConfig
 from ltxtrain.config.optimizer_settings import parse_optimizer_settings
-from ltxtrain.config.optimizers import FUSED, OPTIMIZERS, clips, settings_of
+from ltxtrain.config.optimizers import OPTIMIZERS, TRITON, clips, settings_of
 from ltxtrain.config.schema import TrainConfig
 
 LEAST_PRODIGY_RATE = 0.01
@@ -105,10 +105,10 @@ def _offloaded(section: OptimizerConfig) -> Iterator[Conflict]:
             f"the states of {name} move to main memory by themselves, page by page",
             f"use {name.removesuffix('-paged')}, or leave {OFFLOAD} out",
         )
-    if section.fuse_optimizer and facts.fuses not in ("", FUSED):
+    if section.fuse_optimizer and facts.fuses == TRITON:
         yield Conflict(
             ("fuse_optimizer", OFFLOAD),
-            f"the fused step of {name} is for GPUs, and {OFFLOAD} has the step computed in main memory",
+            f"the fused step of {name} is a kernel for GPUs, and {OFFLOAD} has the step computed in main memory",
             "set fuse_optimizer to false",
         )
 
