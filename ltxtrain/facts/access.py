@@ -14,18 +14,19 @@ from ltxtrain.facts.mounts import MOUNTS, mount_below
 # What the system keeps its own in: nobody is told to give such a folder to another user.
 SYSTEM = ("bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "run", "sbin", "sys", "usr", "var")
 OUTSIDE = {"cache": "./cache", "output": "./out", "downloads": "./huggingface"}
+FLAGS = {"cache": "--cache", "output": "--output", "offload": "--group-offload-to-disk-path"}
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A folder that a run writes to: ``name`` is cache or output, ``folder`` may not exist yet."""
+    """A folder that a run writes to: ``name`` is cache, output or offload, ``folder`` may not exist yet."""
 
     name: str
     folder: Path
 
     @property
     def flag(self) -> str:
-        return f"--{self.name}" if self.name in ("cache", "output") else "HF_HOME"
+        return FLAGS.get(self.name, "HF_HOME")
 
 
 def nearest(folder: Path) -> Path:

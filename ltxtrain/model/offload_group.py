@@ -160,7 +160,7 @@ def disk(parent: Path, need_bytes: int) -> Home:
         except OSError as error:
             raise MachineError(
                 f"{parent} cannot be written ({error.strerror}, from group_offload_to_disk_path)",
-                hint="name a folder on a disk of this machine",
+                hint="name another folder in group_offload_to_disk_path",
             ) from error
 
     return Home(keep, lambda stretch: None)

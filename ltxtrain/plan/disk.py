@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ltxtrain.config.compute import MemoryConfig
 from ltxtrain.facts.models import ModelFacts
-from ltxtrain.plan.memory import TEXT_TOKENS
+from ltxtrain.plan.memory import TEXT_TOKENS, TrainingSetup
+from ltxtrain.plan.memory.weights import block_bytes, text_bytes, transformer_bytes
 from ltxtrain.plan.records import Bucket, Sample
 from ltxtrain.units import format_bytes
 
@@ -51,6 +53,19 @@ def video_bytes(outputs: RunOutputs) -> int:
         pixels = shape.width * shape.height
         total += count * pixels * (shape.frames * VIDEO_BYTES_PER_PIXEL + POSTER_BYTES_PER_PIXEL)
     return round(total)
+
+
+def offloaded_bytes(model: ModelFacts, setup: TrainingSetup, memory: MemoryConfig) -> int:
+    """Weights that group offload puts on disk, at the most: the text encoder's are gone before the others come. The
+    same on every device: one without memory of its own puts them there all the same."""
+    if not memory.enable_group_offload or memory.group_offload_to_disk_path is None:
+        return 0
+    whole = memory.group_offload_type == "leaf_level"
+    transformer = model.transformer
+    moved = transformer_bytes(transformer, setup) if whole else transformer.layers * block_bytes(transformer, setup)
+    if memory.group_offload_vae:
+        moved += model.vae.params * setup.vae_bytes
+    return max(moved, text_bytes(model, setup) if memory.group_offload_text_encoder else 0)
 
 
 def download_bytes(model: ModelFacts, environment: Mapping[str, str]) -> int:

@@ -26,6 +26,7 @@ from ltxtrain.plan.material import Material, gather
 from ltxtrain.plan.memory import TrainingSetup, estimate_memory
 from ltxtrain.plan.offload import block_notices, check_swap, offload_notices, update_notices
 from ltxtrain.plan.order import BatchOrder, OrderRule
+from ltxtrain.plan.places import offload_folder, offload_warnings
 from ltxtrain.plan.prompts import ValidationVideo, validation_videos
 from ltxtrain.plan.records import Bucket, PhaseMemory, Plan, Sample
 from ltxtrain.plan.sets import plan_datasets
@@ -136,6 +137,7 @@ def make_plan(
             *notices.undrawn_warnings(order, length.steps * accumulation),
             *device_warnings(machine, config.model.pretrained_model_name_or_path, os.environ),
             *support_warnings(config, machine),
+            *offload_warnings(config.memory),
             *needs.warnings,
         ),
         machine=machine,
@@ -178,17 +180,23 @@ def _needs(
     kept = [sample for sample in (*material.filled.samples, *material.eval_samples) if sample.dataset in written]
     cache = disk.cache_bytes(kept, model, setup.weight_bytes, len(videos) + 2)
     download = disk.download_bytes(model, os.environ)
-    lines = (
-        ("model download", download),
-        ("cache of latents and embeddings", cache),
+    offloaded = disk.offloaded_bytes(model, setup, config.memory)
+    results = (
         ("checkpoints", disk.checkpoint_bytes(outputs)),
         ("exported adapters", disk.export_bytes(outputs)),
         ("validation videos", disk.video_bytes(outputs)),
     )
+    lines = (
+        ("model download", download),
+        ("offloaded weights", offloaded),
+        ("cache of latents and embeddings", cache),
+        *results,
+    )
     places = [
         (disk.hub_cache(os.environ), download),
         (config.cache.cache_dir, cache),
-        (run_dir, sum(size for _, size in lines[2:])),
+        (run_dir, sum(size for _, size in results)),
+        *((folder, offloaded) for folder in [offload_folder(config.memory)] if folder is not None),
     ]
     return Needs(tuple(line for line in lines if line[1]), memory, tuple(disk.disk_warnings(places)))
 

@@ -9,8 +9,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ltxtrain.config import Dataset, TrainConfig
+from ltxtrain.config.compute import MemoryConfig
 from ltxtrain.errors import ConfigError, Fault, MachineError
-from ltxtrain.facts.access import Wanted, allow_writing, first_closed, give_over, nearest, owner_text
+from ltxtrain.facts.access import (
+    FLAGS,
+    Wanted,
+    allow_writing,
+    first_closed,
+    give_over,
+    may_write,
+    nearest,
+    owner_text,
+)
 from ltxtrain.facts.container import in_container
 from ltxtrain.files import try_writing
 from ltxtrain.plan.folder import RunFolder
@@ -48,7 +58,26 @@ def _with_children(folder: Path, listed: bool) -> list[Path]:
 
 def written_places(config: TrainConfig) -> dict[str, Path]:
     """Where a run with this configuration writes, by flag."""
-    return {"--cache": config.cache.cache_dir, "--output": config.checkpoint.output_dir}
+    offload = offload_folder(config.memory)
+    beside = {} if offload is None else {FLAGS["offload"]: offload}
+    return {"--cache": config.cache.cache_dir, "--output": config.checkpoint.output_dir, **beside}
+
+
+def offload_folder(memory: MemoryConfig) -> Path | None:
+    """Where weights are put while they wait for their turn, None where that is main memory."""
+    return memory.group_offload_to_disk_path if memory.enable_group_offload else None
+
+
+def offload_warnings(memory: MemoryConfig) -> list[str]:
+    """What can be told of that folder without writing there: a plan writes nothing."""
+    folder = offload_folder(memory)
+    if folder is None:
+        return []
+    place = nearest(folder)
+    if place.is_dir() and may_write(place):
+        return []
+    why = f"it {owner_text(place)}" if place.is_dir() else f"{place} is not a folder"
+    return [f"nothing can be written to {folder}, from group_offload_to_disk_path: {why}"]
 
 
 def keep_out(written: Mapping[str, Path], datasets: Iterable[Dataset]) -> None:
@@ -73,12 +102,15 @@ def _roots_of(dataset: Dataset) -> list[Path]:
     return [dataset.root, folder] if folder.is_dir() else [dataset.root]
 
 
-def check_places(cache: Path, run_dir: Path | None, sources: Mapping[str, str]) -> None:
-    """Raise ``MachineError`` when nothing can be written to the cache, to the run's folder, or inside of them."""
+def check_places(cache: Path, run_dir: Path | None, sources: Mapping[str, str], offload: Path | None = None) -> None:
+    """Raise ``MachineError`` when nothing can be written to the cache, to the run's folder, or inside of them, or to
+    the folder of ``offload``."""
     _check(Wanted("cache", cache), cache, inside_cache(cache), sources.get("cache_dir", "default"))
     if run_dir is not None:
         source = sources.get("output_dir", "default")
         _check(Wanted("output", run_dir.parent), run_dir, inside_run(run_dir), source)
+    if offload is not None:
+        _check(Wanted("offload", offload), offload, [], sources.get("group_offload_to_disk_path", "default"))
 
 
 def _check(wanted: Wanted, folder: Path, inside: list[Path], source: str) -> None:
@@ -89,9 +121,9 @@ def _check(wanted: Wanted, folder: Path, inside: list[Path], source: str) -> Non
         try_writing(folder)
     except OSError as error:
         place = nearest(folder)
+        why = f"{user}, and {place} {owner_text(place)}" if place.is_dir() else f"{place} is not a folder"
         raise MachineError(
-            f"nothing can be written to {folder} ({error.strerror or error}, {said}): "
-            f"{user}, and {place} {owner_text(place)}",
+            f"nothing can be written to {folder} ({error.strerror or error}, {said}): {why}",
             hint=_hint(error, place, wanted),
         ) from error
     if closed:

@@ -7,10 +7,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from ltxtrain.config import LoadedConfig
+from ltxtrain.config.compute import MemoryConfig
+from ltxtrain.errors import ConfigError, MachineError
+from ltxtrain.plan.make import make_plan
+from ltxtrain.plan.places import check_places, offload_folder
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to other users")
 STRANGER = 1234
@@ -89,3 +95,28 @@ def test_a_read_only_mount_is_told_as_such(volume: Path) -> None:
     problem, hint = told(volume, f"mount -o remount,bind,ro {volume / 'cache'}", **IMAGE)
     assert "Read-only file system" in problem
     assert hint == "mount it without :ro, or name another folder with --cache"
+
+
+def test_the_folder_of_offloaded_weights_is_looked_at_before_any_work(
+    load: Callable[..., LoadedConfig], add_clip: Callable[..., Path], tmp_path: Path
+) -> None:
+    clips = [add_clip(name).parent for name in ("a.mp4", "b.mp4")]
+    file = tmp_path / "file"
+    file.write_text("")
+    asked = {"enable_group_offload": "true", "pretrained_model_name_or_path": "ltxtrain/tiny"}
+    plan = make_plan(load(**asked, group_offload_to_disk_path=str(file / "weights")))
+    told = f"nothing can be written to {file / 'weights'}, from group_offload_to_disk_path: {file} is not a folder"
+    assert told in plan.warnings
+    with pytest.raises(
+        MachineError, match=r"file/weights \(File exists, from --group.*/file is not a folder$"
+    ) as caught:
+        check_places(tmp_path / "cache", None, plan.sources, offload_folder(plan.config.memory))
+    assert caught.value.hint == "name another folder with --group-offload-to-disk-path"
+    with pytest.raises(ConfigError, match=r"--group-offload-to-disk-path: .* lies inside of the data set"):
+        make_plan(load(**asked, group_offload_to_disk_path=str(clips[0] / "weights")))
+    good = make_plan(load(**asked, group_offload_to_disk_path=str(tmp_path / "weights")))
+    assert dict(good.disk)["offloaded weights"] > 0 and not any("offload" in text for text in good.warnings)
+    (roomless,) = [text for text in make_plan(load(**asked, group_offload_to_disk_path="/proc/nothing")).warnings]
+    assert roomless.startswith("disk: about ") and "are needed at /proc, " in roomless
+    assert offload_folder(MemoryConfig(group_offload_to_disk_path=file)) is None, "nothing is put there"
+    assert not (tmp_path / "weights").exists()

@@ -11,6 +11,7 @@ import torch
 
 from ltxtrain.events import Event, StepDone
 from ltxtrain.learn.signals import StopFlag
+from ltxtrain.model import offload_group
 from ltxtrain.plan.records import Plan
 from ltxtrain.train import iter_train
 from tests.run.driving import adapter_bytes, cached, killed_after, losses, trained
@@ -65,12 +66,21 @@ def test_what_saves_memory_or_time_is_the_same_training(
 
 
 def test_weights_in_a_folder_train_the_same_and_leave_nothing_there(
-    plan_for: PlanFor, tmp_path: Path, learned: dict[str, bytes]
+    plan_for: PlanFor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "weights"
     folder.mkdir()
     plan = plan_for(**BASE | {"enable_group_offload": "true", "group_offload_to_disk_path": str(folder)})
+    sizes: list[int] = []
+    real = offload_group.save_file
+
+    def noted(tensors: dict[str, torch.Tensor], file: Path) -> None:
+        sizes.append(sum(tensor.nbytes for tensor in tensors.values()))
+        real(tensors, file)
+
+    monkeypatch.setattr(offload_group, "save_file", noted)
     trained(plan)
+    assert dict(plan.disk)["offloaded weights"] == pytest.approx(sum(sizes), rel=0.05)
     plain = plan_for(output="plain", **BASE)
     trained(plain)
     assert adapter_bytes(plan) == adapter_bytes(plain)
