@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ltxtrain.config.conflicts import conflict_faults
-from ltxtrain.config.formats import FORMATS
 from ltxtrain.config.optimizers import OPTIMIZERS
-from ltxtrain.plan.budget import EIGHT_BITS, FOUR_BITS, NAME, with_values, word
+from ltxtrain.plan.budget import NAME, with_values, word
 from ltxtrain.plan.memory import TrainingSetup, estimate_memory
 from ltxtrain.plan.records import SPATIAL_RATIO, TEMPORAL_RATIO, Bucket, PhaseMemory, Plan
+from ltxtrain.plan.savings import Values, savings
 from ltxtrain.plan.setup import base_facts, training_setup, with_batches
 from ltxtrain.plan.support import computes
 from ltxtrain.units import format_bytes, format_need
@@ -95,32 +95,14 @@ def _options(plan: Plan, buckets: tuple[Bucket, ...]) -> Iterator[Case]:
             yield f"set {words}", buckets, _setup(plan, config)
 
 
-def _changes(plan: Plan) -> Iterator[Mapping[str, Any]]:
-    memory, machine = plan.config.memory, plan.machine
-    yield {"gradient_checkpointing": True}
-    if memory.gradient_checkpointing:
-        yield {"gradient_checkpointing_free_blocks": 0}
-        yield {"gradient_checkpointing_interval": None}
-    for row in (EIGHT_BITS, FOUR_BITS):
-        name = next((name for name in row if computes(FORMATS[name].verdict, machine)), None)
-        if name is not None and plan.config.model.model_type == "lora":
-            yield {"base_model_precision": name}
-        if name is not None:
-            yield {"text_encoder_1_precision": name}
-    yield {"vae_enable_slicing": True}
-    yield {"vae_enable_tiling": True}
-    yield {"vae_enable_framewise_encoding": True}
-    if computes(OPTIMIZERS[SMALL_OPTIMIZER].verdict, machine):
+def _changes(plan: Plan) -> Iterator[Values]:
+    yield from savings(plan.machine)
+    if computes(OPTIMIZERS[SMALL_OPTIMIZER].verdict, plan.machine):
         yield {"optimizer": SMALL_OPTIMIZER}
     yield {"optimizer_release_gradients": True}
-    if machine.device in ("cuda", "rocm"):
+    if plan.machine.device in ("cuda", "rocm"):
         yield {"optimizer_cpu_offload_method": "torchao"}
         yield {"optimizer_cpu_offload_method": "torchao", "optimizer_offload_gradients": True}
-        yield {"enable_model_cpu_offload": True}
-        yield {"enable_group_offload": True}
-        turns = {"enable_model_cpu_offload": False} if memory.enable_model_cpu_offload else {}
-        for name in ("group_offload_text_encoder", "group_offload_vae"):
-            yield {"enable_group_offload": True, name: True, **turns}
 
 
 def _smaller(plan: Plan, buckets: tuple[Bucket, ...], setup: TrainingSetup) -> Iterator[Case]:

@@ -19,6 +19,7 @@ from ltxtrain.errors import ConfigError, Fault, MachineError
 from ltxtrain.events import EVALUATION, LATENTS, TEXTS, TRAINING, VALIDATION
 from ltxtrain.facts.machine import Machine
 from ltxtrain.plan.records import PhaseMemory
+from ltxtrain.plan.savings import Values, precisions, savings
 from ltxtrain.plan.support import computes
 from ltxtrain.units import format_bytes, format_need
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 GIB = 1024**3
 NAME = "memory_budget_gb"
-Values = Mapping[str, Any]
 Estimate = Callable[["TrainConfig"], Sequence[PhaseMemory]]
 
 PLAIN: Final[Values] = {
@@ -51,10 +51,6 @@ PLAIN: Final[Values] = {
 }
 """What the budget decides on, each as it is fastest."""
 
-# Formats from the nearest to the base model's own to the smallest; of each row the first that the machine computes.
-EIGHT_BITS: Final = ("int8-torchao", "int8-quanto", "fp8wo-torchao")
-FOUR_BITS: Final = ("nf4-bnb", "int4-quanto", "int4-torchao")
-AS_GROUPED: Final = ("group_offload_blocks_per_group", "group_offload_use_stream")
 FRAMES: Final[Sequence[Values]] = (
     {},
     {"vae_enable_slicing": True},
@@ -173,12 +169,12 @@ class _Search:
 def _combinations(machine: Machine, layers: int, search: _Search) -> Iterator[Values]:
     """From the fastest to the smallest. Text encoder and VAE are alone on the device while they work, so each is made
     as small as its own phase needs; what stays open is what the transformer does."""
-    names = search.ways("text_encoder_1_precision", _precisions(machine))
+    names = search.ways("text_encoder_1_precision", precisions(machine))
     text = _first(({"text_encoder_1_precision": name} for name in names), search, TEXTS)
     frames = [free for values in FRAMES if search.allowed(free := search.free(values))]
     fitting = [values for values in frames if search.over({**text, **values}, [LATENTS]) is None] or frames[-1:]
-    precisions = search.ways("base_model_precision", _precisions(machine))
-    for more in _transformer(machine, precisions, layers, search):
+    bases = search.ways("base_model_precision", precisions(machine))
+    for more in _transformer(machine, bases, layers, search):
         for pixels in fitting:
             values = {**text, **pixels, **more}
             yield values
@@ -236,12 +232,6 @@ def _first(candidates: Iterator[Values], search: _Search, phase: str) -> Values:
             if search.over(values, [phase]) is None:
                 break
     return last
-
-
-def _precisions(machine: Machine) -> list[str]:
-    rows = (("no_change",), EIGHT_BITS, FOUR_BITS)
-    found = (next((name for name in row if computes(FORMATS[name].verdict, machine)), None) for row in rows)
-    return [name for name in found if name]
 
 
 def with_values(config: TrainConfig, values: Values) -> TrainConfig:
@@ -336,18 +326,8 @@ def _stands_in_the_way(name: str, search: _Search, least: TrainConfig, phase: Ph
 
 def _smaller(name: str, search: _Search, machine: Machine) -> Iterator[Values]:
     """Values of ``name`` that may take less, with what they need beside them."""
-    if PLAIN.get(name) == "no_change":
-        yield from ({name: precision} for precision in _precisions(machine)[1:])
-    elif name not in PLAIN or name.startswith("gradient_checkpointing_") or name in AS_GROUPED:
-        yield {name: options()[name].default}
-    elif name == "gradient_checkpointing" or name.startswith("vae_"):
-        yield {name: True}
-    elif machine.device in ("cuda", "rocm"):
-        grouped = {"enable_group_offload": True, "group_offload_text_encoder": True, "group_offload_vae": True}
-        moved = {"enable_model_cpu_offload": False, **grouped}
-        if name == "enable_model_cpu_offload":
-            yield {name: True}
-        yield {**search.free(moved), name: moved.get(name, PLAIN[name])}
+    found = [values for values in savings(machine) if name in values]
+    yield from ({**search.free(values), name: values[name]} for values in found or [{name: options()[name].default}])
 
 
 def word(value: object) -> str:
