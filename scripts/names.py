@@ -81,7 +81,8 @@ def _optimizer_row(name: str, known: OptimizerFacts) -> tuple[str, ...]:
     needs, why, instead = _verdict(known.verdict)
     unclipped = "" if known.clips else "gradients are not clipped"
     why = "; ".join(part for part in (why, unclipped, "each step waits for the GPU" if known.waits else "") if part)
-    return (_code(name), _where(known.verdict), known.dtype, f"{known.state:.4g}", betas, settings, needs, why, instead)
+    state = known.state_words or f"{known.state:.4g}"
+    return (_code(name), _where(known.verdict), known.dtype, state, betas, settings, needs, why, instead)
 
 
 def _attention_row(name: str, known: Attention) -> tuple[str, ...]:

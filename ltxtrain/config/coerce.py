@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from ltxtrain.config.catalogue import Option
+from ltxtrain.config.renames import OBSOLETE_VALUES
 from ltxtrain.config.secrets import shown
 from ltxtrain.config.suggest import meant
 from ltxtrain.config.tables import VERDICTS
@@ -82,6 +83,8 @@ def _choice(option: Option, raw: object) -> Any:
     known = [name for name in map(str, option.choices) if name not in verdicts or not verdicts[name].refused]
     if isinstance(raw, bool) and option.name == "mixed_precision" and raw is False:
         raise Refused("false is not a number format", "write 'no', in quotes")
+    if isinstance(raw, str) and (new := OBSOLETE_VALUES.get((option.name, raw.strip()))):
+        raise Refused(f"{shown(option.name, raw)} is an obsolete name", f"use {new}")
     near = meant(raw, known) if isinstance(raw, str) and len(known) > FEW else []
     suggestion = f"did you mean {' or '.join(near)}?" if near else "one of " + ", ".join(known)
     raise Refused(f"{shown(option.name, raw)} is not a value of this option", suggestion)

@@ -57,11 +57,12 @@ def _length(config: TrainConfig) -> Iterator[Conflict]:
 def _learning_rate(config: TrainConfig) -> Iterator[Conflict]:
     schedule, optimizer = config.schedule, config.optimizer
     ends = ("polynomial", "cosine", "sine", "cosine_with_restarts", "cosine_half_period")
-    if schedule.lr_scheduler in ends and schedule.lr_end >= optimizer.learning_rate:
+    peak = optimizer.peak_rate(config.data.train_batch_size * optimizer.gradient_accumulation_steps)
+    if schedule.lr_scheduler in ends and schedule.lr_end >= peak:
         yield Conflict(
             ("lr_scheduler", "learning_rate", "lr_end"),
             f"{schedule.lr_scheduler} falls to lr_end {schedule.lr_end:g}, which is not below learning_rate "
-            f"{optimizer.learning_rate:g}",
+            f"{peak:g}{' of lr_scale' if optimizer.lr_scale else ''}",
             "lower lr_end",
         )
     if schedule.lr_scheduler in ("linear", "polynomial") and 0 < schedule.max_train_steps < schedule.lr_warmup_steps:
@@ -164,8 +165,6 @@ def _quantised(config: TrainConfig) -> Iterator[Conflict]:
             "mixed_precision fp8 needs base_model_precision fp8-torchao",
             "set base_model_precision to fp8-torchao",
         )
-    if precision.base_model_default_dtype == "fp32" and config.optimizer.optimizer == "adamw_bf16":
-        yield Conflict(("base_model_default_dtype", "optimizer"), "adamw_bf16 needs bf16 weights", "use torch-adamw")
 
 
 def _memory(config: TrainConfig) -> Iterator[Conflict]:

@@ -94,7 +94,7 @@ class OptimizerConfig(Section):
         False, "Send each gradient to main memory as soon as it is there, where the update is computed there."
     )
     fuse_optimizer: bool = option(
-        False, "Use the fused kernel of the optimiser; of ao-* ones, compile the step.", devices=("cuda",)
+        False, "Use the optimiser's fused kernel, which optimi-* have for GPUs alone; of ao-* ones, compile the step."
     )
     adam_beta1: float = option(0.9, "The first beta of DeepSpeed's Adam.", ge=0, lt=1)
     adam_beta2: float = option(0.999, "The second beta of DeepSpeed's Adam.", ge=0, lt=1)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ltxtrain.config.conflict import Conflict
 from ltxtrain.config.optim import OptimizerConfig
 from ltxtrain.config.optimizer_settings import parse_optimizer_settings
-from ltxtrain.config.optimizers import OPTIMIZERS, TRITON, clips, settings_of
+from ltxtrain.config.optimizers import OPTIMIZERS, TRITON, clips, settings_of, taken_words
 from ltxtrain.config.schema import TrainConfig
 
 LEAST_PRODIGY_RATE = 0.01
@@ -37,11 +37,11 @@ def optimizer_conflicts(config: TrainConfig) -> Iterator[Conflict]:
             )
         if section.optimizer_beta1 == 0:
             yield Conflict(("optimizer", "optimizer_beta1"), f"{name} needs an optimizer_beta1 above 0", "leave it out")
-    if name == "prodigy" and section.learning_rate < LEAST_PRODIGY_RATE:
+    peak = section.peak_rate(config.data.train_batch_size * section.gradient_accumulation_steps)
+    if name == "prodigy" and peak < LEAST_PRODIGY_RATE:
         yield Conflict(
             ("optimizer", "learning_rate"),
-            f"prodigy finds the step size by itself and multiplies it by learning_rate, which is "
-            f"{section.learning_rate:g}",
+            f"prodigy finds the step size by itself and multiplies it by learning_rate, which is {peak:g}",
             "set learning_rate to 1",
         )
     if section.lr_scale and config.data.train_batch_tokens:
@@ -62,8 +62,7 @@ def _settings(optimizer: OptimizerConfig) -> Iterator[Conflict]:
     try:
         settings_of(name, text)
     except ValueError as error:
-        takes = ", ".join(OPTIMIZERS[name].settings)
-        yield Conflict(("optimizer", "optimizer_config"), str(error), f"it takes {takes}")
+        yield Conflict(("optimizer", "optimizer_config"), str(error), taken_words(name))
 
 
 def gradient_conflicts(config: TrainConfig) -> Iterator[Conflict]:

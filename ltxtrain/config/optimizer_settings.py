@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from ltxtrain.config.secrets import shown
+
 Setting = float | bool | str
+
+LARGEST = 3e38
+"""Of float32, in which optimisers compute."""
 
 
 def parse_optimizer_settings(text: str | None) -> dict[str, Setting]:
@@ -13,7 +18,7 @@ def parse_optimizer_settings(text: str | None) -> dict[str, Setting]:
             continue
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not name.isidentifier() or not value:
-            raise ValueError("is not a list of name=value")
+            raise ValueError(f"{shown('optimizer_config', part.strip())} is not name=value")
         if name in settings:
             raise ValueError(f"{name} is given twice")
         settings[name] = _setting_value(value)
@@ -33,6 +38,6 @@ def _setting_value(value: str) -> Setting:
         number = float(value)
     except ValueError:
         return value
-    if number != number or number in (float("inf"), float("-inf")):
+    if not abs(number) <= LARGEST:
         raise ValueError(f"{value} is not a number to train with")
     return number

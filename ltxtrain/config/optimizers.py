@@ -26,7 +26,8 @@ class OptimizerFacts:
     ``settings`` are what ``optimizer_config`` takes, with their defaults; a whole number there takes whole numbers
     only. ``betas`` are the defaults of ``optimizer_beta1`` and ``optimizer_beta2``, None where there are none.
     ``state`` is the bytes of state for each trained value, and ``small_state`` that of tensors below ``coded_from``
-    values, which 8-bit optimisers keep in full precision. ``grows`` says how many bytes a setting adds when it is on.
+    values, which 8-bit optimisers keep in full precision. ``grows`` says how many bytes a setting adds when it is on,
+    and ``state_words`` what there is to the state that no number of bytes for each value tells.
     ``dtype`` is that of the trained weights: float32, or bfloat16 where the optimiser carries the rounding error along.
     ``clips`` is false for those that bound their own updates: gradients are not clipped then.
     ``fuses`` says what ``fuse_optimizer`` does, empty where it can do nothing. ``paged`` says that the state of large
@@ -41,6 +42,7 @@ class OptimizerFacts:
     small_state: float = 0.0
     coded_from: int = 0
     grows: Mapping[str, float] = field(default_factory=dict)
+    state_words: str = ""
     dtype: Literal["float32", "bfloat16"] = "float32"
     clips: bool = True
     fuses: str = ""
@@ -163,7 +165,11 @@ OPTIMIZERS: Final[Mapping[str, OptimizerFacts]] = MappingProxyType(
             4, fuses=FUSED, betas=None, lr_decay=0.0, weight_decay=0.0, initial_accumulator_value=0.0, eps=1e-10
         ),
         "torch-adadelta": _torch(8, betas=None, rho=0.9, eps=1e-6, weight_decay=0.0),
-        "torch-adafactor": replace(_torch(0, betas=None, beta2_decay=-0.8, weight_decay=0.0), waits=True),
+        "torch-adafactor": replace(
+            _torch(0, betas=None, beta2_decay=-0.8, weight_decay=0.0),
+            state_words="rows and columns only",
+            waits=True,
+        ),
         "torch-adamax": _torch(8, weight_decay=0.0, eps=1e-8),
         "torch-asgd": replace(
             _torch(4, betas=None, lambd=1e-4, alpha=0.75, weight_decay=0.0),
@@ -243,6 +249,7 @@ OPTIMIZERS: Final[Mapping[str, OptimizerFacts]] = MappingProxyType(
             },
             betas=(0.95, 0.95),
             state=8.0,
+            state_words="8, and two matrices for each short side",
         ),
         "muon": OptimizerFacts(
             "torch",
@@ -318,13 +325,23 @@ def settings_of(name: str, text: str | None) -> dict[str, Setting]:
             wrong.append(f"{setting}={spelled(value)}")
     if wrong:
         raise ValueError(f"{name} cannot take {', '.join(wrong)}")
-    if taken.get("nesterov") and not (taken["momentum"] and not taken.get("dampening")):
+    if name == "torch-sgd" and taken["nesterov"] and (not taken["momentum"] or taken["dampening"]):
         raise ValueError(f"{name} takes nesterov with momentum and without dampening alone")
     return taken
 
 
+def taken_words(name: str) -> str:
+    """What ``optimizer_config`` takes, and where betas are said."""
+    facts = OPTIMIZERS[name]
+    betas = "; its betas are optimizer_beta1 and optimizer_beta2" if facts.betas else ""
+    return f"it takes {', '.join(facts.settings)}{betas}"
+
+
 _BELOW_ONE: Final = frozenset({"momentum", "rho", "beta3", "shampoo_beta"})
-_ABOVE_ZERO: Final = frozenset({"d0", "d_coef"})
+_ABOVE_ZERO: Final = frozenset({"d0", "d_coef", "eps"})  # eps: where a gradient is 0, as A's is at first, 0 / 0
+_SMALLEST: Final = 1e-37  # of float32; what is smaller is 0 there
+_MOST: Final = {"ns_steps": 99}  # Muon's own
+_COUNTED: Final = 2**31  # whole numbers are fewer
 
 
 def _takes(setting: str, value: Setting, default: Setting) -> bool:
@@ -333,11 +350,11 @@ def _takes(setting: str, value: Setting, default: Setting) -> bool:
         return False
     if setting == "beta2_decay":
         return value < 0
-    if _whole(default) and (value != int(value) or (default and value < 1)):
+    if _whole(default) and not (value == int(value) and bool(default) <= value <= _MOST.get(setting, _COUNTED)):
         return False
     if setting in _BELOW_ONE or (setting == "alpha" and isinstance(default, float) and default <= 1):
         return 0 <= value < 1
-    return value > 0 if setting in _ABOVE_ZERO else value >= 0
+    return value >= (_SMALLEST if setting in _ABOVE_ZERO else 0)
 
 
 def _whole(default: Setting) -> bool:

@@ -32,6 +32,13 @@ RENAMED_VALUES: Final[dict[tuple[str, str], str]] = {
     ("caption_strategy", "instance_prompt"): "instanceprompt",
 }
 
+OBSOLETE_VALUES: Final[dict[tuple[str, str], str]] = {
+    ("optimizer", "adafactor"): "torch-adafactor",
+    ("optimizer", "adamw8bit"): "bnb-adamw8bit",
+    ("optimizer", "dadaptation"): "prodigy",
+}
+"""Names that the guides refuse as obsolete, each with what does the same now."""
+
 RENAMED_ENTRY_KEYS: Final[dict[str, str]] = {"is_regularization_data": "is_regularisation_data"}
 
 IGNORED: Final[frozenset[str]] = frozenset(

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ltxtrain.config.catalogue import options
+from ltxtrain.config.optim import OptimizerConfig
+from ltxtrain.config.optimizers import COMPILED, OPTIMIZERS, TRITON
 from ltxtrain.config.tables import VERDICTS
 from ltxtrain.config.verdicts import Verdict
 from ltxtrain.errors import MachineError
 from ltxtrain.facts.machine import Machine
 from ltxtrain.facts.packages import package_lacking
-from ltxtrain.plan.compiler import compiler_lacking
+from ltxtrain.plan.compiler import compiler_lacking, tools_lacking
 
 if TYPE_CHECKING:
     from ltxtrain.config import TrainConfig
@@ -65,6 +67,17 @@ def unsupported(config: TrainConfig, machine: Machine, *, training: bool = True)
             yield Unsupported(f"{key} {name} needs another package: {lacking}", f"{install}, or {hint}")
     if found := compiler_lacking(config.speed, machine.device, os.environ):
         yield Unsupported(*found)
+    if training and (found := _fusing_lacks(config.optimizer, machine.device)):
+        yield Unsupported(*found)
+
+
+def _fusing_lacks(section: OptimizerConfig, device: str) -> tuple[str, str] | None:
+    """torch's own fused kernels are there for every device."""
+    fuses = OPTIMIZERS[section.optimizer].fuses if section.fuse_optimizer else ""
+    asked, off = f"fuse_optimizer with optimizer {section.optimizer}", "set fuse_optimizer to false"
+    if fuses == TRITON and device not in ("cuda", "rocm"):
+        return f"{asked} does not work on {DEVICES[device]}: it is {TRITON}", off
+    return tools_lacking(asked, off, device, os.environ) if fuses == COMPILED else None
 
 
 def named(config: TrainConfig) -> Iterator[tuple[str, str, Verdict]]:

@@ -57,6 +57,22 @@ def test_eight_bit_optimisers_are_not_for_apple() -> None:
     check_support(config_of(optimizer="bnb-lion8bit"), APPLE, training=False)
 
 
+def test_fused_steps_are_told_where_the_machine_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    triton, compiled = (config_of(optimizer=name, fuse_optimizer=True) for name in ("optimi-lion", "ao-adamw8bit"))
+    for machine in (CPU, APPLE):
+        check_support(config_of(optimizer="torch-adamw", fuse_optimizer=True), machine)
+        with pytest.raises(MachineError, match="fuse_optimizer with optimizer optimi-lion does not work on") as caught:
+            check_support(triton, machine)
+        assert caught.value.hint == "set fuse_optimizer to false"
+        check_support(triton, machine, training=False)
+    for machine in (ADA, MI300):
+        check_support(triton, machine)
+    check_support(compiled, CPU)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(MachineError, match="optimizer ao-adamw8bit needs a C\\+\\+ compiler, and none is found"):
+        check_support(compiled, CPU)
+
+
 def test_a_package_that_is_not_there_is_named_with_the_way_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     lacking = ("bitsandbytes", "torch-optimi")
     monkeypatch.setattr(support, "package_lacking", lambda needs: f"{needs} is missing" if needs in lacking else "")
