@@ -58,6 +58,11 @@ def sample(
     videos = tuple(replace(video, name=_free(to, video.name.replace("validation", name, 1))) for video in videos)
     with watch_signals(stop := StopFlag()), heartbeat_listener() as heartbeat:
         look_around()
+        if loaded.config.memory.memory_budget_gb is not None:
+            print(
+                "note: memory_budget_gb chooses nothing here; what it chose for a run stays (--adapter FOLDER)",
+                file=sys.stderr,
+            )
         machine = probe_machine()
         check_support(loaded.config, machine, training=False)
         tell_offload(loaded.config.memory, machine.device)

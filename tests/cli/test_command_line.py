@@ -198,10 +198,11 @@ def test_a_mistyped_flag_is_told_even_when_it_swallows_an_argument(capsys: Captu
 
 
 def test_what_this_machine_cannot_compute_is_told_before_anything_is_rendered(capsys: Captured) -> None:
-    asked = ("--attention-mechanism", "xformers")
+    asked = ("--attention-mechanism", "xformers", "--memory-budget-gb", "8")
     code, out, err = told(capsys, "sample", "a cat", "--preset", "smoke", *asked)
     assert (code, out) == (4, "")
     assert err.splitlines() == [
+        "note: memory_budget_gb chooses nothing here; what it chose for a run stays (--adapter FOLDER)",
         "error: attention_mechanism xformers does not work on a CPU",
         "hint: set attention_mechanism to diffusers",
     ]
