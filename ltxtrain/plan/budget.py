@@ -289,6 +289,9 @@ def _nothing_fits(search: _Search, least: tuple[Values, PhaseMemory] | None, mac
 
 def _hint(search: _Search, least: TrainConfig, phase: PhaseMemory, machine: Machine) -> str:
     """What would make ``phase`` smaller: first what is set by hand and stands in the way, then what is asked for."""
+    (beside, size), *_ = phase.lines
+    if size >= search.limit.size:
+        return f"more than {format_bytes(size)} are needed for the {beside} alone"
     given = [name for name in _set_by_hand(search) if _stands_in_the_way(name, search, least, phase, machine)]
     ways = [f"leave out {' and '.join(given)}"] if given else []
     data, cache = least.data, least.cache

@@ -112,6 +112,7 @@ def test_where_nothing_fits_the_hint_is_about_the_phase_that_is_named() -> None:
     text, hint = hint_of(3.5, train_batch_size=16, base_model_precision="nf4-bnb")
     assert "training needs" in text
     assert hint.startswith("lower train_batch_size, resolution, num_frames or lora_rank")
+    assert hint_of(0.4)[1] == "more than 500.0 MiB are needed for the device context alone"
 
 
 @pytest.mark.parametrize(
