@@ -20,11 +20,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.gpu_check_cases import SIZES, Case, Size, cases_for
-from bench.gpu_check_measure import MAIN_MEMORY, Result, measure
+from bench.gpu_check_measure import MAIN_MEMORY, NOT_BEGUN, Result, measure
 from bench.gpu_check_table import page
 from bench.process import environment
 
@@ -98,7 +99,7 @@ def stage(case: Case, size: Size, work: Path, seconds: float) -> Iterator[Result
     for shape in size.shapes:
         left = ends - time.monotonic()
         if left <= 0:
-            yield Result(case.name, shape.key, case.memory_gb, told="not begun: the stage's time was over")
+            yield Result(case.name, shape.key, case.memory_gb, told=f"{NOT_BEGUN}: the stage's time was over")
         else:
             yield measure(case, shape, size, work, left)
 
@@ -113,12 +114,28 @@ def told(result: Result) -> str:
 
 def keep(path: Path, record: dict[str, Any], result: Result) -> None:
     """Put one result in the place of what was measured before of the same stage and shape, and write the page anew."""
-    before = json.loads(path.read_text())["results"] if path.exists() else []
-    same = (result.case, result.shape)
-    others = [each for each in before if (each["case"], each["shape"]) != same]
-    results = [*others, json.loads(json.dumps(result.to_json()))]
-    path.write_text(json.dumps({**record, "results": results}, indent=1) + "\n")
-    path.with_suffix(".md").write_text(page(record, [Result.of(each) for each in results]))
+    before = [Result.of(each) for each in json.loads(path.read_text())["results"]] if path.exists() else []
+    same = {(each.case, each.shape): each for each in before}
+    old = same.pop((result.case, result.shape), None)
+    results = [*same.values(), newer(old, replace(result, made=made_with(record)))]
+    path.write_text(json.dumps({**record, "results": [each.to_json() for each in results]}, indent=1) + "\n")
+    path.with_suffix(".md").write_text(page(record, results))
+
+
+def newer(old: Result | None, new: Result) -> Result:
+    """``new``, but for one that shows less than ``old`` and is no finding: then ``old``, with what came of ``new``."""
+    if old is None or not old.measured:
+        return new
+    if new.measured and (old.cut_off or not new.cut_off):
+        return new
+    return replace(old, since=f"{new.told} ({new.made})")
+
+
+def made_with(record: dict[str, Any]) -> str:
+    software = record["software"]
+    versions = ", ".join(f"{name} {version}" for name, version in software["packages"].items())
+    commit = software["commit"] or "unknown"
+    return f"commit {commit}, {record['when']}, Python {software['python']}, {versions}, {record['steps']} steps"
 
 
 def probe_machine() -> dict[str, Any]:

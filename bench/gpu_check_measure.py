@@ -20,6 +20,8 @@ from bench.process import environment
 WARM_UP = 5
 CAP = "LTX_DEVICE_MEMORY_GB"
 MAIN_MEMORY = "main memory"
+NOT_BEGUN = "not begun"
+STOPPED = "stopped after"
 GIB = 1024**3
 CARDS = (4, 6, 8, 12, 16, 24, 32, 48, 80, 96, 141, 192)
 
@@ -43,7 +45,11 @@ class Phase:
 
 @dataclass(frozen=True)
 class Result:
-    """``told`` is why there is nothing, or not all, to show. Speeds are None where nothing was trained."""
+    """``told`` is why there is nothing, or not all, to show. Speeds are None where nothing was trained.
+
+    ``made`` is the software that it was measured with, and when; ``since`` what came of trying again, where that
+    measured nothing.
+    """
 
     case: str
     shape: str
@@ -58,6 +64,17 @@ class Result:
     tflops: float | None = None
     mfu: float | None = None
     losses: tuple[float, ...] = ()
+    made: str = ""
+    since: str = ""
+
+    @property
+    def measured(self) -> bool:
+        return self.seconds_per_step is not None or any(phase.device_used for phase in self.phases)
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether its time was over, which says nothing of the program."""
+        return self.told.startswith((NOT_BEGUN, STOPPED))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -125,7 +142,7 @@ def run(words: list[str], out: Path, variables: dict[str, str], ends: float) -> 
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-            return f"stopped after {left:.0f} s"
+            return f"{STOPPED} {left:.0f} s"
         log.seek(0)
         lines = log.read().splitlines()
     if not code:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -149,7 +150,39 @@ def test_stages_of_several_calls_make_one_page_and_the_newest_counts(tmp_path: P
     kept = [Result.of(each) for each in json.loads(path.read_text())["results"]]
     assert [result.case for result in kept] == ["bf16", "low-vram"]
     assert path.with_suffix(".md").read_text() == page(RECORD, kept)
-    assert kept[1] == trained("low-vram", "480x480x49", 2.1)
+    assert replace(kept[1], made="") == trained("low-vram", "480x480x49", 2.1)
+
+
+def test_what_was_measured_is_not_lost_to_a_call_that_measured_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "gpu-a-card.json"
+
+    def kept(commit: str, result: Result) -> Result:
+        gpu_check.keep(path, {**RECORD, "software": {**RECORD["software"], "commit": commit}}, result)  # type: ignore[dict-item]
+        return next(
+            found
+            for found in map(Result.of, json.loads(path.read_text())["results"])
+            if (found.case, found.shape) == (result.case, result.shape)
+        )
+
+    first = kept("aaa1111", trained("low-vram", "480x480x49", 2.7, seconds_per_step=0.2))
+    nothing = Result("low-vram", "480x480x49", 6, told="not begun: the stage's time was over")
+    for less in (nothing, trained("low-vram", "480x480x49", 1.0, told="stopped after 5 s")):
+        after = kept("bbb2222", less)
+        assert replace(after, since="") == first and after.since.startswith(f"{less.told} (commit bbb2222, 2026-11-22")
+    kept("ccc3333", trained("bf16", "768x512x49", 9.0))
+    lines = path.with_suffix(".md").read_text().splitlines()
+    assert [line[:17] for line in lines if line[:2] in ("1.", "2.")] == ["1. commit aaa1111", "2. commit ccc3333"]
+    rows = [line.split(" | ") for line in lines if line.startswith("| ") and line.count(" | ") == 10][2:]
+    assert [row[9] for row in rows] == ["1", "2"] and rows[0][10].startswith("tried again: stopped after 5 s")
+    failed = trained("low-vram", "480x480x49", 3.0, told="exit code 6: the device ran out of memory")
+    assert kept("ddd4444", failed).told == failed.told, "what failed is a finding"
+    assert kept("eee5555", Result("int8-16gb", "480x480x49", 16, told="not begun")).told == "not begun"
+
+
+def test_a_run_on_a_cpu_says_nothing_of_how_good_estimates_are() -> None:
+    phase = Phase("training", "cpu", GIB, 0, 0, 3 * GIB)
+    found = targets(Result("low-vram", "64x64x9", 6, phases=(phase,), seconds_per_step=0.1))
+    assert found["estimates within 10 % of the peaks"] == ("-", "not measured")
 
 
 def test_shapes_are_named_as_plans_name_them() -> None:
