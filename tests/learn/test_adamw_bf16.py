@@ -68,6 +68,8 @@ def test_on_average_steps_are_those_of_the_formula() -> None:
     optimizer = optimizer_on({"weight": torch.ones(100_000, dtype=torch.bfloat16)}, lr=1e-2)
     for gradient in gradients:
         step(optimizer, gradient)
+        (state,) = optimizer.state.values()
+        assert len(state["exp_avg"].unique()) > 1 == len(state["exp_avg_sq"].unique()), "rounded by chance, and not"
     moved = 1 - weight_and_shift(optimizer).mean().item()
     # The second moment is rounded to the nearest: each of its steps may be off by 2^-9, its root by half of that.
     assert moved == pytest.approx(1 - by_hand(1.0, gradients, 1e-2), rel=0.01)
@@ -113,6 +115,18 @@ def test_draws_belong_to_seed_step_and_name_and_to_nothing_else() -> None:
     assert torch.equal(alone, end(1, ("z", "a")))
     assert not torch.equal(alone, end(2, ("a",)))
     assert not torch.equal(alone, end(1, ("b",), of="b"))
+
+
+def test_draws_of_a_payment_do_so_too() -> None:
+    def paid(seed: int, number: int, name: str) -> bytes:
+        optimizer = optimizer_on({name: torch.ones(500, dtype=torch.bfloat16)}, seed=seed)
+        (parameter,) = optimizer.param_groups[0]["params"]
+        state = optimizer._start(parameter, name) | {"step": number, "debt": 0.0}
+        optimizer._charge(parameter, state, 1.001 * DEBT_LIMIT)
+        return bytes(state["shift"].view(torch.uint8))  # type: ignore[attr-defined]
+
+    assert paid(1, 3, "a") == paid(1, 3, "a")
+    assert len({paid(1, 3, "a"), paid(2, 3, "a"), paid(1, 4, "a"), paid(1, 3, "b")}) == 4
 
 
 def test_weights_in_float32_are_no_business_of_it() -> None:
