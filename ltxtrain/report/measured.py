@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ltxtrain.events import MAIN_MEMORY
 from ltxtrain.report.loose import JsonObject, as_number, as_text
 
 
@@ -34,3 +35,11 @@ def read_measured(lines: Sequence[JsonObject]) -> Mapping[tuple[str, str], Measu
             runs[key] = Measured(as_number(line.get("allocated")), used)
     of_trials = {key: Measured(None, used, used) for key, used in trials.items()}
     return of_trials | {key: Measured(one.allocated, one.used, trials.get(key)) for key, one in runs.items()}
+
+
+def largest_peak(measured: Mapping[tuple[str, str], Measured]) -> tuple[str, float] | None:
+    """The phase that had the most of the device in use, in a trial or in the run, and so many bytes."""
+    peaks = [
+        (phase, max(one.used, one.tried or 0.0)) for (phase, device), one in measured.items() if device != MAIN_MEMORY
+    ]
+    return max(peaks, key=lambda peak: peak[1], default=None)

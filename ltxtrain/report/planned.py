@@ -53,12 +53,10 @@ def _memory(run: Run) -> Html:
     if not phases:
         return Html()
     top, scale = _scale(max(1, *(as_count(phase.get("total")) for phase in phases)), _capacity(run.plan, ""))
-    measured = max((step.memory_bytes or 0.0 for step in run.steps), default=0.0)
-    peak = (" Measured peak in training: ", whole(format_bytes(measured)), ".") if measured else ()
     return join(
         (
             el("h3", "Memory by phase"),
-            el("p", "Estimated peaks, line by line, with a margin. ", *scale, *peak),
+            el("p", "Estimated peaks, line by line, with a margin. ", *scale),
             el(
                 "div",
                 *(

@@ -11,6 +11,7 @@ from ltxtrain.plan.toml import dump_toml
 from ltxtrain.report.clips import counts_of
 from ltxtrain.report.curves import number
 from ltxtrain.report.loose import as_list, as_object, as_objects, as_text
+from ltxtrain.report.measured import largest_peak
 from ltxtrain.report.run import ExportedFile, Run, Setting
 from ltxtrain.report.tables import table, whole
 from ltxtrain.report.training import smoothed_loss, time_in_steps
@@ -52,14 +53,21 @@ def _facts(run: Run) -> list[tuple[str, tuple[str, ...]]]:
         count, mean = seconds.count, whole(f"{number(seconds.mean)} s")
         told = _small(f" {count:,} {'step' if count == 1 else 'steps'} of ", mean, ", without validation")
         facts.append(("Training time", (format_duration(seconds.total), told)))
-    peak = max((step.memory_bytes or 0.0 for step in run.steps), default=0.0)
-    if peak:
-        facts.append(("Peak memory", (format_bytes(peak),)))
+    facts += _peak(run)
     rank = run.setting("lora_rank")
     if rank is not None:
         size = _small(" ", whole(format_bytes(run.adapter.bytes))) if run.adapter else ""
         facts.append(("LoRA rank", (as_text(rank), size)))
     return facts
+
+
+def _peak(run: Run) -> list[tuple[str, tuple[str, ...]]]:
+    """Out of memory.jsonl; of a run from before there was one, what its steps tell, which is training alone."""
+    found = largest_peak(run.measured)
+    if found is not None:
+        return [("Peak memory", (whole(format_bytes(found[1])), _small(f" in {found[0]}")))]
+    peak = max((step.memory_bytes or 0.0 for step in run.steps), default=0.0)
+    return [("Peak memory", (whole(format_bytes(peak)), _small(" in training")))] if peak else []
 
 
 def _small(*parts: str) -> Html:

@@ -162,12 +162,15 @@ def dataset_lines(recipe: RunRecipe) -> list[dict[str, Any]]:
 
 
 def memory_lines() -> list[dict[str, Any]]:
-    """A trial and the run of training, and the run of training again, after a start that went on."""
+    """A trial and the run of training, and the run of training again, after a start that went on; a trial of latents
+    that took more, and what loading took of main memory."""
     mib = 1024**2
     line = {"phase": "training", "device": "cuda", "estimate": 10 * 1024 * mib, "reserved": 9000 * mib, "detail": ""}
     trial = line | {"allocated": 7000 * mib, "device_used": 9216 * mib, "where": "probe", "detail": "1 x 768x512@121"}
     runs = [line | {"allocated": size * mib, "device_used": 9728 * mib, "where": "run"} for size in (6000, 7168)]
-    return [trial, *runs]
+    latents = trial | {"phase": "latents", "device_used": 10240 * mib}
+    loading = runs[0] | {"phase": "loading", "device": "main memory", "device_used": 40960 * mib}
+    return [latents, trial, loading, *runs]
 
 
 def write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:

@@ -47,9 +47,18 @@ def test_headline_facts(page) -> None:
     assert facts["Steps"] == "60 of 60"
     assert facts["Clips"] == "4 of 5"
     assert facts["LoRA rank"].startswith("16")
-    assert facts["Peak memory"] == "9.1 GiB"
+    assert facts["Peak memory"] == "10.0 GiB in latents"
     assert page.all("h1")[0].text == "red-ball"
     assert page.all("span", "state")[0].text == "finished"
+
+
+def test_a_run_from_before_memory_was_measured_by_phase_tells_what_its_steps_say(
+    make_run: Callable[..., Path], parse_page: Callable
+) -> None:
+    run = make_run(steps=2, validated=())
+    (run / "memory.jsonl").unlink()
+    page = parse_page(write_report(run).read_text(encoding="utf-8"))
+    assert "9.1 GiB in training" in [element.text for element in page.all("dd")]
 
 
 def test_training_time_and_seconds_a_step_agree(made_run: Path, page) -> None:
@@ -124,7 +133,7 @@ def test_the_plan_is_told(page) -> None:
         "768 x 512, 121 frames",
         "Warning: tiny.mp4 is not used",
         "transformer 4.0 GiB",
-        "The device has 24.0 GiB. A full bar is the whole device. Measured peak in training: 9.1 GiB.",
+        "The device has 24.0 GiB. A full bar is the whole device.",
         "Measured: 7.0 GiB in tensors, 9.5 GiB in use; 9.0 GiB in the trial.",
         "500.0 MiB",
         "red-ball: 4 of 5 clips",
