@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from ltxtrain.facts.machine import memory_limit_bytes
+
 PROCESS = Path("/proc/self")
 FORGET_PEAK = "5"  # written to clear_refs: proc(5)
 MEMORY = Path("/proc/meminfo")
@@ -134,8 +136,19 @@ def free_memory(device: torch.device) -> int | None:
         return min(free + ours, cap)
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory())
-    available, resident = _kilobytes(MEMORY, "MemAvailable:"), _kilobytes(PROCESS / "status", "VmRSS:")
-    return None if available is None else available + (resident or 0)
+    return _free_host_memory()
+
+
+def _free_host_memory() -> int | None:
+    """The least of what the machine has left, the container's or the job's limit, and this process's own limit."""
+    available, resident = _kilobytes(MEMORY, "MemAvailable:"), _kilobytes(PROCESS / "status", "VmRSS:") or 0
+    if available is None:
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    # It is on addresses: those of files and libraries that are mapped and not resident are no memory to be had.
+    mapped = (_kilobytes(PROCESS / "status", "VmSize:") or 0) - resident
+    own = [] if limit == resource.RLIM_INFINITY else [max(0, limit - mapped)]
+    return min(available + resident, memory_limit_bytes(), *own)
 
 
 def release_memory(device: torch.device) -> None:

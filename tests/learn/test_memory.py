@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from ltxtrain.learn import memory
-from ltxtrain.learn.memory import Meter, Peak, free_memory, host_peak, release_memory
+from ltxtrain.learn.memory import Meter, Peak, free_memory, host_peak
 
 CPU = torch.device("cpu")
 MIB = 1024**2
@@ -49,14 +54,35 @@ def test_without_the_right_to_forget_the_old_peak_stays(monkeypatch: pytest.Monk
     assert 50 * MIB < host_peak() == meter.peak("one").used < 64 * 1024**3
 
 
-def test_what_could_be_had_counts_what_is_held_already() -> None:
-    before = free_memory(CPU)
-    held = torch.ones(400 * MIB // 4)
-    after = free_memory(CPU)
-    assert before is not None and after is not None
-    assert abs(before - after) < 350 * MIB, "400 MiB that are ours are no loss"
-    del held
-    release_memory(CPU)
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_could_be_had_counts_what_is_held_already(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told = tmp_path / "meminfo"
+    told.write_text("MemAvailable:   102400 kB\n")
+    monkeypatch.setattr(memory, "MEMORY", told)
+    monkeypatch.setattr(memory, "memory_limit_bytes", lambda: 64 * 1024 * MIB)
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    assert free_memory(CPU) == pytest.approx(100 * MIB + resident, abs=20 * MIB), "what is ours is no loss"
+    monkeypatch.setattr(memory, "memory_limit_bytes", lambda: 150 * MIB)
+    assert free_memory(CPU) == 150 * MIB, "a container's limit is below that"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_limit_of_the_process_is_what_could_be_had() -> None:
+    """``ulimit -v``: with it, so much can be allocated and not much more."""
+    source = """
+import resource, torch
+from ltxtrain.learn.memory import free_memory
+mapped = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (mapped + 300 * 1024**2,) * 2)
+resident = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+torch.empty(250 * 1024**2, dtype=torch.uint8)
+try:
+    torch.empty(350 * 1024**2, dtype=torch.uint8)
+except RuntimeError:
+    print(free_memory(torch.device("cpu")) - resident)
+"""
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == pytest.approx(300 * MIB, abs=60 * MIB)
 
 
 def test_where_no_peaks_are_kept_the_largest_that_was_seen_counts(monkeypatch: pytest.MonkeyPatch) -> None:
