@@ -8,14 +8,14 @@ from typing import Any
 from names import table
 
 from ltxtrain.config import TrainConfig, load_config, resolve_datasets
-from ltxtrain.config.catalogue import options
+from ltxtrain.config.catalogue import value_of
 from ltxtrain.config.layers import document_layer
 from ltxtrain.config.presets import preset_chain, preset_names, read_preset
 from ltxtrain.errors import ConfigError, MachineError
 from ltxtrain.facts.machine import Gpu, Machine
 from ltxtrain.facts.models import ModelFacts, model_facts
 from ltxtrain.plan.buckets import SizeRule, target_of_ratio
-from ltxtrain.plan.budget import NAME, PLAIN, choose
+from ltxtrain.plan.budget import NAME, PLAIN, choose, with_values
 from ltxtrain.plan.frames import floor_frames
 from ltxtrain.plan.memory import estimate_memory
 from ltxtrain.plan.prompts import validation_videos
@@ -134,7 +134,7 @@ def chosen_words(bucket: Bucket, budget: int) -> str:
         choice = choose(loaded.config, loaded.sources, card, facts.transformer.layers, estimate)
     except MachineError:
         return "nothing fits"
-    values = {name: getattr(getattr(choice.config, options()[name].section), name) for name in PLAIN}
+    values = {name: value_of(choice.config, name) for name in PLAIN}
     told = [WORDS[name].format(value) for name, value in values.items() if value != PLAIN[name]]
     return ", ".join(word for word in told if word) or "all of it as it is fastest"
 
@@ -170,11 +170,3 @@ def config_of(name: str) -> TrainConfig:
         asked |= document_layer(preset.document, {}).values
     aside = [option for option, source in loaded.sources.items() if source.startswith("default, instead of")]
     return with_values(loaded.config, {option: asked[option] for option in aside})
-
-
-def with_values(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
-    for name, value in values.items():
-        section = options()[name].section
-        changed = getattr(config, section).model_copy(update={name: value})
-        config = config.model_copy(update={section: changed})
-    return config

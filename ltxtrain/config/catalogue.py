@@ -74,6 +74,11 @@ def options() -> Mapping[str, Option]:
     return types.MappingProxyType(found)
 
 
+def value_of(config: TrainConfig, name: str) -> Any:
+    """An option's value, whichever section it stands in."""
+    return getattr(getattr(config, options()[name].section), name)
+
+
 @cache
 def section_names() -> tuple[str, ...]:
     return tuple(TrainConfig.model_fields)

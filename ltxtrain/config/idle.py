@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ltxtrain.config.attentions import ATTENTIONS
-from ltxtrain.config.catalogue import options
+from ltxtrain.config.catalogue import options, value_of
 from ltxtrain.config.compute import PrecisionConfig
 from ltxtrain.config.formats import FORMATS
 from ltxtrain.config.idle_entries import idle_words
@@ -163,7 +163,7 @@ def idle_notices(config: TrainConfig, sources: Mapping[str, str]) -> list[str]:
 
     An option counts as set when its value is not the default.
     """
-    tree = {name: getattr(getattr(config, option.section), name) for name, option in options().items()}
+    tree = {name: value_of(config, name) for name in options()}
     given = {
         name for name, value in tree.items() if sources.get(name) != "default" and value != options()[name].default
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ltxtrain.config.catalogue import options
+from ltxtrain.config.catalogue import options, value_of
 from ltxtrain.config.entries import DatasetEntry
 from ltxtrain.config.entry_catalogue import GENERAL
 from ltxtrain.config.idle_entries import TEXT_STORE
@@ -27,7 +27,7 @@ def overruled_notices(config: TrainConfig, sources: Mapping[str, str]) -> tuple[
         return ()
     notices = []
     for key, name in typed.items():
-        value = getattr(getattr(config, options()[name].section), name)
+        value = value_of(config, name)
         others = [
             f"{entry.id}: {_spelled(name, own)}"
             for entry in listed.entries

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ltxtrain.config.catalogue import options
+from ltxtrain.config.catalogue import options, value_of
 from ltxtrain.config.explain import placed
 from ltxtrain.config.schema import TrainConfig
 from ltxtrain.config.secrets import shown
@@ -101,7 +101,7 @@ def asked_unbuilt(config: TrainConfig, sources: Mapping[str, str]) -> dict[str, 
     asked = {}
     for name, built in UNBUILT.items():
         option = options()[name]
-        value = getattr(getattr(config, option.section), name)
+        value = value_of(config, name)
         if not any(value == known and isinstance(value, bool) == isinstance(known, bool) for known in built):
             instead = " or ".join(shown(name, known) for known in built if known is not None)
             suggestion = f"built: {instead}" if instead and option.kinds != {"bool"} else "leave it out"

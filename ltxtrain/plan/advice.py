@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ltxtrain.config.conflicts import conflict_faults
 from ltxtrain.config.optimizers import OPTIMIZERS
 from ltxtrain.plan.budget import NAME, with_values, word
+from ltxtrain.plan.filling import largest_batches, sizes_of
 from ltxtrain.plan.memory import TrainingSetup, estimate_memory
 from ltxtrain.plan.records import SPATIAL_RATIO, TEMPORAL_RATIO, Bucket, PhaseMemory, Plan
 from ltxtrain.plan.savings import Values, savings
@@ -76,7 +77,7 @@ def _setup(plan: Plan, config: TrainConfig) -> TrainingSetup:
     setup = with_batches(training_setup(config, plan.machine.device, plan.videos), plan.buckets, samples, rules)
     if config.validation.eval_loss_disable:
         return setup
-    return replace(setup, measured={sample.bucket: plan.batch_size for sample in plan.eval_samples})
+    return replace(setup, measured=largest_batches(plan.eval_samples, sizes_of(config.data, plan.settled)))
 
 
 def _need(model: ModelFacts, buckets: Sequence[Bucket], setup: TrainingSetup, phase: str) -> int | None:
@@ -109,14 +110,18 @@ def _smaller(plan: Plan, buckets: tuple[Bucket, ...], setup: TrainingSetup) -> I
     """Smaller batches, frames and clips."""
     size = max(setup.batches.values(), default=plan.batch_size)
     if size > 1:
-        halved = {bucket: max(1, clips // 2) for bucket, clips in setup.batches.items()}
-        yield f"lower train_batch_size to {max(1, size // 2)}", buckets, replace(setup, batches=halved)
+        halved, measured = (
+            {bucket: max(1, clips // 2) for bucket, clips in found.items()} for found in (setup.batches, setup.measured)
+        )
+        case = replace(setup, batches=halved, measured=measured)
+        yield f"lower train_batch_size to {max(1, size // 2)}", buckets, case
     for words, shrink in (("lower resolution by a quarter", _narrower), ("lower num_frames by a quarter", _shorter)):
-        changed = {bucket: shrink(bucket) for bucket in {*buckets, *setup.encoded}}
+        changed = {bucket: shrink(bucket) for bucket in {*buckets, *setup.encoded, *setup.measured}}
         case = replace(
             setup,
             batches={changed[bucket]: clips for bucket, clips in setup.batches.items()},
             encoded={changed[bucket]: clips for bucket, clips in setup.encoded.items()},
+            measured={changed[bucket]: clips for bucket, clips in setup.measured.items()},
         )
         yield words, tuple(changed[bucket] for bucket in buckets), case
     if setup.validation is not None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from ltxtrain.config.catalogue import options
+from ltxtrain.config.catalogue import options, value_of
 from ltxtrain.config.conflicts import conflict_faults
 from ltxtrain.config.formats import FORMATS
 from ltxtrain.errors import ConfigError, Fault, MachineError
@@ -137,7 +137,7 @@ class _Search:
 
     def ways(self, name: str, values: Sequence[str]) -> Sequence[str]:
         """What the option may be: ``values``, or the one that is set by hand."""
-        return [_value(self.config, name)] if name in self.fixed else values
+        return [value_of(self.config, name)] if name in self.fixed else values
 
     def free(self, values: Values) -> Values:
         """Those of ``values`` that are not set by hand."""
@@ -146,7 +146,7 @@ class _Search:
     def allowed(self, values: Values) -> bool:
         """Whether ``values`` contradict nothing that is set by hand, and work together."""
         config = self.applied(values)
-        if any(_value(config, name) != value for name, value in values.items()):
+        if any(value_of(config, name) != value for name, value in values.items()):
             return False
         before = {str(fault) for fault in conflict_faults(self.config, self.sources)}
         return all(str(fault) in before for fault in conflict_faults(config, self.sources))
@@ -181,7 +181,9 @@ def _combinations(machine: Machine, layers: int, search: _Search) -> Iterator[Va
             turns = {**values, "enable_model_cpu_offload": True}
             if machine.device in ("cuda", "rocm") and not values.get("enable_group_offload") and search.allowed(turns):
                 yield turns
-    asked = {name: _value(search.config, name) for name in PLAIN}  # what presets ask for is never refused where it fits
+    asked = {
+        name: value_of(search.config, name) for name in PLAIN
+    }  # what presets ask for is never refused where it fits
     formats = (asked["base_model_precision"], asked["text_encoder_1_precision"])
     if all(computes(FORMATS[name].verdict, machine) for name in formats) and search.allowed(asked):
         yield asked
@@ -243,10 +245,6 @@ def with_values(config: TrainConfig, values: Values) -> TrainConfig:
     return config.model_copy(update=changed)
 
 
-def _value(config: TrainConfig, name: str) -> Any:
-    return getattr(getattr(config, options()[name].section), name)
-
-
 def _without_budget(config: TrainConfig) -> TrainConfig:
     return with_values(config, {NAME: None})
 
@@ -260,15 +258,15 @@ def _notice(search: _Search, chosen: TrainConfig, missed: tuple[Values, PhaseMem
     if missed is None:
         return text
     faster, phase = search.applied(missed[0]), missed[1]
-    other = [name for name in PLAIN if _value(faster, name) != _value(chosen, name)]
-    bearing = [name for name in other if search.bears(name, _value(chosen, name), faster, phase)]
-    instead = ", ".join(f"{name} {word(_value(faster, name))}" for name in bearing or other)
+    other = [name for name in PLAIN if value_of(faster, name) != value_of(chosen, name)]
+    bearing = [name for name in other if search.bears(name, value_of(chosen, name), faster, phase)]
+    instead = ", ".join(f"{name} {word(value_of(faster, name))}" for name in bearing or other)
     return f"{text}; with {instead}, {phase.phase} would need {format_need(phase.total, search.limit.size)}"
 
 
 def _told(name: str, search: _Search, chosen: TrainConfig) -> str:
     """The chosen value where it is not the fastest, or takes the place of what a preset asks for."""
-    value, asked, source = _value(chosen, name), _value(search.config, name), search.sources.get(name, "default")
+    value, asked, source = value_of(chosen, name), value_of(search.config, name), search.sources.get(name, "default")
     if value != asked and source.startswith("preset "):
         return f"{name} {word(value)} (instead of {word(asked)} from {source})"
     return f"{name} {word(value)}" if value != PLAIN[name] else ""

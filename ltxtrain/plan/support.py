@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ltxtrain.config.catalogue import options
+from ltxtrain.config.catalogue import value_of
 from ltxtrain.config.optim import OptimizerConfig
 from ltxtrain.config.optimizers import COMPILED, OPTIMIZERS, TRITON
 from ltxtrain.config.tables import VERDICTS
@@ -83,7 +83,7 @@ def _fusing_lacks(section: OptimizerConfig, device: str) -> tuple[str, str] | No
 def named(config: TrainConfig) -> Iterator[tuple[str, str, Verdict]]:
     """(option, value, verdict) of every name with a verdict that the run uses."""
     for key, verdicts in VERDICTS.items():
-        name = getattr(getattr(config, options()[key].section), key)
+        name = value_of(config, key)
         yield key, name, verdicts[name]
 
 

@@ -9,8 +9,10 @@ import pytest
 
 from ltxtrain.facts.machine import Gpu, Machine
 from ltxtrain.plan.advice import help_most
+from ltxtrain.plan.memory import estimate_memory
 from ltxtrain.plan.records import Bucket, Plan
-from ltxtrain.plan.setup import base_facts
+from ltxtrain.plan.setup import base_facts, training_setup
+from ltxtrain.units import format_bytes
 from tests.plan.conftest import CUDA, GIB, Planned
 
 
@@ -54,11 +56,24 @@ def test_a_device_that_shares_main_memory_is_told_nothing_of_offload(planned: Pl
         assert not any("offload" in words for words in help_most(planned(apple), phase))
 
 
+def test_one_clip_that_is_held_out_is_a_batch_of_one(planned: Planned) -> None:
+    def told(size: int) -> tuple[str, ...]:
+        plan = planned(train_batch_size=size, enable_group_offload=True, base_model_precision="nf4-bnb")
+        return help_most(replace(plan, eval_samples=plan.samples[:1]), "evaluation")
+
+    assert told(4) == told(1) != ()
+
+
 def test_what_is_saved_is_the_difference_of_two_estimates(planned: Planned) -> None:
-    plan = planned(gradient_checkpointing=False)
-    told = help_most(plan, "training")[0]
-    assert re.search(r"saves about \d+\.\d GiB", told)
-    assert base_facts(plan.config) is not None
+    before, after = (planned(gradient_checkpointing=on, enable_group_offload=True) for on in (False, True))
+    model = base_facts(before.config)
+    assert model is not None
+    totals = []
+    for plan in (before, after):
+        setup = training_setup(plan.config, "cuda", ())
+        totals += [phase.total for phase in estimate_memory(model, [Bucket(768, 512, 49)], setup)[2:3]]
+    told = f"set gradient_checkpointing to true (saves about {format_bytes(totals[0] - totals[1])})"
+    assert told in help_most(before, "training")
 
 
 def test_a_large_adapter_is_told_where_its_states_and_gradients_can_go(planned: Planned) -> None:
