@@ -62,7 +62,7 @@ def _settings(optimizer: OptimizerConfig) -> Iterator[Conflict]:
     try:
         settings_of(name, text)
     except ValueError as error:
-        yield Conflict(("optimizer", "optimizer_config"), str(error), taken_words(name))
+        yield Conflict(("optimizer", "optimizer_config"), str(error), taken_words(name, text))
 
 
 def gradient_conflicts(config: TrainConfig) -> Iterator[Conflict]:

@@ -11,7 +11,14 @@ from math import prod
 from types import MappingProxyType
 from typing import Final, Literal
 
-from ltxtrain.config.optimizer_settings import Setting, parse_optimizer_settings, spelled
+from ltxtrain.config.optimizer_settings import (
+    Setting,
+    is_whole,
+    parse_optimizer_settings,
+    range_words,
+    spelled,
+    takes,
+)
 from ltxtrain.config.verdicts import Verdict
 
 Library = Literal[
@@ -319,8 +326,8 @@ def settings_of(name: str, text: str | None) -> dict[str, Setting]:
     defaults = OPTIMIZERS[name].settings
     taken, wrong = dict(defaults), []
     for setting, value in parse_optimizer_settings(text).items():
-        if setting in defaults and _takes(setting, value, defaults[setting]):
-            taken[setting] = int(value) if _whole(defaults[setting]) else value
+        if setting in defaults and takes(setting, value, defaults[setting]):
+            taken[setting] = int(value) if is_whole(defaults[setting]) else value
         else:
             wrong.append(f"{setting}={spelled(value)}")
     if wrong:
@@ -330,35 +337,15 @@ def settings_of(name: str, text: str | None) -> dict[str, Setting]:
     return taken
 
 
-def taken_words(name: str) -> str:
-    """What ``optimizer_config`` takes, and where betas are said."""
-    facts = OPTIMIZERS[name]
+def taken_words(name: str, text: str | None) -> str:
+    """What those settings of ``text`` take that are out of range; else what there is to set, and where betas are."""
+    facts, given = OPTIMIZERS[name], parse_optimizer_settings(text)
+    known = {setting: facts.settings[setting] for setting in given if setting in facts.settings}
+    wrong = [setting for setting, default in known.items() if not takes(setting, given[setting], default)]
+    if wrong and len(known) == len(given):
+        return "; ".join(f"{setting} takes {range_words(setting, known[setting])}" for setting in wrong)
     betas = "; its betas are optimizer_beta1 and optimizer_beta2" if facts.betas else ""
     return f"it takes {', '.join(facts.settings)}{betas}"
-
-
-_BELOW_ONE: Final = frozenset({"momentum", "rho", "beta3", "shampoo_beta"})
-_ABOVE_ZERO: Final = frozenset({"d0", "d_coef", "eps"})  # eps: where a gradient is 0, as A's is at first, 0 / 0
-_SMALLEST: Final = 1e-37  # of float32; what is smaller is 0 there
-_MOST: Final = {"ns_steps": 99}  # Muon's own
-_COUNTED: Final = 2**31  # whole numbers are fewer
-
-
-def _takes(setting: str, value: Setting, default: Setting) -> bool:
-    """A truth value where the default is one, else a number in the setting's range, whole where the default is."""
-    if isinstance(value, str) or isinstance(value, bool) != isinstance(default, bool):
-        return False
-    if setting == "beta2_decay":
-        return value < 0
-    if _whole(default) and not (value == int(value) and bool(default) <= value <= _MOST.get(setting, _COUNTED)):
-        return False
-    if setting in _BELOW_ONE or (setting == "alpha" and isinstance(default, float) and default <= 1):
-        return 0 <= value < 1
-    return value >= (_SMALLEST if setting in _ABOVE_ZERO else 0)
-
-
-def _whole(default: Setting) -> bool:
-    return isinstance(default, int) and not isinstance(default, bool)
 
 
 def adapter_dtype(name: str) -> Literal["float32", "bfloat16"]:

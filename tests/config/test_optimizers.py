@@ -136,6 +136,7 @@ def test_settings_are_taken_over_the_defaults(name: str, text: str, settings: di
     ("name", "text"),
     [
         ("optimi-ranger", "k=0"),
+        ("optimi-ranger", "k=true"),
         ("optimi-ranger", "alpha=1.5"),
         ("torch-sgd", "momentum=1"),
         ("torch-adadelta", "rho=2"),

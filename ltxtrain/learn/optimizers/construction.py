@@ -45,7 +45,8 @@ def make_optimizer(
     try:
         settings: dict[str, Any] = dict(settings_of(name, section.optimizer_config))
     except ValueError as error:
-        raise ConfigError([Fault("optimizer_config", str(error), "", taken_words(name))]) from error
+        hint = taken_words(name, section.optimizer_config)
+        raise ConfigError([Fault("optimizer_config", str(error), "", hint)]) from error
     settings["lr"] = section.learning_rate
     if facts.betas is not None:
         settings["betas"] = facts.betas
