@@ -37,10 +37,12 @@ def levels_of(
     conditioned: nothing of it would be left to learn. Both are made in main memory, to be sent: to choose by a mask on
     a device, its answer would have to be waited for.
     """
-    conditioned_B = torch.tensor([bool(wanted) and frames > 1 for wanted in conditioned])
-    sigma_BF = torch.tensor(sigmas, dtype=torch.float32)[:, None].repeat(1, frames)
-    sigma_BF[conditioned_B, 0] = 0.0
-    return sigma_BF, conditioned_B if bool(conditioned_B.any()) else None
+    clean = [bool(wanted) and frames > 1 for wanted in conditioned]
+    rows = [
+        [0.0, *[sigma] * (frames - 1)] if first else [sigma] * frames
+        for sigma, first in zip(sigmas, clean, strict=True)
+    ]
+    return torch.tensor(rows, dtype=torch.float32), torch.tensor(clean) if any(clean) else None
 
 
 def add_noise(
