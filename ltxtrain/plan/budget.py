@@ -204,7 +204,8 @@ def _transformer(machine: Machine, precisions: Sequence[str], layers: int, searc
             yield recomputed
     if machine.device not in ("cuda", "rocm"):
         return  # weights have nowhere else to be
-    stream = search.free({"group_offload_use_stream": machine.device == "cuda", "gradient_checkpointing": True})
+    streams = machine.device == "cuda" and not search.config.memory.group_offload_to_disk_path
+    stream = search.free({"group_offload_use_stream": streams, "gradient_checkpointing": True})
     others = search.free({"group_offload_text_encoder": True, "group_offload_vae": True})
     for precision in precisions:
         for more in ({}, others):

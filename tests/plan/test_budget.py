@@ -58,11 +58,12 @@ def test_every_phase_fits_the_budget(budget: float) -> None:
     assert choice.sources["gradient_checkpointing"] == f"memory_budget_gb {budget}"
 
 
-def test_models_take_turns_where_that_is_enough_and_a_stream_is_for_nvidia_alone() -> None:
+def test_models_take_turns_where_that_is_enough_and_a_stream_is_for_nvidia_and_main_memory_alone() -> None:
     assert chosen(6).config.memory.enable_model_cpu_offload is True
     found = [chosen(3.5, machine).config.memory for machine in (CUDA, replace(CUDA, device="rocm"))]
     assert [memory.enable_group_offload for memory in found] == [True, True]
     assert [memory.group_offload_use_stream for memory in found] == [True, False]
+    assert chosen(3.5, group_offload_to_disk_path="/disk").config.memory.group_offload_use_stream is False
 
 
 @pytest.mark.parametrize("interval", [1, 2])
