@@ -139,7 +139,7 @@ def _check_start(group: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) 
     if saved is not None and saved.item() != group["d0"]:
         raise CheckpointError(
             f"the checkpoint was made with d0 {saved.item():g}, and d0 is {group['d0']:g} now",
-            hint="keep it as it was, or start afresh",
+            hint=f"set d0={saved.item():g} in optimizer_config, or name a new run with --run-name NAME",
         )
 
 
