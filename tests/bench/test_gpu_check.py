@@ -59,6 +59,8 @@ def test_a_stage_trains_and_renders_and_its_page_shows_what_was_measured(tmp_pat
         measured = {phase.phase: phase.device_used for phase in result.phases if phase.device_used}
         assert set(measured) >= {"training", "validation"}
         assert all(size > 100 * 1024**2 for size in measured.values())
+        # Of a tiny model nearly all are libraries: the plan's line of them holds before any margin.
+        assert all(phase.device_used <= 1.05 * phase.estimate for phase in result.phases)
     text = kept.with_suffix(".md").read_text()
     assert "| low-vram | 64x64x9 | 2 | 6 GB |" in text and "| low-vram | 128x64x17 | training |" in text
 

@@ -21,4 +21,4 @@ def test_a_process_with_libraries_alone_takes_about_what_the_estimate_says() -> 
     done = warm.run(SOURCE)
     assert done.returncode == 0, done.stderr
     taken = int(done.stdout) * 1024
-    assert taken == pytest.approx(HOST_LIBRARIES, abs=150 * MIB)
+    assert taken < HOST_LIBRARIES < taken + 200 * MIB, "computing with them takes more, as the GPU check's test tells"
