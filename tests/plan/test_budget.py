@@ -59,7 +59,9 @@ def test_every_phase_fits_the_budget(budget: float) -> None:
 
 
 def test_models_take_turns_where_that_is_enough_and_a_stream_is_for_nvidia_and_main_memory_alone() -> None:
-    assert chosen(6).config.memory.enable_model_cpu_offload is True
+    turns = chosen(6).config
+    assert turns.memory.enable_model_cpu_offload is True
+    assert turns.precision.base_model_precision == "no_change", "what waits in main memory is not of the budget"
     found = [chosen(3.5, machine).config.memory for machine in (CUDA, replace(CUDA, device="rocm"))]
     assert [memory.enable_group_offload for memory in found] == [True, True]
     assert [memory.group_offload_use_stream for memory in found] == [True, False]
