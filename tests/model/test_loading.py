@@ -67,6 +67,7 @@ def test_every_tensor_is_what_the_library_would_load(tiny: ModelFolder, part: st
     assert not mine.training
     trained = {name: weight.requires_grad for name, weight in mine.named_parameters()}
     assert trained == {name: weight.requires_grad for name, weight in theirs.named_parameters()}
+    assert not any(buffer.requires_grad for buffer in mine.buffers())
     if part == "text_encoder" and dtype == torch.float16:  # it overflows in float16
         assert {tensor.dtype for name, tensor in mine.state_dict().items() if ".wo." in name} == {torch.float32}
 
@@ -165,7 +166,10 @@ def test_faults_are_found_before_any_weight_is_read(
     with pytest.raises(ModelError, match=rf"{name} has the shape \[3, 4\], expected shape"):
         load_transformer(model, FLOAT32)
     save_file({other: tensor for other, tensor in weights.items() if other != name}, piece, {"format": "pt"})
-    with pytest.raises(ModelError, match=f"it has no weights for {name}"):
+    with pytest.raises(ModelError, match=f"it has no weights for {name}$"):
+        load_transformer(model, FLOAT32)
+    save_file({}, piece, {"format": "pt"})
+    with pytest.raises(ModelError, match=f"it has no weights for {min(weights)} and {len(weights) - 1} more"):
         load_transformer(model, FLOAT32)
 
 
@@ -174,6 +178,15 @@ def test_a_folder_with_more_blocks_than_its_settings_tell_is_refused(locate: Loc
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"num_layers": 1}))
     with pytest.raises(ModelError, match="it has more than the 1 block that its configuration tells"):
         load_transformer(locate(pretrained_model_name_or_path=str(copied)), FLOAT32)
+
+
+def test_a_device_that_is_full_is_no_fault_of_the_files(tiny: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(FileWeights, "read", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        load_transformer(tiny, FLOAT32)
 
 
 # ---------------------------------------------------------------- another transformer, another VAE

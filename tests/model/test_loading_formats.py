@@ -59,16 +59,17 @@ def test_nothing_is_told_where_nothing_is_quantised_and_the_vae_never_is(tiny: M
 
 # The meta device stands for an accelerator: what is computed there has no values, but is known by its device.
 @pytest.mark.parametrize(
-    ("via", "accelerator", "expected"),
+    ("via", "accelerator", "expected", "lies"),
     [
-        ("cpu", "meta", "cpu"),
-        ("accelerator", "meta", "meta"),
-        ("pipeline", "meta", "meta"),
-        ("accelerator", None, "cpu"),
+        ("cpu", "meta", "cpu", "cpu"),
+        ("accelerator", "meta", "meta", "cpu"),
+        ("pipeline", "meta", "meta", "cpu"),
+        ("accelerator", None, "cpu", "cpu"),
+        ("cpu", "meta", "cpu", "meta"),
     ],
 )
 def test_layers_are_quantised_where_quantize_via_says(
-    tiny: ModelFolder, monkeypatch: pytest.MonkeyPatch, via: str, accelerator: str | None, expected: str
+    tiny: ModelFolder, monkeypatch: pytest.MonkeyPatch, via: str, accelerator: str | None, expected: str, lies: str
 ) -> None:
     where: set[str] = set()
 
@@ -80,9 +81,10 @@ def test_layers_are_quantised_where_quantize_via_says(
     monkeypatch.setattr(loading_module, "quantised_linear", noted)
     monkeypatch.setattr(loading_module, "quantisation_error", lambda *_: 0.0)
     device = torch.device(accelerator) if accelerator else None
-    loaded = load_transformer(tiny, Loading(torch.bfloat16, "int8-quanto", via=via, accelerator=device))  # type: ignore[arg-type]
+    loading = Loading(torch.bfloat16, "int8-quanto", torch.device(lies), via, device)  # type: ignore[arg-type]
+    loaded = load_transformer(tiny, loading)
     assert where == {expected}
-    assert {weight.device.type for weight in loaded.parameters()} == {"cpu"}  # it lies where `device` says
+    assert {weight.device.type for weight in loaded.parameters()} == {lies}
 
 
 def test_a_random_model_has_the_same_weights_in_every_format(locate: Locate, tmp_path: Path) -> None:
