@@ -128,7 +128,8 @@ def newer(old: Result | None, new: Result) -> Result:
         return new
     if new.measured and (old.cut_off or not new.cut_off):
         return new
-    return replace(old, since=f"{new.told} ({new.made})")
+    commit, when = new.made.split(", ")[:2]
+    return replace(old, since=f"{new.told} ({commit}, {when})")
 
 
 def made_with(record: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ def page(record: dict[str, Any], results: list[Result]) -> str:
         "nothing. Each run is capped to the memory that its preset is for, or where its clips need more by the "
         "estimate, to that of the next larger card.",
         "Measured with:",
-        "\n".join(f"{number}. {made}" for number, made in enumerate(makes, 1)),
+        "\n".join(f"{number}. {made or 'not noted'}" for number, made in enumerate(makes, 1)),
         "## Targets",
         table(("target", "measured", ""), target_rows(results)),
         "## Speed",
