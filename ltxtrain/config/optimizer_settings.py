@@ -14,7 +14,8 @@ LARGEST: Final = 3e38
 
 _BELOW_ONE: Final = frozenset({"momentum", "rho", "beta3", "shampoo_beta"})
 _ABOVE_ZERO: Final = frozenset({"d0", "d_coef", "eps"})  # eps: where a gradient is 0, as A's is at first, 0 / 0
-_MOST: Final = {"ns_steps": 99}  # Muon's own
+# Muon's own; and the powers of AdamWScheduleFree, to which steps and rates are raised: larger ones would overflow.
+_MOST: Final = {"ns_steps": 99, "r": 30, "weight_lr_power": 100}
 _COUNTED: Final = 2**31  # whole numbers are no larger
 
 
@@ -61,7 +62,7 @@ def takes(setting: str, value: Setting, default: Setting) -> bool:
         return value == int(value) and bool(default) <= value <= _MOST.get(setting, _COUNTED)
     if _is_share(setting, default):
         return 0 <= value < 1
-    return value >= (SMALLEST if setting in _ABOVE_ZERO else 0)
+    return (SMALLEST if setting in _ABOVE_ZERO else 0) <= value <= _MOST.get(setting, LARGEST)
 
 
 def range_words(setting: str, default: Setting) -> str:
@@ -74,6 +75,8 @@ def range_words(setting: str, default: Setting) -> str:
         return f"a whole number, {int(bool(default))} to {_MOST.get(setting, _COUNTED)}"
     if _is_share(setting, default):
         return "a number from 0 to below 1"
+    if setting in _MOST:
+        return f"a number from 0 to {_MOST[setting]}"
     return "a number above 0" if setting in _ABOVE_ZERO else "a number, 0 or more"
 
 

@@ -146,6 +146,7 @@ def test_settings_are_taken_over_the_defaults(name: str, text: str, settings: di
         ("optimi-adam", "eps=1e-46"),
         ("prodigy", "slice_p=1e+30"),
         ("muon", "ns_steps=100"),
+        ("adamw_schedulefree", "r=31"),
         ("prodigy", "slice_p=0"),
         ("optimi-adan", "beta3=1"),
         ("bnb-lion", "min_8bit_size=1"),
