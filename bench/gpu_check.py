@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,10 +25,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.gpu_check_cases import SIZES, Case, Size, cases_for
+from bench.gpu_check_cases import CASES, SIZES, Case, Size, cases_for
 from bench.gpu_check_measure import MAIN_MEMORY, NOT_BEGUN, Result, measure
 from bench.gpu_check_table import page
 from bench.process import environment
+from ltxtrain.plan.support import DEVICES
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "bitsandbytes", "torchao")
@@ -53,8 +55,10 @@ def main(words: Sequence[str] | None = None) -> None:
     size = SIZES[arguments.size]
     cases = chosen(machine["kind"], arguments.stages)
     if arguments.list:
-        print("\n".join(f"{case.name}: preset {case.preset}, {case.memory_gb:g} GB" for case in cases))
+        print("\n".join(listed(machine["kind"], arguments.stages)))
         return
+    refuse_without_gpu(machine["kind"], arguments.size)
+    leave_when_stopped()
     record = {
         "machine": machine,
         "software": software(),
@@ -76,7 +80,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu_check", description=__doc__.partition("\n")[0])
     parser.add_argument("stages", nargs="*", help="the stages to run, all when none is named; see --list")
-    parser.add_argument("--list", action="store_true", help="name the stages of this machine and stop")
+    parser.add_argument("--list", action="store_true", help="name the stages, and those left out here, and stop")
     parser.add_argument("--minutes", type=float, default=10.0, help="the longest that one stage may take")
     parser.add_argument("--size", choices=SIZES, default="whole", help="tiny: a tiny model, on any computer")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the page and its JSON are kept")
@@ -93,6 +97,34 @@ def chosen(machine: str, names: Sequence[str]) -> tuple[Case, ...]:
     return tuple(case for case in cases if not names or case.name in names)
 
 
+def listed(machine: str, names: Sequence[str]) -> Iterator[str]:
+    """A line for each stage of the machine, then one for each that is left out there."""
+    how = ", with --size tiny alone" if machine == "cpu" else ""
+    for case in chosen(machine, names):
+        yield f"{case.name}: preset {case.preset}, {case.memory_gb:g} GB{how}"
+    for case in CASES:
+        if machine not in case.on and not names:
+            yield f"left out: {case.name}, which is for {' and '.join(DEVICES[kind] for kind in case.on)}"
+
+
+def refuse_without_gpu(machine: str, size: str) -> None:
+    """The whole size on a CPU would take the better part of an hour, and measure nothing that anyone asked for."""
+    if machine == "cpu" and size != "tiny":
+        print("error: no GPU here\nhint: --size tiny tries the bench itself on any computer", file=sys.stderr)
+        sys.exit(4)
+
+
+def leave_when_stopped() -> None:
+    """Leave by an exception when stopped, so that the command of the moment is ended and its folder removed."""
+
+    def leave(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks for
+            signal.signal(number, leave)
+
+
 def stage(case: Case, size: Size, work: Path, seconds: float) -> Iterator[Result]:
     """Each shape in turn, the smallest first, in at most so many seconds together."""
     ends = time.monotonic() + seconds
@@ -106,10 +138,10 @@ def stage(case: Case, size: Size, work: Path, seconds: float) -> Iterator[Result
 
 def told(result: Result) -> str:
     peak = max((phase.device_used for phase in result.phases if phase.device != MAIN_MEMORY), default=0)
-    step = f"{result.seconds_per_step:.3f} s/step" if result.seconds_per_step else "no step"
-    return (
-        f"{result.case} {result.shape}: {step}, peak {peak / 2**30:.2f} GiB{f'; {result.told}' if result.told else ''}"
-    )
+    found = [f"{result.seconds_per_step:.3f} s/step"] if result.seconds_per_step else []
+    found += [f"peak {peak / 2**30:.2f} GiB"] if peak else []
+    words = [", ".join(found) or "not measured", *([result.told] if result.told else [])]
+    return f"{result.case} {result.shape}: {'; '.join(words)}"
 
 
 def keep(path: Path, record: dict[str, Any], result: Result) -> None:

@@ -131,7 +131,7 @@ def threads_of(size: Size) -> int:
 
 def run(words: list[str], out: Path, variables: dict[str, str], ends: float) -> str:
     """Nothing when the command did its work, else the line that says why not. Its stdout goes to ``out``, its stderr
-    beside it. It is stopped when the clock says ``ends``."""
+    beside it. It is stopped when the clock says ``ends``, and with all that it began when this process is."""
     left = max(1.0, ends - time.monotonic())
     with out.open("w") as answer, out.with_suffix(".log").open("w+") as log:
         child = subprocess.Popen(
@@ -140,9 +140,11 @@ def run(words: list[str], out: Path, variables: dict[str, str], ends: float) -> 
         try:
             code = child.wait(timeout=left)
         except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
             return f"{STOPPED} {left:.0f} s"
+        finally:
+            if child.returncode is None:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
         log.seek(0)
         lines = log.read().splitlines()
     if not code:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +17,7 @@ from bench import gpu_check
 from bench.gpu_check_cases import CASES, SIZES, TINY, WHOLE, Case, Shape, cases_for
 from bench.gpu_check_measure import Phase, Result, cap_for, measure, not_as_asked, read_phases
 from bench.gpu_check_table import page
+from bench.process import environment
 from ltxtrain.config.presets import preset_names
 
 GIB = 1024**3
@@ -78,6 +84,44 @@ def test_a_stage_ends_when_its_time_is_over(tmp_path: Path) -> None:
     assert result.told.startswith("stopped after 1 s")
     (_, second) = gpu_check.stage(Case("late", "bf16"), SIZES["tiny"], tmp_path, 0.01)
     assert second.told == "not begun: the stage's time was over"
+    assert gpu_check.told(second) == "late 128x64x17: not measured; not begun: the stage's time was over"
+
+
+def test_without_a_gpu_the_whole_size_is_refused_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_check, "probe_machine", lambda: {"kind": "cpu", "name": "CPU"})
+    with pytest.raises(SystemExit) as left:
+        gpu_check.main(["--results", str(tmp_path / "results")])
+    assert left.value.code == 4 and not list(tmp_path.iterdir())
+    assert capsys.readouterr().err.splitlines()[0] == "error: no GPU here"
+    gpu_check.refuse_without_gpu("cpu", "tiny")
+    gpu_check.refuse_without_gpu("mps", "whole")
+
+
+def test_the_list_names_every_stage_with_why_some_are_left_out() -> None:
+    lines = list(gpu_check.listed("cuda", []))
+    assert len(lines) == len(CASES) and "int8-compile: preset int8-compile, 24 GB" in lines
+    assert lines[-2:] == [
+        "left out: rocm-mi300x, which is for an AMD GPU",
+        "left out: apple-mps, which is for an Apple GPU",
+    ]
+
+
+def test_stopping_the_check_ends_the_command_that_it_runs(tmp_path: Path) -> None:
+    inner = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    outer = (
+        "import os, pathlib, time; from bench import gpu_check, gpu_check_measure; gpu_check.leave_when_stopped(); "
+        f"gpu_check_measure.run(['-c', {inner!r}], pathlib.Path('out'), dict(os.environ), time.monotonic() + 60)"
+    )
+    check = subprocess.Popen([sys.executable, "-c", outer], cwd=tmp_path, env=environment())
+    while not (tmp_path / "out").exists() or not (tmp_path / "out").read_text().endswith("\n"):
+        assert check.poll() is None
+        time.sleep(0.02)
+    check.terminate()
+    assert check.wait(20) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "out").read_text()), 0)
 
 
 def test_an_unknown_stage_is_refused_with_the_way_to_list_them(capsys: pytest.CaptureFixture[str]) -> None:
