@@ -55,10 +55,11 @@ class StepDone:
     ``sigma_bands`` holds the mean loss for each quarter of sigma that was drawn, as ``{"0.25-0.50": 1.31, ...}``;
     ``grad_norm`` is the global L2 norm before clipping; ``memory_bytes`` is the peak so far (device memory on an
     accelerator, resident memory on the CPU). ``dataset`` names the data sets that supplied the step's batches, and
-    ``dataset_losses`` holds the mean loss of each; ``data_seconds`` is the part of ``seconds`` that the step waited for
-    latents and captions, and those are the seconds from the end of the step before to its own: of all steps together
-    they are the time of training. ``tflops`` are useful operations a second, in 10^12, and ``mfu`` is their share of
-    what the device can do, None where that is not known.
+    ``dataset_losses`` holds the mean loss of each. ``seconds`` go from the end of the step before to the end of this
+    one; of the first step, and after a checkpoint or an evaluation, from its own beginning. ``data_seconds`` are how
+    long the program waited for latents and captions, at most ``seconds``: a GPU may have computed the step before
+    meanwhile. ``tflops`` are useful operations a second, in 10^12, and ``mfu`` is their share of what the device can
+    do, None where that is not known.
     """
 
     step: int

@@ -27,11 +27,14 @@ from ltxtrain.plan.order import Batch
 from ltxtrain.training.feed import Feed, Ready, place_of
 from ltxtrain.training.run import Run
 
+NAMED = 20  # clips in one sentence
+
 
 @dataclass(frozen=True)
 class Launched:
     """A step that the device was given. ``values`` are the loss of each sample and the norm of the gradients, in main
-    memory once it is ``done``; ``waited`` is how long the program waited for data, in seconds."""
+    memory once it is ``done``; ``waited`` is how long the program waited for data, in seconds: a CUDA device may have
+    computed the step before meanwhile."""
 
     step: int
     batches: Sequence[Batch]
@@ -64,7 +67,7 @@ class Steps:
         self._last = launched
 
     def settle(self) -> Iterator[StepDone]:
-        """What comes before the next ``launch`` counts for no step's time."""
+        """The time until the next ``launch`` is no step's."""
         yield from self._read()
         self._since = None
 
@@ -145,7 +148,7 @@ def _told(run: Run, launched: Launched, seconds: float) -> StepDone:
     told = [[(batch.dataset, *next(pairs)) for _ in batch.samples] for batch in batches]
     for batch, losses_of_batch in zip(batches, told, strict=True):
         refuse_non_finite(step, "loss", sum(loss for _, _, loss in losses_of_batch), batch.names)
-    refuse_non_finite(step, "gradient", norm, batches[-1].names)
+    refuse_non_finite(step, "gradient", norm, _names(batches))
     return StepDone(
         step=step,
         total=run.plan.steps,
@@ -159,6 +162,12 @@ def _told(run: Run, launched: Launched, seconds: float) -> StepDone:
         **told_losses([each for losses_of_batch in told for each in losses_of_batch]),
         **run.gauge.told(((batch, run.datasets[batch.dataset].regularisation) for batch in batches), seconds),
     )
+
+
+def _names(batches: Sequence[Batch]) -> str:
+    """The clips of all that were accumulated, each once; beyond ``NAMED`` they are counted."""
+    names = sorted({sample.id for batch in batches for sample in batch.samples})
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _doing(run: Run, batch: Batch) -> tuple[str, Callable[[], tuple[str, str]]]:

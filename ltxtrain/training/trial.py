@@ -54,10 +54,14 @@ def try_largest(run: Run, stop: StopFlag) -> Generator[Event, None, MemoryMeasur
                 with dropout_seed(place, run.device):
                     loss = compare(run, made_ready(run, *_made_up(run, bucket, clips, place))).mean()
                     loss.backward()
-            norm = clip_gradients(optimizer, section)
+            value, norm = loss.item(), clip_gradients(optimizer, section).item()
+            if run.loss_scale is not None and math.isfinite(value) and not math.isfinite(norm):
+                # In float16 training goes by its loss scale. An update by zeros makes the state and changes little.
+                torch._foreach_zero_([each.grad for each in run.parameters.values() if each.grad is not None])
+                norm = 0.0
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            _refuse_non_finite(run, number, loss.item(), norm.item())
+            _refuse_non_finite(run, number, value, norm)
             yield StageProgress(STAGE, number)
     with torch.no_grad():
         for name, parameter in run.parameters.items():
@@ -73,14 +77,10 @@ def try_largest(run: Run, stop: StopFlag) -> Generator[Event, None, MemoryMeasur
 
 
 def _refuse_non_finite(run: Run, number: int, loss: float, norm: float) -> None:
-    """After update ``number``. What was finite in the first step and is not in the second, the first update broke.
-
-    In float16 gradients may overflow: training goes by its loss scale, which there is none of here.
-    """
+    """After update ``number``. What was finite in the first step and is not in the second, the first update broke."""
     config = run.plan.config
-    overflowed = run.loss_scale is not None and math.isfinite(loss) and not math.isfinite(norm)
     finite = math.isfinite(loss) and math.isfinite(norm)
-    if overflowed or (finite and _finite(run.parameters.values())):
+    if finite and _finite(run.parameters.values()):
         return
     if not finite and number == 1:
         what, value = ("gradient", norm) if math.isfinite(loss) else ("loss", loss)

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ltxtrain.caching.encoders import Encoders
 from ltxtrain.data.prepared import Prepared
 from ltxtrain.errors import LtxtrainError, OutOfMemoryError
-from ltxtrain.events import CheckpointSaved, Event, Notice, StepDone
+from ltxtrain.events import CheckpointSaved, EvalLoss, Event, Notice, StepDone
+from ltxtrain.learn.optimizers import clip_gradients
 from ltxtrain.learn.signals import StopFlag
 from ltxtrain.plan.order import order_of
 from ltxtrain.plan.records import Plan
@@ -86,9 +88,16 @@ def test_what_goes_wrong_in_the_thread_ends_the_run_at_that_step(
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
 
 
-@pytest.mark.parametrize("interval", [0, 2])
+DUE: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "a checkpoint": {"checkpoint_step_interval": 2},
+    "an evaluation": {"eval_steps_interval": 2, "eval_timesteps": 1},
+}
+
+
+@pytest.mark.parametrize("due", DUE)
 def test_what_is_not_finite_is_told_of_its_own_step_and_never_saved(
-    plan_for: PlanFor, monkeypatch: pytest.MonkeyPatch, interval: int
+    plan_for: PlanFor, list_for: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, due: str
 ) -> None:
     launched: list[int] = []
     launch = step_module._launch
@@ -100,11 +109,30 @@ def test_what_is_not_finite_is_told_of_its_own_step_and_never_saved(
         return launch(run, step, feed)
 
     monkeypatch.setattr(step_module, "_launch", noted)
-    plan = plan_for(**QUICK | {"checkpoint_step_interval": interval})
+    sets: dict[str, Any] = {"clips": {}, "held": {"dataset_type": "eval"}} if due == "an evaluation" else {"clips": {}}
+    plan = plan_for(data_backend_config=list_for(**sets), **QUICK | DUE[due])
     events: list[Event] = []
     with pytest.raises(LtxtrainError, match=r"^the loss of step 2 is (nan|inf): .* nothing of this") as told:
         drain(iter_train(plan, cached(plan), StopFlag()), events)
     assert order_of(plan)[1].names in told.value.message and "optimizer_config" in (told.value.hint or "")
-    assert launched == ([1, 2] if interval else [1, 2, 3]), "a checkpoint of it was due, or the next one was begun"
+    assert launched == ([1, 2, 3] if due == "nothing" else [1, 2]), "then the next one was begun"
     assert not any(isinstance(event, CheckpointSaved) for event in events)
+    assert [event.step for event in events if isinstance(event, EvalLoss)] == [0] * (due == "an evaluation")
     assert steps_written(plan) == [event.step for event in events if isinstance(event, StepDone)] == [1]
+
+
+def test_a_gradient_that_is_not_finite_is_told_with_the_clips_of_all_that_were_accumulated(
+    plan_for: PlanFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def infinite(optimizer: Any, section: Any) -> torch.Tensor:
+        return clip_gradients(optimizer, section) / 0
+
+    monkeypatch.setattr(step_module, "clip_gradients", infinite)
+    plan = plan_for(**QUICK | {"gradient_accumulation_steps": 2, "train_batch_size": 1})
+    first, second = (order_of(plan)[number].names for number in range(2))
+    assert first != second
+    with pytest.raises(LtxtrainError, match=r"^the gradient of step 1 is inf") as told:
+        drain(iter_train(plan, cached(plan), StopFlag()))
+    assert f"(clips: {', '.join(sorted((first, second)))})" in told.value.message
+    monkeypatch.setattr(step_module, "NAMED", 1)
+    assert step_module._names([order_of(plan)[number] for number in range(2)]) == f"{min(first, second)} and 1 more"

@@ -23,6 +23,7 @@ from ltxtrain.plan.records import Plan
 from ltxtrain.plan.text import render_plan
 from ltxtrain.training.step import compare
 from tests.run.driving import adapter_bytes, adapter_tensors, killed_after, trained
+from tests.small import draw, small_transformer
 
 PlanFor = Callable[..., Plan]
 WORKING = [name for name in get_args(OptimizerName) if "cpu" in OPTIMIZERS[name].verdict.on]
@@ -105,6 +106,7 @@ def test_validation_shows_the_adapter_that_is_saved(plan_for: PlanFor, monkeypat
             0.0,
             "of torch-sgd made",
         ),
+        ({"optimizer": "soap"}, math.inf, r"the loss of a trial batch is (nan|inf) "),
         ({"mixed_precision": "fp16"}, math.inf, r"the loss of a trial batch is (nan|inf) \(mixed_precision fp16"),
     ],
 )
@@ -120,6 +122,16 @@ def test_what_is_not_finite_in_the_trial_is_told_before_the_first_step(
     with pytest.raises(LtxtrainError, match=told) as caught:
         trained(plan)
     assert caught.value.hint and not (plan.run_dir / "metrics.jsonl").exists()
+
+
+def test_gradients_that_overflow_in_the_trial_are_left_to_the_loss_scale(
+    plan_for: PlanFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scales = iter((1e9, 1.0))
+    monkeypatch.setattr("ltxtrain.training.trial.compare", lambda *given: compare(*given) * next(scales))
+    plan = plan_for(mixed_precision="fp16", max_train_steps=1, gradient_accumulation_steps=1)
+    trained(plan)
+    assert len((plan.run_dir / "metrics.jsonl").read_text().splitlines()) == 1
 
 
 def test_a_rate_changed_at_a_resume_is_used(plan_for: PlanFor) -> None:
@@ -139,10 +151,6 @@ def test_the_plan_tells_the_rate_that_lr_scale_makes(plan_for: PlanFor) -> None:
     assert "peak 0.0002\n" in render_plan(plan_for(**options, lr_scale="true", lr_scale_sqrt="true"))
 
 
-def draw(*shape: int, seed: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
 NOISY, SIGMA = draw(2, 128, 3, 2, 4, seed=1), torch.tensor([0.25, 0.8])
 TEXT, MASK, TARGET = draw(2, 16, 32, seed=2), torch.ones(2, 16, dtype=torch.bool), draw(2, 128, 3, 2, 4, seed=3)
 
@@ -153,11 +161,7 @@ def loss_of(transformer: LTXVideoTransformer3DModel) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", WORKING)
 def test_each_name_trains_a_tiny_transformer(name: str) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        transformer = LTXVideoTransformer3DModel(
-            num_attention_heads=2, attention_head_dim=32, cross_attention_dim=64, num_layers=2, caption_channels=32
-        )
+    transformer = small_transformer(2, 32, 32)
     dtype = getattr(torch, adapter_dtype(name))
     parameters = attach_adapter(transformer, AdapterSpec(64, 64.0, 0.0, ("to_q", "to_v")), 3, dtype)
     assert all(parameter.numel() >= 4096 for parameter in parameters.values())  # so that 8-bit states are

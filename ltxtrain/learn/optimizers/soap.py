@@ -6,6 +6,7 @@ tensors, so that it can be saved, and the settings are those of now.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,11 +19,15 @@ SIDES = {"GG": "preconditioner", "Q": "eigenvectors"}
 
 class Soap(SOAP):
     """Its eigenvectors lie in memory row by row, as they will when they have been read from a file: products of other
-    layouts may round otherwise."""
+    layouts may round otherwise. Of what is not finite they are NaN, where the library stops: who reads the step's loss
+    refuses it, and knows its clips."""
 
     @staticmethod
     def get_orthogonal_matrix(mat: list[Any]) -> list[Any]:
-        return [_in_rows(each) for each in SOAP.get_orthogonal_matrix(mat)]
+        try:
+            return [_in_rows(each) for each in SOAP.get_orthogonal_matrix(mat)]
+        except torch.linalg.LinAlgError:
+            return [torch.full_like(each, math.nan) if len(each) else [] for each in mat]
 
     def get_orthogonal_matrix_qr(self, state: dict[str, Any], *given: Any) -> list[Any]:
         return [_in_rows(each) for each in super().get_orthogonal_matrix_qr(state, *given)]
