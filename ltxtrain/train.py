@@ -23,13 +23,13 @@ from ltxtrain.learn.device import memory_advice
 from ltxtrain.learn.identity import identity_of, told_settings
 from ltxtrain.learn.lock import only_process
 from ltxtrain.learn.metrics import append_memory, drop_torn_lines, truncate_metrics
-from ltxtrain.learn.optimizers import evaluating, load_optimizer_tensors, optimizer_tensors
+from ltxtrain.learn.optimizers import check_owner, evaluating, load_optimizer_tensors, optimizer_tensors
 from ltxtrain.learn.resume import (
     changed_settings,
     check_not_past,
     check_same_run,
     choose_checkpoint,
-    peek_identity,
+    peek_state,
     peek_step,
     put_aside_later,
 )
@@ -115,9 +115,11 @@ def _steps(run: Run, steps: Steps, done: int, stop: StopFlag) -> Generator[Event
 def check_run_folder(plan: Plan) -> None:
     """Raise ``CheckpointError`` before any work is done when the run folder is plainly another run's."""
     folder = RunFolder(plan.run_dir)
-    saved = peek_identity(folder.checkpoints, plan.config.checkpoint.resume_from_checkpoint)
+    saved = peek_state(folder.checkpoints, plan.config.checkpoint.resume_from_checkpoint)
     if saved is not None:
-        check_same_run(saved, identity_of(plan, adapter_spec(plan.config.adapter)), folder.root)
+        check_same_run(saved["identity"], identity_of(plan, adapter_spec(plan.config.adapter)), folder.root)
+        optimizer = plan.config.optimizer.optimizer
+        check_owner(saved["settings"].get("optimizer", optimizer), optimizer)
 
 
 def _try(run: Run, stop: StopFlag) -> Generator[Event, None, list[MemoryMeasured]]:

@@ -55,16 +55,15 @@ def choose_checkpoint(
     return chosen, [f"going on from {path.name}; others are put aside as {', '.join(aside)}"] if aside else []
 
 
-def peek_identity(folder: Path, wanted: str) -> Mapping[str, Any] | None:
-    """The identity in the checkpoint that ``choose_checkpoint`` would use, if it can be read; nothing is put aside."""
+def peek_state(folder: Path, wanted: str) -> Mapping[str, Any] | None:
+    """The state in the checkpoint that ``choose_checkpoint`` would use, if it can be read; nothing is put aside."""
     found = list_checkpoints(folder)
     named = [path for path in found if wanted in (path.name, str(step_of(path)))]
     for path in found if wanted == "latest" else named:
         try:
-            identity: Mapping[str, Any] = load_checkpoint(path).state["identity"]
+            return load_checkpoint(path).state
         except CheckpointError:
             continue
-        return identity
     return None
 
 

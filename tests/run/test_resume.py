@@ -346,6 +346,10 @@ def test_another_runs_folder_is_told_before_any_work(plan_for: PlanFor) -> None:
     with pytest.raises(CheckpointError, match="another adapter"):
         check_run_folder(plan_for(lora_rank=2))
     check_run_folder(plan_for(lora_rank=2, resume_from_checkpoint=""))
+    with pytest.raises(CheckpointError, match="state of torch-adamw, which torch-sgd cannot go on from") as caught:
+        check_run_folder(plan_for(optimizer="torch-sgd"))
+    assert "--optimizer torch-adamw" in str(caught.value.hint)
+    check_run_folder(plan_for(optimizer="torch-sgd", resume_from_checkpoint=""))
 
 
 def test_a_finished_run_keeps_the_record_of_what_made_it(plan_for: PlanFor) -> None:

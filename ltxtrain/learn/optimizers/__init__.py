@@ -6,9 +6,10 @@ from ltxtrain.learn.optimizers.averages import evaluating
 from ltxtrain.learn.optimizers.construction import make_optimizer, set_learning_rate
 from ltxtrain.learn.optimizers.early import let_go, take_over
 from ltxtrain.learn.optimizers.gradients import clip_gradients
-from ltxtrain.learn.optimizers.state import load_optimizer_tensors, optimizer_tensors
+from ltxtrain.learn.optimizers.state import check_owner, load_optimizer_tensors, optimizer_tensors
 
 __all__ = [
+    "check_owner",
     "clip_gradients",
     "evaluating",
     "let_go",

@@ -57,7 +57,7 @@ def load_optimizer_tensors(
     Raises ``CheckpointError`` when the state is another optimiser's, or of settings that need other state.
     """
     group = optimizer.param_groups[0]
-    _check_owner(group[NAME], tensors)
+    check_owner(_owner(tensors), group[NAME])
     _check_buffers(group, tensors)
     _check_start(group, tensors)
     index = dict(zip(names, _parameters(optimizer), strict=True))
@@ -110,9 +110,13 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
     return copy.view(torch.uint8) if copy.dtype == torch.float8_e4m3fn else copy
 
 
-def _check_owner(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+def _owner(tensors: Mapping[str, torch.Tensor]) -> str:
     owners = [label[len(OWNER) : -1] for label in tensors if label.startswith(OWNER)]
-    owner = owners[0] if owners else "torch-adamw"  # the only one there was when checkpoints did not say it
+    return owners[0] if owners else "torch-adamw"  # the only one there was when checkpoints did not say it
+
+
+def check_owner(owner: str, name: str) -> None:
+    """Raise ``CheckpointError`` when a state that is of the optimiser ``owner`` is of no use to ``name``."""
     if owner != name:
         raise CheckpointError(
             f"the checkpoint has the state of {owner}, which {name} cannot go on from",
