@@ -72,7 +72,7 @@ def fill(loaded: LoadedConfig) -> None:
     from ltxtrain.learn.signals import StopFlag, watch_signals
     from ltxtrain.listeners.heartbeat import heartbeat_listener
     from ltxtrain.plan.device import refuse_without_gpu
-    from ltxtrain.plan.places import check_places, offload_folder
+    from ltxtrain.plan.places import check_offload, check_places
     from ltxtrain.plan.support import check_support
 
     with watch_signals(stop := StopFlag()), heartbeat_listener() as heartbeat:
@@ -81,7 +81,8 @@ def fill(loaded: LoadedConfig) -> None:
             look_around()
             refuse_without_gpu(planned.plan)
             check_support(planned.plan.config, planned.plan.machine)
-            check_places(planned.plan.cache_dir, None, planned.plan.sources, offload_folder(planned.plan.config.memory))
+            check_places(planned.plan.cache_dir, None, planned.plan.sources)
+            check_offload(planned.plan.config.memory, planned.plan.sources)
             tell_offload(planned.plan.config.memory, planned.plan.machine.device)
         from ltxtrain.listeners.console import console_listener
 

@@ -41,6 +41,7 @@ def sample(
     from ltxtrain.learn.signals import StopFlag, watch_signals
     from ltxtrain.listeners.heartbeat import heartbeat_listener
     from ltxtrain.plan.folder import RunFolder
+    from ltxtrain.plan.places import check_offload
     from ltxtrain.plan.prompts import validation_videos
     from ltxtrain.plan.support import check_support
 
@@ -65,6 +66,7 @@ def sample(
             )
         machine = probe_machine()
         check_support(loaded.config, machine, training=False)
+        check_offload(loaded.config.memory, loaded.sources)
         tell_offload(loaded.config.memory, machine.device)
         print("loading torch and diffusers ...", file=sys.stderr)
         from ltxtrain.cli.drive import drain

@@ -36,7 +36,7 @@ def train(
     from ltxtrain.learn.signals import StopFlag, watch_signals
     from ltxtrain.listeners.heartbeat import heartbeat_listener
     from ltxtrain.plan.device import refuse_without_gpu
-    from ltxtrain.plan.places import check_places, offload_folder
+    from ltxtrain.plan.places import check_offload, check_places
     from ltxtrain.plan.support import check_support
     from ltxtrain.plan.text import render_plan
 
@@ -48,7 +48,8 @@ def train(
                 look_around()
                 refuse_without_gpu(plan)
                 check_support(plan.config, plan.machine)
-                check_places(plan.cache_dir, plan.run_dir, plan.sources, offload_folder(plan.config.memory))
+                check_places(plan.cache_dir, plan.run_dir, plan.sources)
+                check_offload(plan.config.memory, plan.sources)
             print(render_plan(plan), file=sys.stdout if dry_run else sys.stderr)
             if dry_run:
                 return

@@ -102,13 +102,17 @@ def _roots_of(dataset: Dataset) -> list[Path]:
     return [dataset.root, folder] if folder.is_dir() else [dataset.root]
 
 
-def check_places(cache: Path, run_dir: Path | None, sources: Mapping[str, str], offload: Path | None = None) -> None:
-    """Raise ``MachineError`` when nothing can be written to the cache, to the run's folder, or inside of them, or to
-    the folder of ``offload``."""
+def check_places(cache: Path, run_dir: Path | None, sources: Mapping[str, str]) -> None:
+    """Raise ``MachineError`` when nothing can be written to the cache, to the run's folder, or inside of them."""
     _check(Wanted("cache", cache), cache, inside_cache(cache), sources.get("cache_dir", "default"))
     if run_dir is not None:
         source = sources.get("output_dir", "default")
         _check(Wanted("output", run_dir.parent), run_dir, inside_run(run_dir), source)
+
+
+def check_offload(memory: MemoryConfig, sources: Mapping[str, str]) -> None:
+    """The same for the folder that weights are put in while they wait for their turn."""
+    offload = offload_folder(memory)
     if offload is not None:
         _check(Wanted("offload", offload), offload, [], sources.get("group_offload_to_disk_path", "default"))
 

@@ -208,6 +208,15 @@ def test_what_this_machine_cannot_compute_is_told_before_anything_is_rendered(ca
     ]
 
 
+def test_the_folder_of_offloaded_weights_is_looked_at_before_anything_is_rendered(
+    capsys: Captured, tmp_path: Path
+) -> None:
+    (file := tmp_path / "file").touch()
+    asked = ("--enable-group-offload", "--group-offload-to-disk-path", str(file / "weights"))
+    code, _, err = told(capsys, "sample", "a cat", "--preset", "smoke", *asked)
+    assert code == 4 and err.startswith(f"error: nothing can be written to {file / 'weights'} (")
+
+
 def test_every_option_is_a_flag_and_a_variable(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each option is given a value that no option takes, so that each must answer under its own name."""
     names = [name for name, option in options().items() if "text" not in option.kinds and "path" not in option.kinds]

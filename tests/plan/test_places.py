@@ -16,7 +16,7 @@ from ltxtrain.config import LoadedConfig
 from ltxtrain.config.compute import MemoryConfig
 from ltxtrain.errors import ConfigError, MachineError
 from ltxtrain.plan.make import make_plan
-from ltxtrain.plan.places import check_places, offload_folder
+from ltxtrain.plan.places import check_offload, offload_folder
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to other users")
 STRANGER = 1234
@@ -110,7 +110,7 @@ def test_the_folder_of_offloaded_weights_is_looked_at_before_any_work(
     with pytest.raises(
         MachineError, match=r"file/weights \(File exists, from --group.*/file is not a folder$"
     ) as caught:
-        check_places(tmp_path / "cache", None, plan.sources, offload_folder(plan.config.memory))
+        check_offload(plan.config.memory, plan.sources)
     assert caught.value.hint == "name another folder with --group-offload-to-disk-path"
     with pytest.raises(ConfigError, match=r"--group-offload-to-disk-path: .* lies inside of the data set"):
         make_plan(load(**asked, group_offload_to_disk_path=str(clips[0] / "weights")))
