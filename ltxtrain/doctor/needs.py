@@ -85,9 +85,9 @@ def _least_memory(config: TrainConfig, device: str) -> tuple[int, int]:
     if facts is None:
         return 0, 0
     phases = _least_phases(facts, device, config)
-    host = max((phase.total for phase in phases if not phase.on_accelerator), default=0)
-    on_device = max(phase.total for phase in phases if phase.on_accelerator)
-    return (0, on_device) if device in ("cpu", "mps") else (on_device, host)
+    host = max((phase.total for phase in phases if not phase.on_device), default=0)
+    there = max(phase.total for phase in phases if phase.on_device)
+    return (0, there) if device in ("cpu", "mps") else (there, host)
 
 
 def _least_phases(facts: ModelFacts, device: str, config: TrainConfig) -> tuple[PhaseMemory, ...]:

@@ -66,7 +66,7 @@ def memory_warnings(plan: Plan) -> list[str]:
 
 def _help(plan: Plan, phase: PhaseMemory) -> str:
     ways = list(help_most(plan, phase.phase))
-    if phase.on_accelerator and not any(source.startswith(NAME) for source in plan.sources.values()):
+    if phase.on_device and not any(source.startswith(NAME) for source in plan.sources.values()):
         ways.append(f"let {NAME} choose")
     return ", or ".join(ways) or "a machine with more memory is needed for this model"
 

@@ -81,7 +81,7 @@ def choose(
     if budget is None:
         raise ValueError("there is no budget")
     fixed = {name for name in PLAIN if is_explicit(sources.get(name, "default"))}
-    room = min((phase.available(machine) for phase in estimate(config) if phase.on_accelerator), default=0)
+    room = min((phase.available(machine) for phase in estimate(config) if phase.on_device), default=0)
     search = _Search(config, sources, fixed, _Limit(budget, room), estimate)
     missed: tuple[Values, PhaseMemory] | None = None
     least: tuple[Values, PhaseMemory] | None = None
@@ -153,7 +153,7 @@ class _Search:
 
     def over(self, values: Values, phases: Sequence[str] = ()) -> PhaseMemory | None:
         """The phase on the device that is furthest above the budget, of those named; None where all fit."""
-        found = [phase for phase in self.estimate(self.applied(values)) if phase.on_accelerator]
+        found = [phase for phase in self.estimate(self.applied(values)) if phase.on_device]
         found = [phase for phase in found if phase.total > self.limit.size and (not phases or phase.phase in phases)]
         return max(found, key=lambda phase: phase.total, default=None)
 
@@ -181,18 +181,17 @@ def _combinations(machine: Machine, layers: int, search: _Search) -> Iterator[Va
             turns = {**values, "enable_model_cpu_offload": True}
             if machine.device in ("cuda", "rocm") and not values.get("enable_group_offload") and search.allowed(turns):
                 yield turns
-    asked = {
-        name: value_of(search.config, name) for name in PLAIN
-    }  # what presets ask for is never refused where it fits
+    # What presets ask for is never refused where it fits.
+    asked = {name: value_of(search.config, name) for name in PLAIN}
     formats = (asked["base_model_precision"], asked["text_encoder_1_precision"])
     if all(computes(FORMATS[name].verdict, machine) for name in formats) and search.allowed(asked):
         yield asked
 
 
-def _transformer(machine: Machine, precisions: Sequence[str], layers: int, search: _Search) -> Iterator[Values]:
+def _transformer(machine: Machine, bases: Sequence[str], layers: int, search: _Search) -> Iterator[Values]:
     """Precisions from the base model's own down, each without checkpointing, with as many free blocks as fit, and with
     none. Published trainers take 1.2 to 2.5 times as long over a quantised base, and 1.5 times with checkpointing."""
-    for precision in precisions:
+    for precision in bases:
         base = {"base_model_precision": precision}
         if not search.allowed(base):
             continue
@@ -207,7 +206,7 @@ def _transformer(machine: Machine, precisions: Sequence[str], layers: int, searc
     streams = machine.device == "cuda" and not search.config.memory.group_offload_to_disk_path
     stream = search.free({"group_offload_use_stream": streams, "gradient_checkpointing": True})
     others = search.free({"group_offload_text_encoder": True, "group_offload_vae": True})
-    for precision in precisions:
+    for precision in bases:
         for more in ({}, others):
             values = {"base_model_precision": precision, "enable_group_offload": True, **stream, **more}
             if search.allowed(values):
@@ -252,7 +251,7 @@ def _without_budget(config: TrainConfig) -> TrainConfig:
 
 def _notice(search: _Search, chosen: TrainConfig, missed: tuple[Values, PhaseMemory] | None) -> str:
     told = [words for name in PLAIN if name not in search.fixed and (words := _told(name, search, chosen))]
-    phases = [phase for phase in search.estimate(chosen) if phase.on_accelerator]
+    phases = [phase for phase in search.estimate(chosen) if phase.on_device]
     largest = max(phases, key=lambda phase: phase.total)
     text = f"{search.limit} chooses {', '.join(told) or 'nothing that saves memory'}"
     text += f": {largest.phase}, its largest phase, needs {format_bytes(largest.total)}"

@@ -135,7 +135,7 @@ class PhaseMemory:
     margin: int
 
     @property
-    def on_accelerator(self) -> bool:
+    def on_device(self) -> bool:
         """Whether it is taken of the device that computes, and not of main memory beside it."""
         return self.device != MAIN_MEMORY
 

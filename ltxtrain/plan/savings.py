@@ -11,7 +11,7 @@ from ltxtrain.plan.support import computes
 
 Values = Mapping[str, Any]
 # Formats from the nearest to the base model's own to the smallest; of each row the first that the machine computes.
-FORMATS: Final = (
+BY_SIZE: Final = (
     ("no_change",),
     ("int8-torchao", "int8-quanto", "fp8wo-torchao"),
     ("nf4-bnb", "int4-quanto", "int4-torchao"),
@@ -23,7 +23,7 @@ INSTEAD: Final[Values] = {"enable_model_cpu_offload": False, "musubi_blocks_to_s
 def precisions(machine: Machine) -> list[str]:
     """From the base model's own to the smallest that the machine computes."""
     verdicts = VERDICTS["base_model_precision"]
-    found = (next((name for name in row if computes(verdicts[name], machine)), None) for row in FORMATS)
+    found = (next((name for name in row if computes(verdicts[name], machine)), None) for row in BY_SIZE)
     return [name for name in found if name]
 
 

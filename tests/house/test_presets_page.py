@@ -29,7 +29,7 @@ from cards import (
 @pytest.mark.parametrize("name", preset_names())
 def test_a_preset_fits_in_the_memory_that_it_promises_and_needs_more_than_a_third_of_it(name: str) -> None:
     phases = phases_of(config_of(name), DEVICES.get(name, "cuda"))
-    largest = max(phase.total for phase in phases if phase.on_accelerator) / GIB
+    largest = max(phase.total for phase in phases if phase.on_device) / GIB
     assert read_preset(name).memory_gb / 3 < largest <= read_preset(name).memory_gb
 
 

@@ -37,7 +37,7 @@ def phases_of(found: LoadedConfig | Choice, machine: Machine = CUDA, model: obje
 
 
 def largest(found: LoadedConfig | Choice, machine: Machine = CUDA) -> int:
-    return max(phase.total for phase in phases_of(found, machine) if phase.on_accelerator)
+    return max(phase.total for phase in phases_of(found, machine) if phase.on_device)
 
 
 def chosen(budget: float, machine: Machine = CUDA, model: object = MODEL, **flags: object) -> Choice:

@@ -29,7 +29,7 @@ CPU = replace(CUDA, device="cpu", gpus=())
 
 def phases_of(config: TrainConfig, machine: Machine) -> Sequence[PhaseMemory]:
     setup = replace(training_setup(config, machine.device, ()), validation=SHAPE)
-    return [phase for phase in estimate_memory(MODEL, [SHAPE], setup) if phase.on_accelerator]
+    return [phase for phase in estimate_memory(MODEL, [SHAPE], setup) if phase.on_device]
 
 
 def largest(config: TrainConfig, machine: Machine) -> int:

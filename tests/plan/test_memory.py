@@ -148,5 +148,10 @@ def test_states_in_main_memory_and_gradients_that_are_freed_early_come_off_the_d
     assert dict(training_lines(MODEL, PUBLISHED, summed))[gradients] == weights
     *_, host = estimate_memory(MODEL, [PUBLISHED], moved)
     assert dict(host.lines)["optimiser state"] == dict(host.lines)["room for the optimiser's update"] == 2 * weights
+    ragged = replace(moved, rank=96)  # page-locked for CUDA, it takes as much as rank 128 does
+    locked = dict(estimate_memory(MODEL, [PUBLISHED], ragged)[-1].lines)
+    plain = dict(training_lines(MODEL, PUBLISHED, replace(ragged, accelerator="cpu")))
+    assert locked["room for the optimiser's update"] == 2 * weights
+    assert plain["room for the optimiser's update"] == locked["optimiser state"] == 2 * weights * 96 // 128
     on_cpu = dict(training_lines(MODEL, PUBLISHED, replace(moved, accelerator="cpu")))
     assert on_cpu["optimiser state"] == on_cpu["room for the optimiser's update"] == 2 * weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 from ltxtrain.config.formats import FORMATS
 from ltxtrain.config.optimizers import state_bytes
@@ -150,14 +151,21 @@ def adapter_lines(model: ModelFacts, setup: TrainingSetup) -> list[Line]:
 
 def optimizer_lines(model: ModelFacts, setup: TrainingSetup) -> list[Line]:
     """The optimiser's state, and where it is in main memory room for the weights and gradients that come there."""
-    params = trained_params(model, setup)
-    room = 2 * params * setup.adapter_bytes if setup.updates_in_main_memory else 0
     shapes: list[tuple[int, ...]] = []
     if not setup.full:
         for inputs, outputs in target_layers(model.transformer, setup.targets).values():
             shapes += [(setup.rank, inputs), (outputs, setup.rank)]
-    state = state_bytes(setup.optimizer, params, shapes, setup.optimizer_config)
+    state = state_bytes(setup.optimizer, trained_params(model, setup), shapes, setup.optimizer_config)
+    room = 2 * _moved_bytes(model, setup, shapes) if setup.updates_in_main_memory else 0
     return [*_some("optimiser state", state), *_some("room for the optimiser's update", room)]
+
+
+def _moved_bytes(model: ModelFacts, setup: TrainingSetup, shapes: Sequence[tuple[int, ...]]) -> int:
+    """Of the trained weights in main memory. What torch page-locks for a CUDA device it rounds up to a power of two,
+    tensor by tensor."""
+    if setup.accelerator not in ("cuda", "rocm") or not shapes:
+        return trained_params(model, setup) * setup.adapter_bytes
+    return sum(1 << (prod(shape) * setup.adapter_bytes - 1).bit_length() for shape in shapes)
 
 
 def evaluation_lines(model: ModelFacts, setup: TrainingSetup) -> list[Line]:
