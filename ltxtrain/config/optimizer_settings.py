@@ -77,7 +77,7 @@ def range_words(setting: str, default: Setting) -> str:
         return "a number from 0 to below 1"
     if setting in _MOST:
         return f"a number from 0 to {_MOST[setting]}"
-    return "a number above 0" if setting in _ABOVE_ZERO else "a number, 0 or more"
+    return f"a number, {SMALLEST if setting in _ABOVE_ZERO else 0:g} or more"
 
 
 def is_whole(default: Setting) -> bool:

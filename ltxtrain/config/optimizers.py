@@ -240,7 +240,7 @@ OPTIMIZERS: Final[Mapping[str, OptimizerFacts]] = MappingProxyType(
             "pytorch_optimizer",
             Verdict(
                 on=("cuda", "rocm", "cpu"),  # Metal computes no eigenvectors
-                needs="pytorch-optimizer",
+                needs="pytorch-optimizer>=4.1",
                 why=f"sides of tensors up to max_precondition_dim are preconditioned: with {_SIDE} those of the rank, "
                 "whose eigenvectors cost little; its first step only measures",
                 instead="muon",

@@ -9,7 +9,7 @@ import pytest
 
 from ltxtrain.config import load_config
 from ltxtrain.config.optim import OptimizerName
-from ltxtrain.config.optimizers import OPTIMIZERS, adapter_dtype, clips, settings_of, state_bytes
+from ltxtrain.config.optimizers import OPTIMIZERS, adapter_dtype, clips, settings_of, state_bytes, taken_words
 from ltxtrain.config.verdicts import EVERYWHERE
 from ltxtrain.errors import ConfigError
 
@@ -157,3 +157,8 @@ def test_settings_are_taken_over_the_defaults(name: str, text: str, settings: di
 def test_settings_out_of_range_or_of_others_are_named(name: str, text: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"{name} cannot take {text}")):
         settings_of(name, text)
+
+
+def test_what_is_told_of_a_range_is_never_what_was_given() -> None:
+    assert taken_words("optimi-adam", "eps=1e-40") == "eps takes a number, 1e-37 or more"
+    assert taken_words("optimi-adam", "weight_decay=-1") == "weight_decay takes a number, 0 or more"

@@ -159,16 +159,21 @@ def test_schedule_free_stands_for_the_mean_of_its_points_and_trains_on_from_wher
     step(weights, optimizer, 6)
 
 
+@pytest.mark.parametrize("place", ["none", "torchao"])
 @pytest.mark.parametrize("name", ["adamw_schedulefree", "torch-adamw", "adamw_bf16"])
-def test_evaluating_before_the_first_step_or_with_an_error_inside_changes_nothing(name: str) -> None:
-    weights = weights_of(torch.bfloat16 if name == "adamw_bf16" else torch.float32)
-    optimizer = made(weights, name)
-    for number in range(2):
+def test_evaluating_before_the_first_step_or_with_an_error_inside_changes_nothing(name: str, place: str) -> None:
+    dtype = torch.bfloat16 if name == "adamw_bf16" else torch.float32
+    weights, others = weights_of(dtype), weights_of(dtype)
+    optimizer, other = (made(its, name, optimizer_cpu_offload_method=place) for its in (weights, others))
+    for number in range(3):
         before = {key: weight.detach().clone() for key, weight in weights.items()}
         with pytest.raises(KeyError), evaluating(optimizer):
+            assert number < 2 or name != "adamw_schedulefree" or not torch.equal(weights["down"], before["down"])
             raise KeyError(name)
         assert all(torch.equal(weights[key], before[key]) for key in weights)
         step(weights, optimizer, number)
+        step(others, other, number)
+        assert all(torch.equal(weights[key], others[key]) for key in weights), "of which nothing was evaluated"
 
 
 def test_the_state_of_another_optimiser_is_refused() -> None:

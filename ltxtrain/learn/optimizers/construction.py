@@ -58,7 +58,7 @@ def make_optimizer(
     try:
         optimizer = _make(parameters if room is None else room.mirrors, section, seed, settings)
     except ImportError as error:
-        hint = f"pip install {facts.verdict.needs}, or use {facts.verdict.instead or 'torch-adamw'}"
+        hint = f"pip install '{facts.verdict.needs}', or use {facts.verdict.instead or 'torch-adamw'}"
         if facts.fuses == TRITON and section.fuse_optimizer and "Triton" in str(error):
             hint = "set fuse_optimizer to false"
         raise ConfigError([Fault("optimizer", f"{name} cannot be loaded: {error}", "", hint)]) from error
