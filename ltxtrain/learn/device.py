@@ -89,10 +89,13 @@ def use_in_thread(device: torch.device) -> None:
 
 
 def fetched(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy in main memory. Nobody waits for a CUDA device: it is complete at the next ``Moment``."""
+    """A copy of a small tensor in main memory. Nobody waits for a CUDA device: it is complete at the next ``Moment``.
+
+    Raises ``MemoryError`` as ``page_locked`` does.
+    """
     if tensor.device.type != "cuda":
         return tensor.to("cpu")
-    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
+    return page_locked(torch.empty_like(tensor, device="cpu"), tensor.device).copy_(tensor, non_blocking=True)
 
 
 class Moment:

@@ -23,7 +23,8 @@ class Room:
     """Main memory for weights and gradients. ``trained`` are the parameters on their device, and ``mirrors`` those that
     the optimiser has: they hold the weights of now from ``enter`` to ``leave`` alone.
 
-    Both are page-locked for a CUDA device at the first step, so that an optimiser that never steps takes nothing.
+    For a CUDA device both are page-locked when they are first used, the mirrors at the first ``enter``: an optimiser
+    whose turn never comes locks nothing. torch rounds what it locks up to a power of two, tensor by tensor.
     """
 
     def __init__(self, parameters: Mapping[str, torch.nn.Parameter]) -> None:
@@ -56,13 +57,11 @@ class Room:
                 torch.accelerator.synchronize(device)
         for parameter, mirror in self._pairs():
             mirror.grad = self._gradients[parameter] if parameter in self._sent else None
-        self._sent.clear()
         self.entered = True
 
     def leave(self) -> None:
-        """The weights of now go to the device; their gradients are used up."""
+        """The weights of now go to the device."""
         for parameter, mirror in self._pairs():
-            mirror.grad = None
             with torch.no_grad():
                 parameter.copy_(mirror, non_blocking=True)
         self.entered = False
