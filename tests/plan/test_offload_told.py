@@ -13,7 +13,10 @@ from ltxtrain.facts.machine import Gpu
 from ltxtrain.learn.identity import told_settings
 from ltxtrain.learn.resume import changed_settings
 from ltxtrain.plan.advice import memory_warnings
+from ltxtrain.plan.memory.activations import Size, step_peak
+from ltxtrain.plan.memory.setup import Recompute
 from tests.plan.conftest import CUDA, GIB, Planned
+from tests.plan.test_memory import MODEL, PUBLISHED, SETUP
 
 CPU = replace(CUDA, device="cpu", gpus=())
 APPLE = replace(CUDA, device="mps", gpus=(Gpu("M3", 64 * GIB),))
@@ -122,3 +125,19 @@ def test_what_may_change_bits_is_told_when_a_run_goes_on(planned: Planned, value
 
 def test_reading_ahead_changes_no_bit_and_is_not_told(planned: Planned) -> None:
     assert changed_settings(told_settings(planned()), told_settings(planned(dataloader_prefetch=True))) == []
+
+
+@pytest.mark.parametrize(
+    ("recompute", "kept"),
+    [
+        (None, "28 whole blocks"),
+        (Recompute(), "1 block being computed again and the others' inputs"),
+        (Recompute(free_blocks=1), "1 whole block, one being computed again and the others' inputs"),
+        (Recompute(free_blocks=3, interval=4), "3 whole blocks, 4 being computed again and the other pieces' inputs"),
+        (Recompute(free_blocks=27), "27 whole blocks and one being computed again"),
+        (Recompute(interval=2, moved=True), "2 blocks being computed again"),
+    ],
+)
+def test_what_a_step_keeps_is_told_in_blocks(recompute: Recompute | None, kept: str) -> None:
+    setup = replace(SETUP, checkpointing=recompute is not None, recompute=recompute or Recompute())
+    assert step_peak(MODEL.transformer, Size(PUBLISHED.tokens, 1), setup, 0).kept == kept

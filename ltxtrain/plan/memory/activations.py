@@ -13,6 +13,7 @@ from typing import Final
 
 from ltxtrain.facts.models import TransformerFacts, target_layers
 from ltxtrain.plan.memory.setup import Recompute, TrainingSetup
+from ltxtrain.units import counted
 
 TEXT_TOKENS = 128
 
@@ -123,7 +124,7 @@ def step_peak(model: TransformerFacts, size: Size, setup: TrainingSetup, gradien
     pieces = recomputed_pieces(model.layers, setup.recompute) if setup.checkpointing else []
     if not pieces:
         whole = model.layers * block + ends + live
-        kept = f"{model.layers} blocks"
+        kept = counted(model.layers, "whole block")
         copies = _cast_bytes(model, setup)
         return Step(round(whole + copies), round(max(whole + copies, block + ends + live + gradients)), kept)
     recompute = setup.recompute
@@ -175,10 +176,12 @@ def _kept_words(layers: int, pieces: list[range], recompute: Recompute) -> str:
     if recompute.feed_forward:
         return "all but the feed-forwards'"
     free = layers - sum(len(piece) for piece in pieces)
-    parts = [f"{free} blocks"] if free else []
-    parts.append("one block" if recompute.interval == 1 else f"{recompute.interval} blocks at a time")
-    parts += [] if recompute.moved else ["all boundaries"]
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    again = max(len(piece) for piece in pieces)
+    computed = ("one" if again == 1 else str(again)) if free else counted(again, "block")
+    parts = [*([counted(free, "whole block")] if free else []), f"{computed} being computed again"]
+    if len(pieces) > 1 and not recompute.moved:
+        parts.append("the others' inputs" if again == 1 else "the other pieces' inputs")
+    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
 
 
 def forward_peak(model: TransformerFacts, size: Size, setup: TrainingSetup) -> int:
