@@ -281,6 +281,8 @@ def test_an_update_in_main_memory_is_of_copies_and_gradients_can_be_thrown_away_
     assert all(weight.grad is None for weight in moved.values())
     for weights, its in ((moved, optimizer), (kept, other)):
         step(weights, its, 0)
+    optimizer.zero_grad()
+    optimizer.step()  # nothing is left to step by
     assert all(torch.equal(moved[key], kept[key]) for key in moved)
     assert {weight.data_ptr() for weight in moved.values()} == held
     assert not held & {each.data_ptr() for each in optimizer.param_groups[0]["params"]}
