@@ -50,7 +50,7 @@ def check_support(config: TrainConfig, machine: Machine, *, training: bool = Tru
 
 def support_warnings(config: TrainConfig, machine: Machine) -> list[str]:
     """For the plan, which may be made on another machine than the one that is to train."""
-    return [f"{found.problem}; {found.hint}" for found in unsupported(config, machine)]
+    return [f"a run here would be refused: {found.problem}; {found.hint}" for found in unsupported(config, machine)]
 
 
 def unsupported(config: TrainConfig, machine: Machine, *, training: bool = True) -> Iterator[Unsupported]:
