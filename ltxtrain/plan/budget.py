@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 GIB = 1024**3
 NAME = "memory_budget_gb"
+CPU_ALONE = "; all of this is for this computer's CPU and its main memory: docs/presets.md has the choices for cards"
 Estimate = Callable[["TrainConfig"], Sequence[PhaseMemory]]
 
 PLAIN: Final[Values] = {
@@ -89,7 +90,7 @@ def choose(
         over = search.over(values)
         if over is None:
             chosen = search.applied(values)
-            notice = _notice(search, chosen, missed)
+            notice = _notice(search, chosen, missed) + (CPU_ALONE if machine.device == "cpu" else "")
             source = f"{NAME} {budget:g}"
             told = {name: source for name in PLAIN if name not in fixed}
             return Choice(_without_budget(chosen), {**told, NAME: "default"}, notice)

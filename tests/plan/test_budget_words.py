@@ -149,3 +149,8 @@ def test_a_need_just_above_the_budget_is_not_shown_as_the_same() -> None:
     assert format_need(1.004 * GIB, GIB) == "1.01 GiB"
     assert format_need(1.2 * GIB, GIB) == "1.2 GiB"
     assert format_need(24.04 * GIB, 24.0 * GIB) == "24.04 GiB"
+
+
+def test_a_choice_for_a_cpu_says_that_it_is_for_no_card() -> None:
+    assert chosen(24, CPU).notice.endswith("CPU and its main memory: docs/presets.md has the choices for cards")
+    assert "docs/" not in chosen(24).notice
