@@ -47,15 +47,15 @@ class Measuring:
 
 
 def evaluate(
-    measuring: Measuring, plan: Plan, order: BatchOrder, step: int, stop: StopFlag
+    measuring: Measuring, plan: Plan, due: Mapping[str, Sequence[Batch]], step: int, stop: StopFlag
 ) -> Generator[Event, None, None]:
-    """Measure the data sets that are due after ``step`` and are not in the file already.
+    """Measure the data sets that are ``due`` after ``step``, as ``sets_due`` gives them, and not in the file already.
 
     Leaves early, without any of them, when ``stop`` is set: the next start makes it up. The figure of all together is
     left out where some were measured by an earlier start. Raises ``LtxtrainError`` for a loss that is not finite.
     """
     before = evaluated(measuring.path, step)
-    sets = {name: batches for name, batches in sets_due(plan, order, step).items() if name not in before}
+    sets = {name: batches for name, batches in due.items() if name not in before}
     if stop.requested or not sets:
         return
     yield StageStarted(EVALUATION, sum(map(len, sets.values())), 0, "batches")

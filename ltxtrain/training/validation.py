@@ -51,8 +51,7 @@ Wanted = list[tuple[ValidationVideo, RenderSettings]]
 
 def is_looked_at(run: Run, step: int) -> bool:
     """Whether anything is measured or rendered after that step."""
-    renders = bool(run.plan.videos) and validation_due(run.plan.config.validation, step, run.plan.steps)
-    return renders or bool(sets_due(run.plan, run.order, step))
+    return _renders(run, step) or bool(sets_due(run.plan, run.order, step))
 
 
 def measure_held_out(run: Run, step: int, stop: StopFlag) -> Generator[Event, None, None]:
@@ -69,9 +68,9 @@ def measure_held_out(run: Run, step: int, stop: StopFlag) -> Generator[Event, No
         count = run.plan.config.validation.eval_timesteps
         return inference_sigmas(load_scheduler(run.model), run.scheduler, count, tokens)
 
-    if sets_due(run.plan, run.order, step):
+    if sets := sets_due(run.plan, run.order, step):
         measuring = Measuring(run.prepared, sigmas_of, losses, run.folder.root / EVALUATIONS)
-        yield from _phase(run, EVALUATION, evaluate(measuring, run.plan, run.order, step, stop))
+        yield from _phase(run, EVALUATION, evaluate(measuring, run.plan, sets, step, stop))
 
 
 def validate(run: Run, step: int, stop: StopFlag, *, again: bool) -> Generator[Event, None, None]:
@@ -80,14 +79,18 @@ def validate(run: Run, step: int, stop: StopFlag, *, again: bool) -> Generator[E
     index.json is written last and says what was rendered, so what it lists is complete; with ``again`` it is rendered
     even so. Leaves early, without it, when ``stop`` is set.
     """
+    if not _renders(run, step):
+        return
     config = run.plan.config
     rate, cache = config.data.framerate, config.cache
     wanted = [(video, RenderSettings.of(video, config.validation, rate, cache)) for video in run.plan.videos]
     complete = run.folder.samples / checkpoint_name(step) / "index.json"
-    if not wanted or not validation_due(config.validation, step, run.plan.steps):
-        return
     if again or not holds(complete, index_of(wanted)):
         yield from _phase(run, VALIDATION, _render(run, wanted, step, stop))
+
+
+def _renders(run: Run, step: int) -> bool:
+    return bool(run.plan.videos) and validation_due(run.plan.config.validation, step, run.plan.steps)
 
 
 def _render(run: Run, wanted: Wanted, step: int, stop: StopFlag) -> Generator[Event, None, None]:

@@ -151,6 +151,28 @@ def test_entries_are_kept_in_memory_up_to_the_budget(world: World, monkeypatch: 
     assert world.encoded == ["2+3"]
 
 
+def test_an_entry_that_two_threads_read_at_a_time_is_counted_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the second of them reads it while the first one does."""
+    monkeypatch.setattr(module, "KEPT_IN_MEMORY_BYTES", 2 * 12)
+    world.write(*SAMPLES)
+    prepared = world.prepared()
+
+    def twice(path: Path, key: str) -> Tensors | None:
+        monkeypatch.setattr(module, "read_entry", read_entry)
+        assert prepared.there(SAMPLES[:1], []) is not None
+        return read_entry(path, key)
+
+    monkeypatch.setattr(module, "read_entry", twice)
+    for sample in SAMPLES[:2]:
+        prepared.latents(sample)
+        world.entry(sample).path.unlink()
+    for sample in SAMPLES[:2]:
+        prepared.latents(sample)
+    assert world.encoded == []
+
+
 def test_reading_ahead_happens_in_a_thread_and_changes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.write(*SAMPLES)
     threads = set()
@@ -187,12 +209,16 @@ def test_forgotten_latents_are_gone_from_disk_and_memory(world: World) -> None:
     prepared = world.prepared()
     prepared.latents(SAMPLES[0])
     prepared.ahead(SAMPLES[1:2])
+    prepared._coming[world.entry(SAMPLES[1]).key].result()
     prepared.forget(SAMPLES[:2])
     prepared.forget(SAMPLES[:2])
     assert not world.entry(SAMPLES[0]).path.exists() and not world.entry(SAMPLES[1]).path.exists()
     assert world.entry(SAMPLES[2]).path.exists()
+    prepared.latents(SAMPLES[1])
+    assert world.encoded == ["0+1"], "what was read ahead as well"
+    world.entry(SAMPLES[0]).path.unlink()
     prepared.latents(SAMPLES[0])
-    assert world.encoded == ["0+1"]
+    assert world.encoded == ["0+1", "0+1"]
 
 
 def test_a_cut_that_is_drawn_anew_is_encoded_alone(world: World) -> None:

@@ -13,9 +13,11 @@ import torch
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ltxtrain import train as train_module
 from ltxtrain.data.prepared import Prepared
 from ltxtrain.events import Event, StepDone
 from ltxtrain.learn.signals import StopFlag
+from ltxtrain.plan.order import Batch
 from ltxtrain.plan.records import Plan, Sample
 from ltxtrain.train import iter_train
 from ltxtrain.training import step as step_module
@@ -89,7 +91,8 @@ EVERYTHING = {
     "max_grad_norm": 0.01,
     "gradient_checkpointing": "true",
 }
-SLOW_S = 0.2
+SLOW_S = 0.5
+TWO = {"gradient_accumulation_steps": 2, "train_batch_size": 1}
 
 
 def test_nothing_waits_for_the_device_while_a_step_is_launched_and_it_is_read_after_the_next_one(
@@ -102,7 +105,6 @@ def test_nothing_waits_for_the_device_while_a_step_is_launched_and_it_is_read_af
 
     def launched(run: Run, step: int, feed: Feed) -> Any:
         seen.append(("launched", step))
-        time.sleep(SLOW_S * (step == 3))
         with Waiting([*run.transformer.parameters(), *run.transformer.buffers()]) as waiting:
 
             def sent(ready: Ready, device: torch.device) -> Ready:
@@ -132,7 +134,31 @@ def test_nothing_waits_for_the_device_while_a_step_is_launched_and_it_is_read_af
     drain(iter_train(plan, cached(plan), StopFlag()), events)
     assert seen == [("launched", 1), ("launched", 2), ("read", 1), ("launched", 3), ("read", 2), ("read", 3)]
     assert found == []
-    assert [event.seconds for event in events if isinstance(event, StepDone)][2] > SLOW_S, "each has its own seconds"
+
+
+@pytest.mark.parametrize("interval", [0, 2])
+def test_each_step_has_its_own_seconds_and_those_of_waiting_for_its_data(
+    plan_for: PlanFor, monkeypatch: pytest.MonkeyPatch, interval: int
+) -> None:
+    """Step 2 waits for the first of its two batches. After it comes a checkpoint that is slow as well, or none."""
+    take, save = Feed.take, train_module.save_checkpoint
+
+    def taken(feed: Feed, batch: Batch) -> Ready:
+        time.sleep(SLOW_S * (batch.index == 2))
+        return take(feed, batch)
+
+    def saved(*given: Any) -> Any:
+        time.sleep(SLOW_S)
+        return save(*given)
+
+    plan = plan_for(**BASE | {"max_train_steps": 3, "checkpoint_step_interval": interval} | TWO)
+    monkeypatch.setattr(Feed, "take", taken)
+    monkeypatch.setattr(train_module, "save_checkpoint", saved)
+    events: list[Event] = []
+    drain(iter_train(plan, cached(plan), StopFlag()), events)
+    first, second, third = (event for event in events if isinstance(event, StepDone))
+    assert second.seconds >= second.data_seconds >= SLOW_S
+    assert first.data_seconds < SLOW_S > third.seconds
 
 
 @pytest.mark.parametrize(("options", "expected"), [({}, 2), ({"dataloader_prefetch": "true"}, 10)])
