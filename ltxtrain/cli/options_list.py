@@ -56,11 +56,14 @@ def _holds(option: Option, word: str) -> bool:
 
 
 def _state(option: Option) -> str:
-    from ltxtrain.config.idle import NO_EFFECT
+    from ltxtrain.config.idle import NO_EFFECT, WITHOUT_MASTER
     from ltxtrain.config.unbuilt import UNBUILT
 
     if option.name in UNBUILT:
         return "not built yet" if len(UNBUILT[option.name]) == 1 else "built in part"
+    for master, under in WITHOUT_MASTER.items():
+        if option.name in under and len(UNBUILT.get(master, ())) == 1:  # it can only be off
+            return f"no effect here: {master} is not built yet"
     return "no effect here" if option.name in NO_EFFECT else ""
 
 

@@ -46,7 +46,9 @@ def test_options_are_listed_and_searched(capsys: Captured) -> None:
     }
     text = told(capsys, "options", "--lora-rank".replace("--", ""))[1]
     assert "lora_rank = 16" in text
-    assert "(not built yet)" in told(capsys, "options", "use_ema")[1]
+    assert "use_ema = false  (not built yet)" in told(capsys, "options", "use_ema")[1]
+    assert "ramtorch_vae = false  (no effect here: ramtorch is not built yet)" in told(capsys, "options", "ramtorch")[1]
+    assert "dynamo_fullgraph = false\n" in told(capsys, "options", "dynamo_fullgraph")[1], "its master is built in part"
     code, out, err = told(capsys, "options", "lora_rnk")
     assert (code, out) == (0, "") and "did you mean lora_rank?" in err
 
