@@ -110,7 +110,10 @@ def listed(machine: str, names: Sequence[str]) -> Iterator[str]:
 def refuse_without_gpu(machine: str, size: str) -> None:
     """The whole size on a CPU would take the better part of an hour, and measure nothing that anyone asked for."""
     if machine == "cpu" and size != "tiny":
-        print("error: no GPU here\nhint: make gpu-check ARGS='--size tiny' tries the bench itself on any computer", file=sys.stderr)
+        print(
+            "error: no GPU here\nhint: make gpu-check ARGS='--size tiny' tries the bench itself on any computer",
+            file=sys.stderr,
+        )
         sys.exit(4)
 
 
