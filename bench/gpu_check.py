@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpu_check_cases import CASES, SIZES, Case, Size, cases_for
-from bench.gpu_check_measure import MAIN_MEMORY, NOT_BEGUN, Result, measure
+from bench.gpu_check_measure import NOT_BEGUN, Result, measure
 from bench.gpu_check_table import page
 from bench.process import environment
+from ltxtrain.events import MAIN_MEMORY
 from ltxtrain.plan.support import DEVICES
 
 RESULTS = Path(__file__).parent / "results"

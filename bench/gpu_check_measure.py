@@ -15,11 +15,11 @@ from typing import Any
 
 from bench.gpu_check_cases import Case, Shape, Size, make_clips, words_of
 from bench.process import environment
+from ltxtrain.events import MAIN_MEMORY
 
 # The first steps of a process pay for allocations, lazy imports and compilation.
 WARM_UP = 5
 CAP = "LTX_DEVICE_MEMORY_GB"
-MAIN_MEMORY = "main memory"
 NOT_BEGUN = "not begun"
 STOPPED = "stopped after"
 GIB = 1024**3

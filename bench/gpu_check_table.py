@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from bench.gpu_check_measure import GIB, MAIN_MEMORY, Phase, Result
+from bench.gpu_check_measure import GIB, Phase, Result
+from ltxtrain.events import MAIN_MEMORY
 from ltxtrain.units import format_bytes
 
 WITHIN = 0.10

@@ -12,6 +12,7 @@ from ltxtrain.config.catalogue import value_of
 from ltxtrain.config.layers import document_layer
 from ltxtrain.config.presets import preset_chain, preset_names, read_preset
 from ltxtrain.errors import ConfigError, MachineError
+from ltxtrain.events import LATENTS, TEXTS, TRAINING, VALIDATION
 from ltxtrain.facts.machine import Gpu, Machine
 from ltxtrain.facts.models import ModelFacts, model_facts
 from ltxtrain.plan.buckets import SizeRule, target_of_ratio
@@ -26,7 +27,7 @@ GIB = 1024**3
 CARDS = (8, 12, 16, 24, 80)
 DEVICES = {"apple-mps": "mps", "rocm-mi300x": "rocm", "smoke": "cpu"}
 RATIO = 1.5  # of clips and videos: 768x512
-SHORT = {"text embeddings": "text", "latents": "latents", "training": "training", "validation": "validation"}
+SHORT = {TEXTS: "text", LATENTS: "latents", TRAINING: "training", VALIDATION: "validation"}
 
 INTRODUCTION = """# Presets on cards
 
@@ -99,7 +100,7 @@ def presets_table() -> str:
 def _row(name: str) -> tuple[str, ...]:
     config = config_of(name)
     phases = phases_of(config, DEVICES.get(name, "cuda"))
-    sizes = {phase.phase: phase.total / GIB for phase in phases if phase.device != "main memory"}
+    sizes = {phase.phase: phase.total / GIB for phase in phases if phase.on_device}
     too_large = (next((short for phase, short in SHORT.items() if sizes.get(phase, 0.0) > card), "") for card in CARDS)
     return (
         f"`{name}`",

@@ -14,7 +14,7 @@ from ltxtrain.doctor.findings import Finding, fault, ok
 from ltxtrain.doctor.wheels import Wants
 from ltxtrain.errors import ConfigError, DataError, MachineError, ModelError
 from ltxtrain.facts.access import nearest
-from ltxtrain.facts.machine import Machine
+from ltxtrain.facts.machine import OWN_MEMORY, Machine
 from ltxtrain.facts.models import BUILT_IN, TINY_MODEL, ModelFacts, lora_params, model_facts, transformer_facts
 from ltxtrain.plan import disk
 from ltxtrain.plan.budget import choose
@@ -87,7 +87,7 @@ def _least_memory(config: TrainConfig, device: str) -> tuple[int, int]:
     phases = _least_phases(facts, device, config)
     host = max((phase.total for phase in phases if not phase.on_device), default=0)
     there = max(phase.total for phase in phases if phase.on_device)
-    return (0, there) if device in ("cpu", "mps") else (there, host)
+    return (there, host) if device in OWN_MEMORY else (0, there)
 
 
 def _least_phases(facts: ModelFacts, device: str, config: TrainConfig) -> tuple[PhaseMemory, ...]:

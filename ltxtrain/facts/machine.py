@@ -11,6 +11,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+# Kinds of device with memory of their own. That of the others, cpu and mps, is the main memory.
+OWN_MEMORY = ("cuda", "rocm")
 # Without persistence mode the driver wakes every card anew for each question: seconds on a machine with eight.
 TOOL_SECONDS = 20.0
 AMD_SMI = ["amd-smi", "static", "--asic", "--vram", "--driver", "--json"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ltxtrain.config.conflicts import conflict_faults
 from ltxtrain.config.optimizers import OPTIMIZERS
+from ltxtrain.facts.machine import OWN_MEMORY
 from ltxtrain.plan.budget import NAME, with_values, word
 from ltxtrain.plan.filling import largest_batches, sizes_of
 from ltxtrain.plan.memory import TrainingSetup, estimate_memory
@@ -101,7 +102,7 @@ def _changes(plan: Plan) -> Iterator[Values]:
     if computes(OPTIMIZERS[SMALL_OPTIMIZER].verdict, plan.machine):
         yield {"optimizer": SMALL_OPTIMIZER}
     yield {"optimizer_release_gradients": True}
-    if plan.machine.device in ("cuda", "rocm"):
+    if plan.machine.device in OWN_MEMORY:
         yield {"optimizer_cpu_offload_method": "torchao"}
         yield {"optimizer_cpu_offload_method": "torchao", "optimizer_offload_gradients": True}
 

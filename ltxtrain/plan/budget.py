@@ -17,7 +17,7 @@ from ltxtrain.config.conflicts import conflict_faults
 from ltxtrain.config.formats import FORMATS
 from ltxtrain.errors import ConfigError, Fault, MachineError
 from ltxtrain.events import EVALUATION, LATENTS, TEXTS, TRAINING, VALIDATION
-from ltxtrain.facts.machine import Machine
+from ltxtrain.facts.machine import OWN_MEMORY, Machine
 from ltxtrain.plan.records import PhaseMemory
 from ltxtrain.plan.savings import Values, precisions, savings
 from ltxtrain.plan.support import computes
@@ -180,7 +180,7 @@ def _combinations(machine: Machine, layers: int, search: _Search) -> Iterator[Va
             values = {**text, **pixels, **more}
             yield values
             turns = {**values, "enable_model_cpu_offload": True}
-            if machine.device in ("cuda", "rocm") and not values.get("enable_group_offload") and search.allowed(turns):
+            if machine.device in OWN_MEMORY and not values.get("enable_group_offload") and search.allowed(turns):
                 yield turns
     # What presets ask for is never refused where it fits.
     asked = {name: value_of(search.config, name) for name in PLAIN}
@@ -202,7 +202,7 @@ def _transformer(machine: Machine, bases: Sequence[str], layers: int, search: _S
             if free := _most_free(recomputed, layers, search):
                 yield {**recomputed, "gradient_checkpointing_free_blocks": free}
             yield recomputed
-    if machine.device not in ("cuda", "rocm"):
+    if machine.device not in OWN_MEMORY:
         return  # weights have nowhere else to be
     streams = machine.device == "cuda" and not search.config.memory.group_offload_to_disk_path
     stream = search.free({"group_offload_use_stream": streams, "gradient_checkpointing": True})

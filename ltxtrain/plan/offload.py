@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ltxtrain.config.explain import placed
 from ltxtrain.errors import ConfigError, Fault
-from ltxtrain.plan.setup import SHARED_MEMORY
+from ltxtrain.facts.machine import OWN_MEMORY
 from ltxtrain.plan.support import DEVICES
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def offload_notices(memory: MemoryConfig, device: str) -> list[str]:
     notices = []
     names = ("enable_group_offload", "enable_model_cpu_offload", SWAP)
     asked = [name for name in names if getattr(memory, name)]
-    if asked and device in SHARED_MEMORY:
+    if asked and device not in OWN_MEMORY:
         notices.append(_saves_nothing(asked, device))
     if memory.enable_group_offload and memory.group_offload_use_stream:
         told = "group_offload_use_stream has no effect"
@@ -75,7 +75,7 @@ def offload_notices(memory: MemoryConfig, device: str) -> list[str]:
 
 def update_notices(optimizer: OptimizerConfig, device: str) -> list[str]:
     """The optimiser's update in main memory, on a device whose memory that is."""
-    asked = optimizer.optimizer_cpu_offload_method != "none" and device in SHARED_MEMORY
+    asked = optimizer.optimizer_cpu_offload_method != "none" and device not in OWN_MEMORY
     return [_saves_nothing(["optimizer_cpu_offload_method"], device)] if asked else []
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from ltxtrain.config.tables import VERDICTS
-from ltxtrain.facts.machine import Machine
+from ltxtrain.facts.machine import OWN_MEMORY, Machine
 from ltxtrain.plan.support import computes
 
 Values = Mapping[str, Any]
@@ -38,7 +38,7 @@ def savings(machine: Machine) -> Iterator[Values]:
     yield {"vae_enable_slicing": True}
     yield {"vae_enable_tiling": True}
     yield {"vae_enable_framewise_encoding": True}
-    if machine.device in ("cuda", "rocm"):
+    if machine.device in OWN_MEMORY:
         yield {"enable_model_cpu_offload": True}
         yield {"enable_group_offload": True, **INSTEAD}
         yield {"enable_group_offload": True, "group_offload_text_encoder": True, **INSTEAD}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ltxtrain.config.formats import in_float32
 from ltxtrain.config.optimizers import adapter_dtype
+from ltxtrain.facts.machine import OWN_MEMORY
 from ltxtrain.facts.models import ModelFacts, TransformerFacts, model_facts, transformer_facts
 from ltxtrain.plan.memory import Offload, Recompute, TrainingSetup
 from ltxtrain.plan.records import Bucket, BucketPlan, Sample
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from ltxtrain.config.compute import MemoryConfig, PrecisionConfig
     from ltxtrain.plan.prompts import ValidationVideo
 
-SHARED_MEMORY = ("cpu", "mps")  # devices whose memory is the main memory: nothing gets smaller by moving there
 VALUE_BYTES = {"no": 4, "fp32": 4, "bf16": 2, "fp16": 2, "fp8": 2}
 
 
@@ -81,7 +81,7 @@ def _recompute(memory: MemoryConfig) -> Recompute:
 
 def _offload(memory: MemoryConfig, device: str) -> Offload:
     """What waits elsewhere: nothing on a device whose memory is the main memory."""
-    if device in SHARED_MEMORY:
+    if device not in OWN_MEMORY:
         return Offload()
     grouped = memory.enable_group_offload
     disk = grouped and memory.group_offload_to_disk_path is not None

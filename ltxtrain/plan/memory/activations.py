@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from ltxtrain.facts.machine import OWN_MEMORY
 from ltxtrain.facts.models import TransformerFacts, target_layers
 from ltxtrain.plan.memory.setup import Recompute, TrainingSetup
 from ltxtrain.units import counted
@@ -84,7 +85,7 @@ def adapter_saved(model: TransformerFacts, setup: TrainingSetup) -> tuple[float,
     """
     value = min(setup.weight_bytes, setup.adapter_bytes)
     shared = setup.weight_bytes <= setup.adapter_bytes and not setup.dropout
-    mask = (1 if setup.accelerator in ("cuda", "rocm") else value) if setup.dropout else 0
+    mask = (1 if setup.accelerator in OWN_MEMORY else value) if setup.dropout else 0
     inputs: dict[str, float] = {}
     small = feed_forward = 0.0
     for name, (width, _) in target_layers(model, setup.targets).items():

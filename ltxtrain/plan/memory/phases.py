@@ -8,6 +8,7 @@ from math import prod
 from ltxtrain.config.formats import FORMATS
 from ltxtrain.config.optimizers import state_bytes
 from ltxtrain.events import EVALUATION, LATENTS, LOADING, MAIN_MEMORY, TEXTS, TRAINING, VALIDATION
+from ltxtrain.facts.machine import OWN_MEMORY
 from ltxtrain.facts.models import ModelFacts, block_layers, lora_params, target_layers
 from ltxtrain.plan.memory.activations import TEXT_TOKENS, Size, forward_peak, step_peak
 from ltxtrain.plan.memory.pixels import CONVOLUTION_WORKSPACE, decode_peak, encode_peak, in_tiles
@@ -59,7 +60,7 @@ def estimate_memory(model: ModelFacts, buckets: Sequence[Bucket], setup: Trainin
         phases.append(_phase(EVALUATION, setup, evaluation_lines(model, setup)))
     if setup.validation is not None:
         phases.append(_phase(VALIDATION, setup, validation_lines(model, setup.validation, setup)))
-    if setup.accelerator not in ("cpu", "mps"):
+    if setup.accelerator in OWN_MEMORY:
         phases.append(_host_phase(model, setup))
     return tuple(phases)
 
@@ -145,7 +146,7 @@ def trained_params(model: ModelFacts, setup: TrainingSetup) -> int:
 def adapter_lines(model: ModelFacts, setup: TrainingSetup) -> list[Line]:
     """The adapter's weights and the optimiser's state. Of a full training the weights are the transformer's."""
     weights = 0 if setup.full else trained_params(model, setup) * setup.adapter_bytes
-    apart = setup.updates_in_main_memory and setup.accelerator not in ("cpu", "mps")
+    apart = setup.updates_in_main_memory and setup.accelerator in OWN_MEMORY
     return [*_some("adapter", weights), *([] if apart else optimizer_lines(model, setup))]
 
 
@@ -163,7 +164,7 @@ def optimizer_lines(model: ModelFacts, setup: TrainingSetup) -> list[Line]:
 def _moved_bytes(model: ModelFacts, setup: TrainingSetup, shapes: Sequence[tuple[int, ...]]) -> int:
     """Of the trained weights in main memory. What torch page-locks for a CUDA device it rounds up to a power of two,
     tensor by tensor."""
-    if setup.accelerator not in ("cuda", "rocm") or not shapes:
+    if setup.accelerator not in OWN_MEMORY or not shapes:
         return trained_params(model, setup) * setup.adapter_bytes
     return sum(1 << (prod(shape) * setup.adapter_bytes - 1).bit_length() for shape in shapes)
 
